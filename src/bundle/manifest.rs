@@ -1,0 +1,198 @@
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::geometry::HeadCrop;
+
+/// Version of the manifest's format that this program reads and writes.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Name of the manifest's file in a bundle.
+pub const MANIFEST_FILE: &str = "manifest.json";
+
+/// The content of `manifest.json`.
+///
+/// Paths are relative to the bundle's directory, with `/`, and never leave it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// [`FORMAT_VERSION`] of the program that wrote it.
+    pub format_version: u32,
+    /// The bundle's name, such as `right-whales`.
+    pub name: String,
+    /// The bundle's own version.
+    #[schemars(with = "String")]
+    pub version: semver::Version,
+    /// When the bundle was made, UTC, RFC 3339.
+    pub created: String,
+    /// The oldest version of `callosity` that can use it.
+    #[schemars(with = "String")]
+    pub minimum_program_version: semver::Version,
+    /// Whom the bundle knows.
+    pub catalogue: Catalogue,
+    /// Finds heads in a frame. A bundle without finder and aligner names only crops.
+    pub finder: Option<Finder>,
+    /// Places the landmarks of a found head.
+    pub aligner: Option<Aligner>,
+    /// Names a head crop.
+    pub ensemble: Ensemble,
+    /// From probabilities to a decision.
+    pub decision: Decision,
+    /// Inputs with the outputs they must give.
+    pub self_test: Vec<SelfTest>,
+    /// How the networks came about.
+    pub provenance: Provenance,
+}
+
+/// The individuals that a bundle can name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Catalogue {
+    /// What is catalogued, such as `Eubalaena glacialis`.
+    pub scientific_name: String,
+    /// Labels in the order of the ensemble's logits; opaque strings, each once.
+    pub individuals: Vec<String>,
+}
+
+/// One ONNX file and how to feed it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// The ONNX file.
+    pub file: String,
+    /// SHA-256 of that file, 64 lower-case hexadecimal digits.
+    pub sha256: String,
+    /// What goes in.
+    pub input: NetworkInput,
+    /// Name of the output that is read.
+    pub output: String,
+}
+
+/// The one input of a network: RGB planes, `float32`, layout `N × 3 × height × width`, any `N`.
+///
+/// A pixel of value `v` in 0…255 enters as `(v / 255 − mean) / std` of its channel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkInput {
+    /// Name of the ONNX input.
+    pub name: String,
+    /// Pixels across.
+    pub width: u32,
+    /// Pixels down.
+    pub height: u32,
+    /// Mean of red, green and blue, as fractions of full scale.
+    pub mean: [f32; 3],
+    /// Standard deviation of red, green and blue, as fractions of full scale; above 0.
+    pub std: [f32; 3],
+}
+
+/// The network that finds heads.
+///
+/// The whole frame is reduced to fit its input, upright, centred, padded with mid-grey. The output is
+/// `N × 5 × (height / stride) × (width / stride)`: channel 0 is the logit that a head's centre (half-way
+/// between the landmarks) lies in this cell; channels 1 to 4 are the offsets, in input pixels, from the
+/// cell's centre to bonnet x, bonnet y, blowhead x, blowhead y.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Finder {
+    /// The ONNX file.
+    pub network: Network,
+    /// Input pixels for each output cell.
+    pub stride: u32,
+    /// Probability from which a peak is a head, 0…1.
+    pub threshold: f32,
+    /// Peaks nearer to a stronger one than this many head lengths are the same head.
+    pub suppression_radius_head_lengths: f32,
+    /// Most heads reported for one frame.
+    pub maximum_heads: usize,
+}
+
+/// The network that places the landmarks in a crop around a found head.
+///
+/// The crop is a square of [`field_head_lengths`](Self::field_head_lengths) estimated head lengths,
+/// centred on the estimated head centre and turned so that the estimated bonnet lies to the right of
+/// the blowhead. The output is `N × 4`: bonnet x, bonnet y, blowhead x, blowhead y as fractions of the
+/// crop's side.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Aligner {
+    /// The ONNX file.
+    pub network: Network,
+    /// Side of the crop in head lengths.
+    pub field_head_lengths: f64,
+    /// How often the crop is taken anew around the landmarks of the round before; at least 1.
+    pub rounds: u32,
+    /// Affine views in the last round, whose predictions are mapped back and averaged; at least 1.
+    pub views: u32,
+}
+
+/// The classifiers and their logistic regression, as one graph.
+///
+/// The output is `N × individuals`: logits in the catalogue's order, before temperature.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ensemble {
+    /// The ONNX file.
+    pub network: Network,
+    /// Which rectangle around the landmarks the input shows.
+    pub head_crop: HeadCrop,
+    /// Slightly moved crops whose probabilities are averaged; at least 1.
+    pub views: u32,
+}
+
+/// From logits to a decision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Decision {
+    /// Logits are divided by this before the softmax; above 0.
+    pub temperature: f32,
+    /// How likely the whale is none of the catalogue.
+    pub unknown: UnknownModel,
+    /// From this probability of "unknown" on the decision is `unknown`, 0…1.
+    pub unknown_threshold: f32,
+    /// From this probability of the best candidate on the decision is `identified`, else `uncertain`.
+    pub identified_threshold: f32,
+}
+
+/// Logistic model of "not in the catalogue" from the largest logit, fitted on whales held out whole:
+/// `p = 1 / (1 + exp(−(intercept + slope · s)))`, where `s` is the natural logarithm of the sum of the
+/// exponentials of the logits over the temperature (the negative free energy of Liu et al. 2020,
+/// "Energy-based out-of-distribution detection"), averaged over views.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UnknownModel {
+    /// Change of the log odds for each unit of the score; negative in a useful model.
+    pub slope: f32,
+    /// Log odds at score 0.
+    pub intercept: f32,
+}
+
+/// A photograph in the bundle and what the networks must say of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SelfTest {
+    /// Role of the network under test: `finder`, `aligner` or `ensemble`.
+    pub role: String,
+    /// Raw little-endian `float32` input of shape `1 × 3 × height × width`.
+    pub input: String,
+    /// Raw little-endian `float32` output.
+    pub output: String,
+    /// Largest absolute difference allowed.
+    pub tolerance: f32,
+}
+
+/// How the networks came about; for people, and for the check that stages never saw validation
+/// photographs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Provenance {
+    /// SHA-256 of the index of the data.
+    pub data_digest: String,
+    /// SHA-256 of the split that every network was trained on.
+    pub split_digest: String,
+    /// Recipe and its digest for each network, by name.
+    pub recipes: BTreeMap<String, String>,
+    /// Metrics on held-out data, by name.
+    pub metrics: BTreeMap<String, f64>,
+}

@@ -1,0 +1,13 @@
+//! What a model bundle is: a directory of ONNX networks and the manifest that says how to use them.
+//!
+//! This room owns the manifest's format and the checks that a bundle passes before anything in it is
+//! used. It does not run networks (that is [`inference`](crate::inference)) and does not decide who a
+//! whale is (that is [`identify`](crate::identify)). The training crate writes manifests through the
+//! same types.
+
+mod manifest;
+
+pub use manifest::{
+    Aligner, Catalogue, Decision, Ensemble, FORMAT_VERSION, Finder, MANIFEST_FILE, Manifest,
+    Network, NetworkInput, Provenance, SelfTest, UnknownModel,
+};
