@@ -1,1 +1,4 @@
-//! T
+//! Trains Callosity's networks off-line: data set → split → networks → ensemble → ONNX bundle.
+
+pub mod graph;
+pub mod recipe;
