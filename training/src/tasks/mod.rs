@@ -6,13 +6,13 @@ use tch::Tensor;
 
 use crate::loader::Samples;
 
-mod aligner;
+//TMP mod aligner;
 mod classifier;
-mod finder;
+//TMP mod finder;
 
-pub use aligner::AlignerTask;
+//TMP pub use aligner::AlignerTask;
 pub use classifier::ClassifierTask;
-pub use finder::{FINDER_STRIDE, FinderTask};
+//TMP pub use finder::{FINDER_STRIDE, FinderTask};
 
 /// A metric by name, summed over samples.
 pub type Sums = Vec<(&'static str, f64)>;
