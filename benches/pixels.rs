@@ -64,7 +64,11 @@ fn pixels(c: &mut Criterion) {
     group.sample_size(10);
     for factor in [1, 2, 4, 8] {
         group.bench_function(format!("at 1/{factor}"), |b| {
-            b.iter(|| encoded.decode(1.0 / f64::from(factor)).expect("it was just encoded"));
+            b.iter(|| {
+                encoded
+                    .decode(1.0 / f64::from(factor))
+                    .expect("it was just encoded")
+            });
         });
     }
     group.finish();

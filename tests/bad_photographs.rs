@@ -2,13 +2,19 @@
 
 use std::path::Path;
 
-use callosity::pixels::{DecodeError, EncodedPhotograph, MAX_DECODED_BYTES, Photograph, encode_jpeg};
+use callosity::pixels::{
+    DecodeError, EncodedPhotograph, MAX_DECODED_BYTES, Photograph, encode_jpeg,
+};
 use image::{ImageFormat, Rgb, RgbImage, RgbaImage};
 use proptest::prelude::*;
 
 fn gradient(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
-        Rgb([(x * 5 % 256) as u8, (y * 7 % 256) as u8, ((x + y) * 3 % 256) as u8])
+        Rgb([
+            (x * 5 % 256) as u8,
+            (y * 7 % 256) as u8,
+            ((x + y) * 3 % 256) as u8,
+        ])
     })
 }
 
@@ -26,7 +32,9 @@ fn decode(bytes: Vec<u8>, scale: f64) -> Result<Photograph, DecodeError> {
 }
 
 fn fixture(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name);
     std::fs::read(path).unwrap()
 }
 
@@ -35,7 +43,24 @@ const FORMATS: [ImageFormat; 3] = [ImageFormat::Jpeg, ImageFormat::Png, ImageFor
 /// A JPEG with an EXIF segment that holds nothing but the orientation.
 fn with_orientation(jpeg: &[u8], orientation: u8) -> Vec<u8> {
     let mut exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01".to_vec();
-    exif.extend([0x01, 0x12, 0, 3, 0, 0, 0, 1, 0, orientation, 0, 0, 0, 0, 0, 0]);
+    exif.extend([
+        0x01,
+        0x12,
+        0,
+        3,
+        0,
+        0,
+        0,
+        1,
+        0,
+        orientation,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ]);
     let length = (exif.len() as u16 + 2).to_be_bytes();
     [&jpeg[..2], &[0xff, 0xe1], &length, &exif, &jpeg[2..]].concat()
 }
@@ -60,7 +85,9 @@ fn a_photograph_cut_at_any_length_is_an_error() {
         for length in 0..bytes.len() {
             let result = decode(bytes[..length].to_vec(), 1.0);
             if length < bytes.len() - tail {
-                let error = result.expect_err("cut photographs are not decoded").to_string();
+                let error = result
+                    .expect_err("cut photographs are not decoded")
+                    .to_string();
                 assert!(error.len() > 10, "{error}");
             }
         }
@@ -164,7 +191,10 @@ fn all_eight_orientations_come_out_upright() {
                     7 => (1.0 - v, 1.0 - u),
                     _ => (1.0 - v, u),
                 };
-                let expected = [3.0 * (i * f64::from(w) - 0.5), 5.0 * (j * f64::from(h) - 0.5)];
+                let expected = [
+                    3.0 * (i * f64::from(w) - 0.5),
+                    5.0 * (j * f64::from(h) - 0.5),
+                ];
                 let tolerance = if scale == 1.0 { 6.0 } else { 14.0 };
                 for (value, expected) in pixel.0.into_iter().zip(expected) {
                     assert!(
@@ -232,7 +262,13 @@ fn alpha_is_dropped_and_palettes_are_expanded() {
     rgba.write_to(&mut bytes, ImageFormat::Png).unwrap();
     let photograph = decode(bytes.into_inner(), 1.0).unwrap();
     assert!(photograph.pixels.pixels().all(|p| p.0 == [9, 99, 199]));
-    assert_eq!(decode(fixture("palette.png"), 1.0).unwrap().pixels.dimensions(), (24, 16));
+    assert_eq!(
+        decode(fixture("palette.png"), 1.0)
+            .unwrap()
+            .pixels
+            .dimensions(),
+        (24, 16)
+    );
 }
 
 #[test]
@@ -240,7 +276,11 @@ fn what_is_no_photograph_says_so_with_its_name() {
     let folder = tempfile::tempdir().unwrap();
     let cases: [(&str, &[u8], &str); 3] = [
         ("empty.jpg", b"", "is empty"),
-        ("notes.jpg", b"Two whales, heading north.", "neither JPEG, PNG nor TIFF"),
+        (
+            "notes.jpg",
+            b"Two whales, heading north.",
+            "neither JPEG, PNG nor TIFF",
+        ),
         ("head.png", b"\x89PNG\r\n\x1a\n\0\0", "ends early"),
     ];
     for (name, content, expected) in cases {
@@ -249,15 +289,23 @@ fn what_is_no_photograph_says_so_with_its_name() {
         let error = EncodedPhotograph::open(&path).unwrap_err().to_string();
         assert!(error.contains(name) && error.contains(expected), "{error}");
     }
-    let error = EncodedPhotograph::open(folder.path()).unwrap_err().to_string();
+    let error = EncodedPhotograph::open(folder.path())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("is not a file"), "{error}");
     let error = EncodedPhotograph::open(&folder.path().join("missing.jpg")).unwrap_err();
-    assert!(error.to_string().contains("missing.jpg: cannot be read"), "{error}");
+    assert!(
+        error.to_string().contains("missing.jpg: cannot be read"),
+        "{error}"
+    );
 
     // An error of decoding names the file too.
     let path = folder.path().join("cut.jpg");
     let jpeg = encode(&gradient(400, 300), ImageFormat::Jpeg);
     std::fs::write(&path, &jpeg[..jpeg.len() / 2]).unwrap();
-    let error = EncodedPhotograph::open(&path).unwrap().decode(1.0).unwrap_err();
+    let error = EncodedPhotograph::open(&path)
+        .unwrap()
+        .decode(1.0)
+        .unwrap_err();
     assert!(error.to_string().contains("cut.jpg: ends early"), "{error}");
 }

@@ -29,7 +29,9 @@ struct Warp {
 }
 
 fn here(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(path)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests")
+        .join(path)
 }
 
 fn reference() -> Reference {
@@ -62,7 +64,11 @@ fn difference(image: &RgbImage, grid: u32, expected: &[u8]) -> (f64, u32) {
         .flat_map(|p| p.0)
         .collect();
     assert_eq!(ours.len(), expected.len(), "the photographs differ in size");
-    let differences = || ours.iter().zip(expected).map(|(a, b)| u32::from(a.abs_diff(*b)));
+    let differences = || {
+        ours.iter()
+            .zip(expected)
+            .map(|(a, b)| u32::from(a.abs_diff(*b)))
+    };
     let mean = f64::from(differences().sum::<u32>()) / ours.len() as f64;
     (mean, differences().max().unwrap())
 }
@@ -73,7 +79,14 @@ fn warping_agrees_with_opencv() {
     let source = synthetic(reference.source.0, reference.source.1);
     for pose in reference.warps {
         let [xx, xy, x0, yx, yy, y0] = pose.output_from_source;
-        let t = Affine { xx, xy, x0, yx, yy, y0 };
+        let t = Affine {
+            xx,
+            xy,
+            x0,
+            yx,
+            yy,
+            y0,
+        };
         let warped = warp(&source, &t, pose.width, pose.height, [128; 3]);
         let (mean, largest) = difference(&warped, reference.grid, &pose.grid);
         println!("{:<24} mean {mean:.2}, largest {largest}", pose.name);
@@ -127,7 +140,10 @@ fn our_crops_of_real_frames_are_the_real_head_photographs() {
         PathBuf::from,
     );
     let Ok(mut table) = csv::Reader::from_path(data.join("frames.csv")) else {
-        println!("skipped: no photographs in {} (CALLOSITY_DATA)", data.display());
+        println!(
+            "skipped: no photographs in {} (CALLOSITY_DATA)",
+            data.display()
+        );
         return;
     };
     let mut correlations = Vec::new();

@@ -10,7 +10,10 @@ fuzz_target!(|bytes: &[u8]| {
     };
     if let Ok(photograph) = encoded.decode(0.125) {
         let (width, height) = encoded.size();
-        assert_eq!((photograph.frame_width, photograph.frame_height), (width, height));
+        assert_eq!(
+            (photograph.frame_width, photograph.frame_height),
+            (width, height)
+        );
         assert!(photograph.pixels.width() >= width.div_ceil(8));
         assert!(photograph.pixels.height() >= height.div_ceil(8));
     }
