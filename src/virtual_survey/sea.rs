@@ -1,0 +1,658 @@
+//! The sea from above.
+//!
+//! Waves are looked up in tileable [textures](super::texture) at four ranges of length, each turned,
+//! scaled and shifted for the view at hand, so that no two views are alike and a pixel costs some tens
+//! of nanoseconds. Colours are display values (0 black, 1 white), not radiances: what is copied is the
+//! look of survey photographs.
+
+use std::f32::consts::{PI, TAU};
+
+use image::{Rgb, RgbImage};
+use rand::Rng;
+use rand_distr::{Distribution, StandardNormal};
+
+use super::texture::{BANK, Texture};
+
+/// A colour in display values: red, green, blue, 0 black, 1 white.
+pub type Colour = [f32; 3];
+
+/// Weather, light and camera of a view: everything but where exactly each wave stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeaState {
+    /// Colour of the water seen from straight above, without reflections.
+    pub deep: Colour,
+    /// Colour of the sky that the waves mirror.
+    pub sky: Colour,
+    /// Direction in which the wind blows, radians, clockwise in the picture.
+    pub wind: f32,
+    /// Direction from which light comes, radians, clockwise in the picture.
+    pub light: f32,
+    /// Slopes of long waves from afar, 0…1.5.
+    pub swell: f32,
+    /// Slopes of the wind's waves, 0…1.5.
+    pub wind_sea: f32,
+    /// Slopes of waves shorter than a head, 0…1.5.
+    pub chop: f32,
+    /// Slopes of ripples a few centimetres long, 0…1.5.
+    pub ripples: f32,
+    /// How much slopes change the sky's share of a pixel, 0…1.
+    pub contrast: f32,
+    /// Sky's share of a level pixel, 0…0.6.
+    pub sheen: f32,
+    /// Sun glitter, 0 none … 1 blinding.
+    pub glitter: f32,
+    /// Share of the sea under foam and whitecaps, 0…1 (1 is a gale).
+    pub foam: f32,
+    /// Mist between aircraft and water, 0…0.6.
+    pub haze: f32,
+    /// Height of the view over width of the same stretch of water, 0.5 (oblique) … 1 (straight down).
+    pub foreshortening: f32,
+    /// Darkening of the corners, 0…0.6.
+    pub vignetting: f32,
+    /// Factor of all display values; 1 is a well-exposed photograph.
+    pub exposure: f32,
+    /// Contrast of the developed photograph; 1 leaves it.
+    pub gamma: f32,
+    /// Factors of red and blue that a camera's white balance leaves behind.
+    pub tint: [f32; 2],
+    /// Standard deviation of the sensor's noise in display values.
+    pub noise: f32,
+}
+
+/// Water colours of survey photographs with the sky that goes with them.
+const PALETTE: [(Colour, Colour); 9] = [
+    // Calm under overcast.
+    ([0.44, 0.44, 0.42], [0.58, 0.58, 0.56]),
+    // Slate.
+    ([0.20, 0.29, 0.33], [0.50, 0.56, 0.60]),
+    // Dark teal.
+    ([0.10, 0.25, 0.27], [0.32, 0.46, 0.50]),
+    // Deep blue.
+    ([0.07, 0.21, 0.40], [0.34, 0.48, 0.66]),
+    // Light blue in haze.
+    ([0.33, 0.48, 0.63], [0.55, 0.66, 0.77]),
+    // Green-black.
+    ([0.12, 0.18, 0.19], [0.32, 0.40, 0.42]),
+    // Steel.
+    ([0.20, 0.31, 0.46], [0.46, 0.56, 0.70]),
+    // Nearly black.
+    ([0.04, 0.08, 0.10], [0.28, 0.34, 0.38]),
+    // Teal of shelf water.
+    ([0.12, 0.37, 0.45], [0.40, 0.58, 0.66]),
+];
+
+fn mix(a: Colour, b: Colour, share: f32) -> Colour {
+    std::array::from_fn(|i| a[i] + (b[i] - a[i]) * share)
+}
+
+/// 0 below `from`, 1 above `to`, smooth between.
+pub(super) fn smoothstep(from: f32, to: f32, x: f32) -> f32 {
+    let t = ((x - from) / (to - from)).clamp(0.0, 1.0);
+    t * t * (3.0 - 2.0 * t)
+}
+
+impl SeaState {
+    /// A state as survey teams meet them: from glassy calm to whitecaps, mostly well lit.
+    pub fn draw(rng: &mut impl Rng) -> Self {
+        let a = PALETTE[rng.random_range(0..PALETTE.len())];
+        let b = PALETTE[rng.random_range(0..PALETTE.len())];
+        let share = rng.random::<f32>() * 0.5;
+        let lightness = rng.random_range(0.8..1.2);
+        let mut jittered = |c: Colour| -> Colour {
+            c.map(|v| (v * lightness * rng.random_range(0.9..1.1)).clamp(0.0, 0.9))
+        };
+        let (deep, sky) = (
+            jittered(mix(a.0, b.0, share)),
+            jittered(mix(a.1, b.1, share)),
+        );
+        // Surveys fly in good weather: rough seas are rare.
+        let roughness = rng.random::<f32>().powf(1.3);
+        let glitter = if rng.random_bool(0.55) {
+            rng.random::<f32>().powf(1.5)
+        } else {
+            0.0
+        };
+        Self {
+            deep,
+            sky,
+            wind: rng.random_range(0.0..TAU),
+            light: rng.random_range(0.0..TAU),
+            swell: rng.random_range(0.0..0.5),
+            wind_sea: 0.12 + roughness * rng.random_range(0.5..1.1),
+            chop: 0.15 + roughness * rng.random_range(0.4..1.0),
+            ripples: rng.random_range(0.1..0.6) + 0.3 * roughness,
+            contrast: rng.random_range(0.15..0.9),
+            sheen: rng.random_range(0.05..0.35),
+            glitter,
+            foam: if rng.random_bool(0.5) {
+                rng.random::<f32>().powi(2) * (0.35 + 0.65 * roughness)
+            } else {
+                0.0
+            },
+            haze: if rng.random_bool(0.4) {
+                rng.random::<f32>().powi(2) * 0.55
+            } else {
+                rng.random_range(0.0..0.06)
+            },
+            foreshortening: rng.random_range(0.6..1.0),
+            vignetting: rng.random::<f32>().powi(2) * 0.45,
+            exposure: {
+                let stops: f32 = StandardNormal.sample(rng);
+                (stops * 0.22).clamp(-0.7, 0.6).exp2()
+            },
+            gamma: rng.random_range(0.85..1.2),
+            tint: [rng.random_range(0.94..1.06), rng.random_range(0.94..1.06)],
+            noise: rng.random_range(0.002..0.014),
+        }
+    }
+}
+
+/// Broken water at one place: foam that a whale, a boat or a breaking crest left.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Disturbance {
+    /// Middle, in pixels.
+    pub(super) centre: [f32; 2],
+    /// Half axes, in pixels.
+    pub(super) radii: [f32; 2],
+    /// Direction of the first axis, radians.
+    pub(super) angle: f32,
+    /// 0 a filled patch … 0.9 a thin ring.
+    pub(super) hollow: f32,
+    /// Foam there, 0…2; from 1 on it closes.
+    pub(super) foam: f32,
+    /// Bright bubbles below the surface, 0…1.
+    pub(super) glow: f32,
+}
+
+/// One range of wave lengths as this view shows it.
+struct Layer {
+    texture: &'static Texture,
+    level: usize,
+    /// From picture pixels to periods: `u = ux·x + uy·y + u0`, and so for `v`.
+    u: [f32; 3],
+    v: [f32; 3],
+    /// From slopes along the tile's axes to slopes along the picture's.
+    turn: [f32; 2],
+    slope: f32,
+    height: f32,
+    /// How far coarser waves' slopes push this one's look-up, in periods.
+    push: f32,
+    /// Share of the slope that gusts take away or give.
+    gusts: f32,
+}
+
+/// Slowly varying fields on a coarse grid, for bilinear look-up.
+struct Grid {
+    step: f32,
+    columns: usize,
+    /// Gusts, foam's strength, glow of bubbles, haze.
+    nodes: Vec<[f32; 4]>,
+}
+
+impl Grid {
+    #[inline]
+    fn sample(&self, x: f32, y: f32) -> [f32; 4] {
+        let (x, y) = ((x / self.step).max(0.0), (y / self.step).max(0.0));
+        let rows = self.nodes.len() / self.columns;
+        let (xi, yi) = (
+            (x as usize).min(self.columns - 2),
+            (y as usize).min(rows - 2),
+        );
+        let (fx, fy) = ((x - xi as f32).min(1.0), (y - yi as f32).min(1.0));
+        let at = yi * self.columns + xi;
+        let (a, b) = (&self.nodes[at], &self.nodes[at + 1]);
+        let (c, d) = (
+            &self.nodes[at + self.columns],
+            &self.nodes[at + self.columns + 1],
+        );
+        std::array::from_fn(|i| {
+            let top = a[i] + (b[i] - a[i]) * fx;
+            let bottom = c[i] + (d[i] - c[i]) * fx;
+            top + (bottom - top) * fy
+        })
+    }
+}
+
+/// The water at one pixel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Water {
+    /// Water and mirrored sky, without glitter and foam.
+    pub(super) body: Colour,
+    /// What comes up from below, without mirrored sky.
+    pub(super) deep: Colour,
+    /// Glitter, added to everything at the surface.
+    pub(super) glint: f32,
+    /// Cover by foam, 0…1.
+    pub(super) foam: f32,
+    /// Height of the long waves in standard deviations.
+    pub(super) height: f32,
+    /// Slope towards the light.
+    pub(super) towards_light: f32,
+}
+
+/// A stretch of sea as one photograph shows it: a [`SeaState`] and where each wave stands.
+pub struct Sea {
+    state: SeaState,
+    width: u32,
+    height: u32,
+    /// Pixels a head length.
+    head: f32,
+    layers: Vec<Layer>,
+    grid: Grid,
+    web: Option<WebView>,
+    glint_centre: [f32; 2],
+    glint_gradient: [f32; 2],
+    glint_radius: f32,
+    light: [f32; 2],
+    noise_seed: u32,
+}
+
+/// How the foam's web is looked up.
+struct WebView {
+    level: usize,
+    u: [f32; 3],
+    v: [f32; 3],
+}
+
+/// Rows of the map from pixels to periods of a tile that is turned by `angle` and of which a period
+/// covers `period` pixels along and `period · stretch` across; shifted by anything up to a period, and
+/// so that no pixel of the picture comes out negative.
+fn tile_map(
+    rng: &mut impl Rng,
+    angle: f32,
+    period: f32,
+    stretch: f32,
+    foreshortening: f32,
+    size: (u32, u32),
+) -> ([f32; 3], [f32; 3]) {
+    let (sin, cos) = angle.sin_cos();
+    let f = foreshortening;
+    let mut rows = [
+        [cos / period, sin / (period * f), 0.0],
+        [-sin / (period * stretch), cos / (period * stretch * f), 0.0],
+    ];
+    let (w, h) = (size.0 as f32, size.1 as f32);
+    for row in &mut rows {
+        let lowest = (row[0] * w).min(0.0) + (row[1] * h).min(0.0);
+        row[2] = rng.random::<f32>() + 1.0 - lowest;
+    }
+    (rows[0], rows[1])
+}
+
+impl Sea {
+    /// A photograph of open sea of `width × height` pixels in which a right whale's head (blowhead to
+    /// bonnet) would be `head_length` pixels long, drawn anew in weather, light and waves. The same
+    /// generator state gives the same picture.
+    pub fn draw(rng: &mut impl Rng, width: u32, height: u32, head_length: f64) -> RgbImage {
+        let state = SeaState::draw(rng);
+        Self::with_state(state, rng, width, height, head_length).render()
+    }
+
+    /// A stretch of sea in a given state: waves, foam patches and disturbances are drawn.
+    pub fn with_state(
+        state: SeaState,
+        rng: &mut impl Rng,
+        width: u32,
+        height: u32,
+        head_length: f64,
+    ) -> Self {
+        let mut disturbances = Vec::new();
+        if rng.random_bool(0.35) {
+            let (w, h) = (width as f32, height as f32);
+            let head = head_length as f32;
+            for _ in 0..rng.random_range(1..6) {
+                let long = head * rng.random_range(0.15f32..1.4);
+                disturbances.push(Disturbance {
+                    centre: [rng.random::<f32>() * w, rng.random::<f32>() * h],
+                    radii: [long, long * rng.random_range(0.2..1.0)],
+                    angle: rng.random_range(0.0..PI),
+                    hollow: if rng.random_bool(0.3) { 0.7 } else { 0.0 },
+                    foam: rng.random_range(0.3..1.5),
+                    glow: rng.random::<f32>().powi(3),
+                });
+            }
+        }
+        Self::with_disturbances(state, rng, width, height, head_length, &disturbances)
+    }
+
+    /// A stretch of sea in a given state with exactly these disturbances.
+    pub(super) fn with_disturbances(
+        state: SeaState,
+        rng: &mut impl Rng,
+        width: u32,
+        height: u32,
+        head_length: f64,
+        disturbances: &[Disturbance],
+    ) -> Self {
+        // A head of less than a pixel says nothing about waves; below that they are all averaged out.
+        let head = if head_length.is_finite() {
+            (head_length as f32).clamp(0.5, 1e5)
+        } else {
+            100.0
+        };
+        let bank = &*BANK;
+        let size = (width, height);
+        let f = state.foreshortening.clamp(0.3, 1.0);
+        let mut layers = Vec::with_capacity(4);
+        let mut slope_variance = 0.0;
+        let crossing = rng.random_range(-0.9..0.9);
+        for (texture, angle, periods, slope, tall, push, gusts) in [
+            (
+                &bank.swell,
+                state.wind + crossing,
+                17.0,
+                state.swell,
+                0.5,
+                0.0,
+                0.0,
+            ),
+            (
+                &bank.wind_sea,
+                state.wind,
+                9.0,
+                state.wind_sea,
+                0.7,
+                0.01,
+                0.25,
+            ),
+            (
+                &bank.wind_sea,
+                state.wind + 0.35,
+                3.1,
+                state.chop,
+                0.25,
+                0.02,
+                0.6,
+            ),
+            (
+                &bank.ripples,
+                state.wind + 1.0,
+                1.1,
+                state.ripples,
+                0.0,
+                0.03,
+                0.8,
+            ),
+        ] {
+            let angle = angle + rng.random_range(-0.15..0.15);
+            let period = head * periods * rng.random_range(0.8..1.25);
+            let (u, v) = tile_map(rng, angle, period, 1.0, f, size);
+            let Some(level) = texture.level_for(period * f) else {
+                continue;
+            };
+            let left = texture.slope_left(level);
+            if slope * left < 0.01 {
+                continue;
+            }
+            slope_variance += (slope * left).powi(2);
+            let (sin, cos) = angle.sin_cos();
+            layers.push(Layer {
+                texture,
+                level,
+                u,
+                v,
+                turn: [cos, sin],
+                slope,
+                height: slope * tall,
+                push: if layers.is_empty() { 0.0 } else { push },
+                gusts,
+            });
+        }
+        let deviation = slope_variance.sqrt().max(0.02);
+
+        let grid = slow_fields(&state, rng, size, head, disturbances);
+        let web_angle = state.wind + rng.random_range(-0.4..0.4);
+        let web_period = head * rng.random_range(1.6..3.2);
+        let (u, v) = tile_map(rng, web_angle, web_period, 1.0, f, size);
+        let web = bank
+            .cells
+            .level_for(web_period * f)
+            .map(|level| WebView { level, u, v });
+
+        // Glitter stands where a wave's slope throws the sun into the camera. That slope changes over
+        // the picture, so glitter comes denser on one side.
+        let far = 3.6 - 2.5 * state.glitter + rng.random_range(-0.2..0.2);
+        let gradient = rng.random_range(0.3..2.2) * deviation;
+        let across = state.light + rng.random_range(-0.7..0.7);
+        let centre = far * deviation;
+        let noise_seed = rng.next_u32();
+        Self {
+            width,
+            height,
+            head,
+            layers,
+            grid,
+            web,
+            glint_centre: [centre * state.light.cos(), centre * state.light.sin()],
+            glint_gradient: [gradient * across.cos(), gradient * across.sin()],
+            glint_radius: deviation * (0.22 + 0.5 * state.glitter),
+            light: [state.light.cos(), state.light.sin()],
+            noise_seed,
+            state,
+        }
+    }
+
+    /// The state that this sea is in.
+    pub fn state(&self) -> &SeaState {
+        &self.state
+    }
+
+    /// Pixels that a head length covers.
+    pub fn head_length(&self) -> f64 {
+        f64::from(self.head)
+    }
+
+    /// The photograph.
+    pub fn render(&self) -> RgbImage {
+        let mut picture = RgbImage::new(self.width, self.height);
+        let row_bytes = self.width as usize * 3;
+        if row_bytes == 0 {
+            return picture;
+        }
+        for (j, row) in picture.chunks_exact_mut(row_bytes).enumerate() {
+            for (i, pixel) in row.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+                let (x, y) = (i as f32 + 0.5, j as f32 + 0.5);
+                let water = self.water(x, y);
+                *pixel = self.develop(i as u32, j as u32, self.surface(&water)).0;
+            }
+        }
+        picture
+    }
+
+    /// The water at a point of the picture, in pixels.
+    #[inline]
+    pub(super) fn water(&self, x: f32, y: f32) -> Water {
+        let s = &self.state;
+        let [gust, foam, glow, _] = self.grid.sample(x, y);
+        let (mut height, mut sx, mut sy) = (0.0f32, 0.0f32, 0.0f32);
+        let mut ruffle = 0.0f32;
+        for layer in &self.layers {
+            let (u, v) = (
+                layer.u[0] * x + layer.u[1] * y + layer.u[2] + layer.push * sx,
+                layer.v[0] * x + layer.v[1] * y + layer.v[2] + layer.push * sy,
+            );
+            let t = layer.texture.sample(layer.level, u, v);
+            let slope = layer.slope * (1.0 + layer.gusts * gust).max(0.05);
+            height += layer.height * t[0];
+            sx += slope * (layer.turn[0] * t[1] - layer.turn[1] * t[2]);
+            sy += slope * (layer.turn[1] * t[1] + layer.turn[0] * t[2]);
+            ruffle = t[3];
+        }
+        let towards_light = sx * self.light[0] + sy * self.light[1];
+
+        // The sky's share grows faster than the slope: bright flanks, flat dark troughs.
+        let lean = (1.0 + 0.55 * towards_light + 0.08 * ruffle * s.ripples).max(0.0);
+        let squared = lean * lean;
+        let share =
+            (s.sheen + s.contrast * 0.28 * (squared * lean - 1.0) + 0.05 * gust).clamp(0.0, 1.0);
+        let lift = 1.0 + 0.10 * height.clamp(-2.0, 3.0) * (0.3 + s.contrast);
+        let deep = [
+            s.deep[0] * lift + 0.16 * glow,
+            s.deep[1] * lift + 0.34 * glow,
+            s.deep[2] * lift + 0.30 * glow,
+        ];
+        let body = mix(deep, s.sky, share);
+
+        let glint = if s.glitter > 0.0 {
+            let (nx, ny) = (x / self.width as f32 - 0.5, y / self.height as f32 - 0.5);
+            let along = nx * self.light[0] + ny * self.light[1];
+            let dx = sx - self.glint_centre[0] - self.glint_gradient[0] * along;
+            let dy = sy - self.glint_centre[1] - self.glint_gradient[1] * along;
+            let near =
+                (1.0 - (dx * dx + dy * dy) / (self.glint_radius * self.glint_radius)).max(0.0);
+            1.6 * near * (2.0 - near)
+        } else {
+            0.0
+        };
+
+        let cap = foam + s.foam * 0.55 * (height - 0.9);
+        let foam = match &self.web {
+            Some(web) if cap > 0.02 => {
+                let u = web.u[0] * x + web.u[1] * y + web.u[2] + 0.02 * sx;
+                let v = web.v[0] * x + web.v[1] * y + web.v[2] + 0.02 * sy;
+                let t = BANK.cells.sample(web.level, u, v);
+                let strength = cap * (1.0 + 0.25 * t[1]);
+                smoothstep(0.0, 0.22, strength - 0.75 * t[0].min(1.4))
+            }
+            _ => 0.0,
+        };
+        Water {
+            body,
+            deep,
+            glint,
+            foam,
+            height,
+            towards_light,
+        }
+    }
+
+    /// Colour of the water's surface with its glitter and foam.
+    #[inline]
+    pub(super) fn surface(&self, water: &Water) -> Colour {
+        let lit = water.body.map(|c| c + water.glint);
+        if water.foam <= 0.0 {
+            return lit;
+        }
+        mix(lit, self.foam_colour(water), water.foam * 0.95)
+    }
+
+    /// Colour of foam at a pixel.
+    #[inline]
+    pub(super) fn foam_colour(&self, water: &Water) -> Colour {
+        let light = (0.84 + 0.10 * water.towards_light).clamp(0.6, 1.0);
+        [light, light * 1.01, light * 1.02]
+    }
+
+    /// From the scene's colour to the photograph's pixel: haze, vignetting, exposure, tint, noise.
+    #[inline]
+    pub(super) fn develop(&self, i: u32, j: u32, colour: Colour) -> Rgb<u8> {
+        let s = &self.state;
+        let (x, y) = (i as f32 + 0.5, j as f32 + 0.5);
+        let haze = self.grid.sample(x, y)[3];
+        let (nx, ny) = (
+            2.0 * x / self.width as f32 - 1.0,
+            2.0 * y / self.height as f32 - 1.0,
+        );
+        let gain = s.exposure * (1.0 - 0.5 * s.vignetting * (nx * nx + ny * ny));
+        let veil = [0.62, 0.68, 0.74];
+        let tint = [s.tint[0], 1.0, s.tint[1]];
+        let noise = hash_noise(i, j, self.noise_seed);
+        let contrast = s.gamma;
+        Rgb(std::array::from_fn(|c| {
+            let seen = colour[c] + (veil[c] - colour[c]) * haze;
+            let v = (seen * gain * tint[c] - 0.35) * contrast + 0.35 + s.noise * noise[c];
+            // `as` saturates, and the offset rounds.
+            (v * 255.0 + 0.5) as u8
+        }))
+    }
+}
+
+/// Three nearly normal numbers of standard deviation 1 that depend on the pixel alone; neighbouring
+/// channels are correlated as after a colour filter's interpolation.
+#[inline]
+fn hash_noise(i: u32, j: u32, seed: u32) -> [f32; 3] {
+    let mut h = i
+        .wrapping_mul(0x9E37_79B1)
+        .wrapping_add(j.wrapping_mul(0x85EB_CA77))
+        ^ seed;
+    h = (h ^ (h >> 15)).wrapping_mul(0x2C1B_3C6D);
+    h = (h ^ (h >> 12)).wrapping_mul(0x297A_2D39);
+    h ^= h >> 15;
+    let byte = |shift: u32| ((h >> shift) & 0xFF) as f32 * (1.0 / 128.0) - 1.0;
+    let (a, b, c, d) = (byte(0), byte(8), byte(16), byte(24));
+    [a + 0.7 * b, 0.7 * b + 0.7 * c + 0.3 * a, c + 0.7 * d]
+}
+
+fn slow_fields(
+    state: &SeaState,
+    rng: &mut impl Rng,
+    size: (u32, u32),
+    head: f32,
+    disturbances: &[Disturbance],
+) -> Grid {
+    let cells = &BANK.cells;
+    let (w, h) = (size.0 as f32, size.1 as f32);
+    let step = (head / 14.0).clamp(2.0, 24.0);
+    let columns = (w / step) as usize + 2;
+    let rows = (h / step) as usize + 2;
+    let f = state.foreshortening.clamp(0.3, 1.0);
+    let gust_period = head * rng.random_range(18.0..50.0);
+    let gusts = tile_map(rng, state.wind, gust_period, 0.5, f, size);
+    // Foam lies in streaks along the wind.
+    let foam_period = head * rng.random_range(14.0..30.0);
+    let narrow = rng.random_range(0.2..0.7);
+    let streaks = tile_map(rng, state.wind, foam_period, narrow, f, size);
+    let level = |period: f32| cells.level_for(period / step);
+    let (gust_level, foam_level) = (level(gust_period), level(foam_period * 0.3));
+    let haze_angle = rng.random_range(0.0..TAU);
+    let haze_slope = rng.random_range(0.0..1.0);
+    let foam_bias = -2.9 + 2.6 * state.foam.sqrt();
+    let node = |x: f32, y: f32| {
+        let look = |map: &([f32; 3], [f32; 3]), level: Option<usize>| {
+            level.map_or([0.0; 4], |level| {
+                let (u, v) = map;
+                cells.sample(
+                    level,
+                    u[0] * x + u[1] * y + u[2],
+                    v[0] * x + v[1] * y + v[2],
+                )
+            })
+        };
+        let gust = look(&gusts, gust_level)[1].clamp(-1.5, 1.5);
+        let mut foam = if state.foam > 0.0 {
+            (0.5 * (look(&streaks, foam_level)[2] + foam_bias)).clamp(0.0, 0.9)
+        } else {
+            0.0
+        };
+        let mut glow = 0.0f32;
+        for d in disturbances {
+            let (dx, dy) = (x - d.centre[0], y - d.centre[1]);
+            let reach = d.radii[0].max(d.radii[1]) * 1.4;
+            if dx.abs() > reach || dy.abs() > reach {
+                continue;
+            }
+            let (sin, cos) = d.angle.sin_cos();
+            let r = ((dx * cos + dy * sin) / d.radii[0].max(0.1))
+                .hypot((dy * cos - dx * sin) / d.radii[1].max(0.1));
+            let inside = if d.hollow > 0.0 {
+                1.0 - (r - 1.0).abs() / (1.0 - d.hollow)
+            } else {
+                (1.25 - r) / 0.8
+            };
+            let inside = inside.clamp(0.0, 1.0);
+            foam = foam.max(d.foam * inside);
+            glow = glow.max(d.glow * inside);
+        }
+        let along = (x / w - 0.5) * haze_angle.cos() + (y / h - 0.5) * haze_angle.sin();
+        let haze = (state.haze * (1.0 + haze_slope * 1.6 * along)).clamp(0.0, 0.9);
+        [gust, foam, glow, haze]
+    };
+    let nodes = (0..rows * columns)
+        .map(|i| node((i % columns) as f32 * step, (i / columns) as f32 * step))
+        .collect();
+    Grid {
+        step,
+        columns,
+        nodes,
+    }
+}
