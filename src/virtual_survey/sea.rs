@@ -59,6 +59,9 @@ pub struct SeaState {
     pub noise: f32,
 }
 
+/// Pixels that go through the steps of rendering together.
+const PIECE: usize = 64;
+
 /// Water colours of survey photographs with the sky that goes with them.
 const PALETTE: [(Colour, Colour); 9] = [
     // Calm under overcast.
@@ -118,8 +121,8 @@ impl SeaState {
             wind: rng.random_range(0.0..TAU),
             light: rng.random_range(0.0..TAU),
             swell: rng.random_range(0.0..0.5),
-            wind_sea: 0.12 + roughness * rng.random_range(0.5..1.1),
-            chop: 0.15 + roughness * rng.random_range(0.4..1.0),
+            wind_sea: 0.2 + roughness * rng.random_range(0.5..1.1),
+            chop: 0.25 + roughness * rng.random_range(0.4..1.0),
             ripples: rng.random_range(0.1..0.6) + 0.3 * roughness,
             contrast: rng.random_range(0.15..0.9),
             sheen: rng.random_range(0.05..0.35),
@@ -190,31 +193,23 @@ struct Grid {
 }
 
 impl Grid {
-    #[inline]
-    fn sample(&self, x: f32, y: f32) -> [f32; 4] {
-        let (x, y) = ((x / self.step).max(0.0), (y / self.step).max(0.0));
+    /// The nodes' values along the picture's row at height `y`.
+    fn row(&self, y: f32) -> Vec<[f32; 4]> {
         let rows = self.nodes.len() / self.columns;
-        let (xi, yi) = (
-            (x as usize).min(self.columns - 2),
-            (y as usize).min(rows - 2),
-        );
-        let (fx, fy) = ((x - xi as f32).min(1.0), (y - yi as f32).min(1.0));
-        let at = yi * self.columns + xi;
-        let (a, b) = (&self.nodes[at], &self.nodes[at + 1]);
-        let (c, d) = (
-            &self.nodes[at + self.columns],
-            &self.nodes[at + self.columns + 1],
-        );
-        std::array::from_fn(|i| {
-            let top = a[i] + (b[i] - a[i]) * fx;
-            let bottom = c[i] + (d[i] - c[i]) * fx;
-            top + (bottom - top) * fy
-        })
+        let y = (y / self.step).max(0.0);
+        let yi = (y as usize).min(rows - 2);
+        let fy = (y - yi as f32).min(1.0);
+        let (above, below) = self.nodes[yi * self.columns..].split_at(self.columns);
+        above
+            .iter()
+            .zip(below)
+            .map(|(a, b)| std::array::from_fn(|i| a[i] + (b[i] - a[i]) * fy))
+            .collect()
     }
 }
 
 /// The water at one pixel.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Water {
     /// Water and mirrored sky, without glitter and foam.
     pub(super) body: Colour,
@@ -228,6 +223,8 @@ pub(super) struct Water {
     pub(super) height: f32,
     /// Slope towards the light.
     pub(super) towards_light: f32,
+    /// Share of the pixel that mist hides, 0…1.
+    pub(super) haze: f32,
 }
 
 /// A stretch of sea as one photograph shows it: a [`SeaState`] and where each wave stands.
@@ -297,7 +294,7 @@ impl Sea {
         head_length: f64,
     ) -> Self {
         let mut disturbances = Vec::new();
-        if rng.random_bool(0.35) {
+        if rng.random_bool(0.25) {
             let (w, h) = (width as f32, height as f32);
             let head = head_length as f32;
             for _ in 0..rng.random_range(1..6) {
@@ -306,8 +303,8 @@ impl Sea {
                     centre: [rng.random::<f32>() * w, rng.random::<f32>() * h],
                     radii: [long, long * rng.random_range(0.2..1.0)],
                     angle: rng.random_range(0.0..PI),
-                    hollow: if rng.random_bool(0.3) { 0.7 } else { 0.0 },
-                    foam: rng.random_range(0.3..1.5),
+                    hollow: if rng.random_bool(0.2) { 0.5 } else { 0.0 },
+                    foam: rng.random_range(0.2..1.1),
                     glow: rng.random::<f32>().powi(3),
                 });
             }
@@ -445,85 +442,140 @@ impl Sea {
     /// The photograph.
     pub fn render(&self) -> RgbImage {
         let mut picture = RgbImage::new(self.width, self.height);
-        let row_bytes = self.width as usize * 3;
-        if row_bytes == 0 {
+        if self.width == 0 {
             return picture;
         }
-        for (j, row) in picture.chunks_exact_mut(row_bytes).enumerate() {
-            for (i, pixel) in row.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-                let (x, y) = (i as f32 + 0.5, j as f32 + 0.5);
-                let water = self.water(x, y);
-                *pixel = self.develop(i as u32, j as u32, self.surface(&water)).0;
+        let mut waters = vec![Water::default(); self.width as usize];
+        for (j, row) in picture
+            .chunks_exact_mut(self.width as usize * 3)
+            .enumerate()
+        {
+            self.row(j as u32, 0, &mut waters);
+            for (i, (pixel, water)) in row
+                .as_chunks_mut::<3>()
+                .0
+                .iter_mut()
+                .zip(&waters)
+                .enumerate()
+            {
+                *pixel = self
+                    .develop(i as u32, j as u32, self.surface(water), water.haze)
+                    .0;
             }
         }
         picture
     }
 
-    /// The water at a point of the picture, in pixels.
-    #[inline]
-    pub(super) fn water(&self, x: f32, y: f32) -> Water {
+    /// The water at the pixels of row `j` from column `from` on.
+    ///
+    /// Pixels go through in pieces, one step after another over a whole piece, which compilers turn
+    /// into vector instructions.
+    pub(super) fn row(&self, j: u32, from: u32, waters: &mut [Water]) {
+        let y = j as f32 + 0.5;
+        let slow = self.grid.row(y);
+        let mut at = from;
+        for piece in waters.chunks_mut(PIECE) {
+            self.piece(y, at, &slow, piece);
+            at += piece.len() as u32;
+        }
+    }
+
+    fn piece(&self, y: f32, from: u32, slow: &[[f32; 4]], waters: &mut [Water]) {
         let s = &self.state;
-        let [gust, foam, glow, _] = self.grid.sample(x, y);
-        let (mut height, mut sx, mut sy) = (0.0f32, 0.0f32, 0.0f32);
-        let mut ruffle = 0.0f32;
+        let n = waters.len();
+        let mut gust = [0.0f32; PIECE];
+        let mut foam = [0.0f32; PIECE];
+        let (mut height, mut sx, mut sy, mut ruffle) = (
+            [0.0f32; PIECE],
+            [0.0f32; PIECE],
+            [0.0f32; PIECE],
+            [0.0f32; PIECE],
+        );
+        let per_pixel = 1.0 / self.grid.step;
+        let x0 = from as f32 + 0.5;
+        for (k, water) in waters.iter_mut().enumerate() {
+            let x = (x0 + k as f32) * per_pixel;
+            let i = (x as i32 as usize).min(slow.len() - 2);
+            let f = x - i as f32;
+            let (a, b) = (&slow[i], &slow[i + 1]);
+            let v: [f32; 4] = std::array::from_fn(|c| a[c] + (b[c] - a[c]) * f);
+            gust[k] = v[0];
+            foam[k] = v[1];
+            water.foam = v[2];
+            water.haze = v[3];
+        }
         for layer in &self.layers {
-            let (u, v) = (
-                layer.u[0] * x + layer.u[1] * y + layer.u[2] + layer.push * sx,
-                layer.v[0] * x + layer.v[1] * y + layer.v[2] + layer.push * sy,
+            let (u0, v0) = (
+                layer.u[1] * y + layer.u[2] + layer.u[0] * x0,
+                layer.v[1] * y + layer.v[2] + layer.v[0] * x0,
             );
-            let t = layer.texture.sample(layer.level, u, v);
-            let slope = layer.slope * (1.0 + layer.gusts * gust).max(0.05);
-            height += layer.height * t[0];
-            sx += slope * (layer.turn[0] * t[1] - layer.turn[1] * t[2]);
-            sy += slope * (layer.turn[1] * t[1] + layer.turn[0] * t[2]);
-            ruffle = t[3];
-        }
-        let towards_light = sx * self.light[0] + sy * self.light[1];
-
-        // The sky's share grows faster than the slope: bright flanks, flat dark troughs.
-        let lean = (1.0 + 0.55 * towards_light + 0.08 * ruffle * s.ripples).max(0.0);
-        let squared = lean * lean;
-        let share =
-            (s.sheen + s.contrast * 0.28 * (squared * lean - 1.0) + 0.05 * gust).clamp(0.0, 1.0);
-        let lift = 1.0 + 0.10 * height.clamp(-2.0, 3.0) * (0.3 + s.contrast);
-        let deep = [
-            s.deep[0] * lift + 0.16 * glow,
-            s.deep[1] * lift + 0.34 * glow,
-            s.deep[2] * lift + 0.30 * glow,
-        ];
-        let body = mix(deep, s.sky, share);
-
-        let glint = if s.glitter > 0.0 {
-            let (nx, ny) = (x / self.width as f32 - 0.5, y / self.height as f32 - 0.5);
-            let along = nx * self.light[0] + ny * self.light[1];
-            let dx = sx - self.glint_centre[0] - self.glint_gradient[0] * along;
-            let dy = sy - self.glint_centre[1] - self.glint_gradient[1] * along;
-            let near =
-                (1.0 - (dx * dx + dy * dy) / (self.glint_radius * self.glint_radius)).max(0.0);
-            1.6 * near * (2.0 - near)
-        } else {
-            0.0
-        };
-
-        let cap = foam + s.foam * 0.55 * (height - 0.9);
-        let foam = match &self.web {
-            Some(web) if cap > 0.02 => {
-                let u = web.u[0] * x + web.u[1] * y + web.u[2] + 0.02 * sx;
-                let v = web.v[0] * x + web.v[1] * y + web.v[2] + 0.02 * sy;
-                let t = BANK.cells.sample(web.level, u, v);
-                let strength = cap * (1.0 + 0.25 * t[1]);
-                smoothstep(0.0, 0.22, strength - 0.75 * t[0].min(1.4))
+            let view = layer.texture.view(layer.level);
+            for k in 0..n {
+                let x = k as f32;
+                let t = view.sample(
+                    u0 + layer.u[0] * x + layer.push * sx[k],
+                    v0 + layer.v[0] * x + layer.push * sy[k],
+                );
+                let slope = layer.slope * (1.0 + layer.gusts * gust[k]).max(0.05);
+                height[k] += layer.height * t[0];
+                sx[k] += slope * (layer.turn[0] * t[1] - layer.turn[1] * t[2]);
+                sy[k] += slope * (layer.turn[1] * t[1] + layer.turn[0] * t[2]);
+                ruffle[k] = t[3];
             }
-            _ => 0.0,
-        };
-        Water {
-            body,
-            deep,
-            glint,
-            foam,
-            height,
-            towards_light,
         }
+        let (lx, ly) = (self.light[0], self.light[1]);
+        let (to_nx, to_ny) = (1.0 / self.width as f32, 1.0 / self.height as f32);
+        let ny = y * to_ny - 0.5;
+        let per_radius = 1.0 / (self.glint_radius * self.glint_radius);
+        let glitter = if s.glitter > 0.0 { 1.6 } else { 0.0 };
+        for (k, water) in waters.iter_mut().enumerate() {
+            let towards_light = sx[k] * lx + sy[k] * ly;
+            let glow = water.foam;
+            // The sky's share grows faster than the slope: bright flanks, flat dark troughs.
+            let lean = (1.0 + 0.5 * towards_light + 0.08 * ruffle[k] * s.ripples).max(0.0);
+            let share =
+                (s.sheen + s.contrast * 0.33 * (lean * lean - 1.0) + 0.05 * gust[k]).max(0.0);
+            // Never quite the sky alone.
+            let share = share / (1.0 + 0.5 * share);
+            let lift = 1.0 + 0.10 * height[k].clamp(-2.0, 3.0) * (0.3 + s.contrast);
+            water.deep = [
+                s.deep[0] * lift + 0.16 * glow,
+                s.deep[1] * lift + 0.34 * glow,
+                s.deep[2] * lift + 0.30 * glow,
+            ];
+            water.body = mix(water.deep, s.sky, share);
+            let nx = (x0 + k as f32) * to_nx - 0.5;
+            let along = nx * lx + ny * ly;
+            let dx = sx[k] - self.glint_centre[0] - self.glint_gradient[0] * along;
+            let dy = sy[k] - self.glint_centre[1] - self.glint_gradient[1] * along;
+            let near = (1.0 - (dx * dx + dy * dy) * per_radius).max(0.0);
+            water.glint = glitter * near * (2.0 - near);
+            water.height = height[k];
+            water.towards_light = towards_light;
+            foam[k] += s.foam * 0.55 * (height[k] - 0.9);
+            water.foam = 0.0;
+        }
+        let Some(web) = &self.web else { return };
+        for (k, water) in waters.iter_mut().enumerate() {
+            if foam[k] <= 0.02 {
+                continue;
+            }
+            let x = x0 + k as f32;
+            let u = web.u[0] * x + web.u[1] * y + web.u[2] + 0.01 * sx[k];
+            let v = web.v[0] * x + web.v[1] * y + web.v[2] + 0.01 * sy[k];
+            water.foam = self.web_foam(foam[k], web, u, v);
+        }
+    }
+
+    /// Cover by foam of a given strength at a place of the web.
+    #[inline]
+    fn web_foam(&self, strength: f32, web: &WebView, u: f32, v: f32) -> f32 {
+        let view = BANK.cells.view(web.level);
+        let broad = view.sample(u, v);
+        let fine = view.sample(3.3 * u, 3.3 * v);
+        let ragged = strength * (1.0 + 0.35 * broad[1]) + 0.12 * fine[2];
+        let lace = 0.6 * broad[0].min(1.4) + 0.35 * fine[0].min(1.4);
+        smoothstep(0.0, 0.45, ragged - lace)
     }
 
     /// Colour of the water's surface with its glitter and foam.
@@ -539,16 +591,15 @@ impl Sea {
     /// Colour of foam at a pixel.
     #[inline]
     pub(super) fn foam_colour(&self, water: &Water) -> Colour {
-        let light = (0.84 + 0.10 * water.towards_light).clamp(0.6, 1.0);
+        let light = (0.93 + 0.06 * water.towards_light).clamp(0.75, 1.1);
         [light, light * 1.01, light * 1.02]
     }
 
     /// From the scene's colour to the photograph's pixel: haze, vignetting, exposure, tint, noise.
     #[inline]
-    pub(super) fn develop(&self, i: u32, j: u32, colour: Colour) -> Rgb<u8> {
+    pub(super) fn develop(&self, i: u32, j: u32, colour: Colour, haze: f32) -> Rgb<u8> {
         let s = &self.state;
         let (x, y) = (i as f32 + 0.5, j as f32 + 0.5);
-        let haze = self.grid.sample(x, y)[3];
         let (nx, ny) = (
             2.0 * x / self.width as f32 - 1.0,
             2.0 * y / self.height as f32 - 1.0,
@@ -611,11 +662,9 @@ fn slow_fields(
         let look = |map: &([f32; 3], [f32; 3]), level: Option<usize>| {
             level.map_or([0.0; 4], |level| {
                 let (u, v) = map;
-                cells.sample(
-                    level,
-                    u[0] * x + u[1] * y + u[2],
-                    v[0] * x + v[1] * y + v[2],
-                )
+                cells
+                    .view(level)
+                    .sample(u[0] * x + u[1] * y + u[2], v[0] * x + v[1] * y + v[2])
             })
         };
         let gust = look(&gusts, gust_level)[1].clamp(-1.5, 1.5);
@@ -637,7 +686,7 @@ fn slow_fields(
             let inside = if d.hollow > 0.0 {
                 1.0 - (r - 1.0).abs() / (1.0 - d.hollow)
             } else {
-                (1.25 - r) / 0.8
+                1.25 - r
             };
             let inside = inside.clamp(0.0, 1.0);
             foam = foam.max(d.foam * inside);

@@ -12,9 +12,9 @@ use rand_distr::StandardNormal;
 use rustfft::{FftPlanner, num_complex::Complex};
 
 /// Texels along a side of the finest level; a power of two.
-const SIDE: usize = 512;
+const SIDE: usize = 256;
 /// Coarsest level: `SIDE >> COARSEST` texels a side.
-const COARSEST: usize = 6;
+const COARSEST: usize = 5;
 
 /// Four numbers at each texel. Waves: height, slope along `x`, slope along `y` (each of mean 0 and
 /// standard deviation 1) and a second, independent height. Cells: distance from the web between the
@@ -85,11 +85,29 @@ impl Texture {
         self.levels[level].slope_left
     }
 
+    /// One level, for look-up.
+    #[inline]
+    pub(super) fn view(&self, level: usize) -> View<'_> {
+        let level = &self.levels[level];
+        View {
+            side: level.side,
+            texels: &level.texels[..level.side * level.side],
+        }
+    }
+}
+
+/// One level of a texture.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    side: usize,
+    texels: &'a [Texel],
+}
+
+impl View<'_> {
     /// Bilinear look-up; `u` and `v` count periods and should not be negative.
     #[inline]
-    pub(super) fn sample(&self, level: usize, u: f32, v: f32) -> Texel {
-        let level = &self.levels[level];
-        let (side, mask) = (level.side, level.side - 1);
+    pub(super) fn sample(&self, u: f32, v: f32) -> Texel {
+        let (side, mask) = (self.side, self.side - 1);
         let (x, y) = (u * side as f32, v * side as f32);
         let (xi, yi) = (x as i32, y as i32);
         let (fx, fy) = (x - xi as f32, y - yi as f32);
@@ -98,8 +116,8 @@ impl Texture {
             (x0 + 1) & mask,
             ((yi as usize).wrapping_add(1) & mask) * side,
         );
-        let t = &level.texels[..side * side];
-        let (a, b, c, d) = (&t[y0 + x0], &t[y0 + x1], &t[y1 + x0], &t[y1 + x1]);
+        let t = self.texels;
+        let (a, b, c, d) = (t[y0 + x0], t[y0 + x1], t[y1 + x0], t[y1 + x1]);
         std::array::from_fn(|i| {
             let top = a[i] + (b[i] - a[i]) * fx;
             let bottom = c[i] + (d[i] - c[i]) * fx;
