@@ -167,6 +167,33 @@ pub(super) struct Disturbance {
     pub(super) glow: f32,
 }
 
+/// Foam that lies about on open water; often there is none.
+pub(super) fn open_water(
+    rng: &mut impl Rng,
+    width: u32,
+    height: u32,
+    head_length: f64,
+    out: &mut Vec<Disturbance>,
+) {
+    if !rng.random_bool(0.25) {
+        return;
+    }
+    for _ in 0..rng.random_range(1..6) {
+        let long = head_length as f32 * rng.random_range(0.15f32..1.4);
+        out.push(Disturbance {
+            centre: [
+                rng.random::<f32>() * width as f32,
+                rng.random::<f32>() * height as f32,
+            ],
+            radii: [long, long * rng.random_range(0.2..1.0)],
+            angle: rng.random_range(0.0..PI),
+            hollow: if rng.random_bool(0.2) { 0.5 } else { 0.0 },
+            foam: rng.random_range(0.2..1.1),
+            glow: rng.random::<f32>().powi(3),
+        });
+    }
+}
+
 /// One range of wave lengths as this view shows it.
 struct Layer {
     texture: &'static Texture,
@@ -294,31 +321,19 @@ impl Sea {
         head_length: f64,
     ) -> Self {
         let mut disturbances = Vec::new();
-        if rng.random_bool(0.25) {
-            let (w, h) = (width as f32, height as f32);
-            let head = head_length as f32;
-            for _ in 0..rng.random_range(1..6) {
-                let long = head * rng.random_range(0.15f32..1.4);
-                disturbances.push(Disturbance {
-                    centre: [rng.random::<f32>() * w, rng.random::<f32>() * h],
-                    radii: [long, long * rng.random_range(0.2..1.0)],
-                    angle: rng.random_range(0.0..PI),
-                    hollow: if rng.random_bool(0.2) { 0.5 } else { 0.0 },
-                    foam: rng.random_range(0.2..1.1),
-                    glow: rng.random::<f32>().powi(3),
-                });
-            }
-        }
-        Self::with_disturbances(state, rng, width, height, head_length, &disturbances)
+        open_water(rng, width, height, head_length, &mut disturbances);
+        Self::with_disturbances(state, rng, width, height, head_length, 1.0, &disturbances)
     }
 
-    /// A stretch of sea in a given state with exactly these disturbances.
+    /// A stretch of sea in a given state with exactly these disturbances. `stretch` is how many times
+    /// longer a length is drawn down the picture than across it; `head_length` is the one across.
     pub(super) fn with_disturbances(
         state: SeaState,
         rng: &mut impl Rng,
         width: u32,
         height: u32,
         head_length: f64,
+        stretch: f64,
         disturbances: &[Disturbance],
     ) -> Self {
         // A head of less than a pixel says nothing about waves; below that they are all averaged out.
@@ -329,7 +344,7 @@ impl Sea {
         };
         let bank = &*BANK;
         let size = (width, height);
-        let f = state.foreshortening.clamp(0.3, 1.0);
+        let f = state.foreshortening.clamp(0.3, 1.0) * stretch as f32;
         let mut layers = Vec::with_capacity(4);
         let mut slope_variance = 0.0;
         let crossing = rng.random_range(-0.9..0.9);
@@ -374,7 +389,7 @@ impl Sea {
             let angle = angle + rng.random_range(-0.15..0.15);
             let period = head * periods * rng.random_range(0.8..1.25);
             let (u, v) = tile_map(rng, angle, period, 1.0, f, size);
-            let Some(level) = texture.level_for(period * f) else {
+            let Some(level) = texture.level_for(period * f.sqrt()) else {
                 continue;
             };
             let left = texture.slope_left(level);
@@ -397,13 +412,13 @@ impl Sea {
         }
         let deviation = slope_variance.sqrt().max(0.02);
 
-        let grid = slow_fields(&state, rng, size, head, disturbances);
+        let grid = slow_fields(&state, rng, size, head, f, disturbances);
         let web_angle = state.wind + rng.random_range(-0.4..0.4);
         let web_period = head * rng.random_range(1.6..3.2);
         let (u, v) = tile_map(rng, web_angle, web_period, 1.0, f, size);
         let web = bank
             .cells
-            .level_for(web_period * f)
+            .level_for(web_period * f.sqrt())
             .map(|level| WebView { level, u, v });
 
         // Glitter stands where a wave's slope throws the sun into the camera. That slope changes over
@@ -639,6 +654,7 @@ fn slow_fields(
     rng: &mut impl Rng,
     size: (u32, u32),
     head: f32,
+    f: f32,
     disturbances: &[Disturbance],
 ) -> Grid {
     let cells = &BANK.cells;
@@ -646,7 +662,6 @@ fn slow_fields(
     let step = (head / 14.0).clamp(2.0, 24.0);
     let columns = (w / step) as usize + 2;
     let rows = (h / step) as usize + 2;
-    let f = state.foreshortening.clamp(0.3, 1.0);
     let gust_period = head * rng.random_range(18.0..50.0);
     let gusts = tile_map(rng, state.wind, gust_period, 0.5, f, size);
     // Foam lies in streaks along the wind.
