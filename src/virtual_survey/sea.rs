@@ -102,7 +102,7 @@ impl SeaState {
         let share = rng.random::<f32>() * 0.5;
         let lightness = rng.random_range(0.8..1.2);
         let mut jittered = |c: Colour| -> Colour {
-            c.map(|v| (v * lightness * rng.random_range(0.9..1.1)).clamp(0.0, 0.9))
+            c.map(|v| (v * lightness * rng.random_range(0.95..1.05)).clamp(0.0, 0.9))
         };
         let (deep, sky) = (
             jittered(mix(a.0, b.0, share)),
@@ -124,7 +124,7 @@ impl SeaState {
             wind_sea: 0.2 + roughness * rng.random_range(0.5..1.1),
             chop: 0.25 + roughness * rng.random_range(0.4..1.0),
             ripples: rng.random_range(0.1..0.6) + 0.3 * roughness,
-            contrast: rng.random_range(0.15..0.9),
+            contrast: rng.random_range(0.25..1.0),
             sheen: rng.random_range(0.05..0.35),
             glitter,
             foam: if rng.random_bool(0.5) {
@@ -144,7 +144,7 @@ impl SeaState {
                 (stops * 0.22).clamp(-0.7, 0.6).exp2()
             },
             gamma: rng.random_range(0.85..1.2),
-            tint: [rng.random_range(0.94..1.06), rng.random_range(0.94..1.06)],
+            tint: [rng.random_range(0.95..1.04), rng.random_range(0.95..1.05)],
             noise: rng.random_range(0.002..0.014),
         }
     }
@@ -549,7 +549,7 @@ impl Sea {
             // The sky's share grows faster than the slope: bright flanks, flat dark troughs.
             let lean = (1.0 + 0.5 * towards_light + 0.08 * ruffle[k] * s.ripples).max(0.0);
             let share =
-                (s.sheen + s.contrast * 0.33 * (lean * lean - 1.0) + 0.05 * gust[k]).max(0.0);
+                (s.sheen + s.contrast * 0.40 * (lean * lean - 1.0) + 0.05 * gust[k]).max(0.0);
             // Never quite the sky alone.
             let share = share / (1.0 + 0.5 * share);
             let lift = 1.0 + 0.10 * height[k].clamp(-2.0, 3.0) * (0.3 + s.contrast);

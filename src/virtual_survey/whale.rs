@@ -457,7 +457,11 @@ impl Traits {
     fn look(&self, x: f32, y: f32, texel: f32) -> Point8 {
         let side = y.abs();
         let half = self.stoutness * along(&OUTLINE, x);
-        let mut whale = smoothstep(-texel, texel, half - side);
+        let mut whale = if half > 0.0 {
+            smoothstep(-texel, texel, half - side)
+        } else {
+            0.0
+        };
         let mut elevation = self.elevation(x, y);
         let mut limb = |inside: f32, height: f32| {
             let share = smoothstep(0.0, texel * 4.0, inside);
@@ -488,7 +492,7 @@ impl Traits {
 
         let broad = self.noise(x, y, 1.7);
         let fine = self.noise(x + 5.0, y, 0.45);
-        let ragged = 0.30 * broad[1].clamp(-2.0, 2.0) + 0.22 * fine[1].clamp(-2.0, 2.0);
+        let ragged = 0.32 * broad[1].clamp(-2.0, 2.0) + 0.34 * fine[1].clamp(-2.0, 2.0);
         let edge = 0.10;
         let mut cover = 0.0f32;
         for patch in &self.patches {
@@ -502,9 +506,12 @@ impl Traits {
             let near = 1.0 - (x - at).hypot(y) / 0.035;
             cover = cover.max(smoothstep(0.0, 0.5, near));
         }
-        let crust = (0.82 + 0.10 * broad[2] - self.pits * (1.0 - smoothstep(0.0, 0.22, fine[0]))
-            + 0.07 * fine[3])
-            .clamp(0.15, 1.0);
+        // Rough, with pits and cracks: coarse cracks on some, fine grain on all.
+        let grain = self.noise(x, y + 3.0, 0.21);
+        let crust = (0.80 + 0.10 * broad[2] + 0.08 * fine[3] + 0.07 * grain[1]
+            - self.pits * 0.7 * (1.0 - smoothstep(0.0, 0.25 + 0.1 * grain[2], fine[0]))
+            - 0.30 * (1.0 - smoothstep(0.05, 0.45, grain[0])))
+        .clamp(0.12, 1.0);
 
         let mut skin = 1.0 + 0.10 * broad[3] + 0.06 * fine[2];
         // The gape between rostrum and lips, and the blowholes, are black.
@@ -786,7 +793,7 @@ impl<'a> Posed<'a> {
         let crust = self.whale.crust.map(|c| c * p.crust * (0.55 + 0.45 * lit));
         let dry = lerp(skin, crust, p.cover);
         let wet = depth.max(0.0) * pose.turbidity;
-        let extinction = [9.0, 5.0, 4.5];
+        let extinction = [6.6, 5.0, 4.6];
         let below: Colour = std::array::from_fn(|c| {
             // Light goes the way twice.
             let through = (-extinction[c] * wet).exp();
@@ -796,13 +803,16 @@ impl<'a> Posed<'a> {
         let mut colour = lerp(dry, below, smoothstep(-0.012, 0.012, depth));
 
         // Water laps white where it meets the skin, and what foam drifts there lies over what is below.
-        let lapping = pose.white_water * (1.15 - (depth - 0.004).abs() / 0.045).max(0.0);
+        let places = self.noise(wx, wy + 5.0, 2.6)[1];
+        let lapping = pose.white_water
+            * (0.45 + 0.75 * places)
+            * (1.3 - (depth - 0.008).abs() / 0.05).max(0.0);
         let floating = water.foam * smoothstep(-0.05, 0.03, depth);
         let mut foam = floating;
         if lapping > 0.0 {
             let fine = self.noise(wx + 3.0, wy, 0.6);
-            let lace = lapping * (0.75 + 0.3 * detail[2]) - 0.5 * fine[0].min(1.2);
-            foam = foam.max(smoothstep(0.0, 0.35, lace));
+            let lace = lapping * (0.85 + 0.35 * detail[2]) - 0.55 * fine[0].min(1.2);
+            foam = foam.max(smoothstep(0.0, 0.45, lace));
         }
         colour = lerp(colour, sea.foam_colour(water), 0.95 * foam);
         lerp(under, colour, p.whale)
