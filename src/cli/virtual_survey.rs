@@ -13,8 +13,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use crate::geometry::Landmarks;
-use crate::virtual_survey::{Catalogue, FramePlan, HeadView, Individual, Survey, render_head};
+use callosity::geometry::Landmarks;
+use callosity::virtual_survey::{Catalogue, FramePlan, HeadView, Individual, Survey, render_head};
 
 /// Write a data set of drawn right whales, with truth, for training, tests and rehearsals.
 ///
@@ -254,4 +254,47 @@ fn progress(length: u64, what: &str) -> ProgressBar {
     ProgressBar::new(length)
         .with_style(ProgressStyle::with_template(style).expect("the template is valid"))
         .with_message(what.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_and_tables_agree_and_nothing_is_overwritten() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let args = Args {
+            out: folder.path().join("set"),
+            seed: 3,
+            individuals: 2,
+            heads_per_individual: 2,
+            unknown_individuals: 1,
+            frames: 6,
+            frame_width: 96,
+            frame_height: 64,
+            head_size: 32,
+        };
+        write(&args).expect("the data set is written");
+        let rows = |name: &str| -> Vec<csv::StringRecord> {
+            csv::Reader::from_path(args.out.join(name))
+                .expect(name)
+                .records()
+                .collect::<Result<_, _>>()
+                .expect(name)
+        };
+        assert_eq!(rows("heads.csv").len(), 4);
+        assert_eq!(rows("landmarks.csv").len(), 4);
+        assert_eq!(rows("unlabelled_heads.csv").len(), 2);
+        for row in rows("heads.csv") {
+            let head = image::open(args.out.join("heads").join(&row[0])).expect("a head");
+            assert_eq!((head.width(), head.height()), (32, 32));
+        }
+        let frames = rows("frames.csv");
+        let names: std::collections::BTreeSet<&str> = frames.iter().map(|r| &r[0]).collect();
+        assert_eq!(names.len(), 6);
+        assert!(frames.iter().all(|r| r[1].is_empty() == r[4].is_empty()));
+
+        let refused = write(&args).expect_err("the folder is not empty any more");
+        assert!(refused.to_string().contains("not empty"), "{refused}");
+    }
 }

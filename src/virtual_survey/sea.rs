@@ -659,7 +659,7 @@ fn slow_fields(
 ) -> Grid {
     let cells = &BANK.cells;
     let (w, h) = (size.0 as f32, size.1 as f32);
-    let step = (head / 14.0).clamp(2.0, 24.0);
+    let step = (head / 10.0).clamp(3.0, 24.0);
     let columns = (w / step) as usize + 2;
     let rows = (h / step) as usize + 2;
     let gust_period = head * rng.random_range(18.0..50.0);
