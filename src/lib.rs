@@ -7,3 +7,4 @@
 pub mod bundle;
 pub mod geometry;
 pub mod pixels;
+pub mod virtual_survey;
