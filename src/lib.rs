@@ -5,4 +5,16 @@
 //! owns and what it may not know.
 
 pub mod bundle;
+#[cfg(feature = "flight")]
+pub mod camera;
 pub mod geometry;
+#[cfg(feature = "flight")]
+pub mod ground;
+#[cfg(feature = "flight")]
+pub mod link;
+#[cfg(feature = "flight")]
+pub mod outbox;
+#[cfg(feature = "flight")]
+pub mod rehearsal;
+#[cfg(feature = "flight")]
+pub mod service;
