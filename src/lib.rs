@@ -18,3 +18,4 @@ pub mod outbox;
 pub mod rehearsal;
 #[cfg(feature = "flight")]
 pub mod service;
+pub mod pixels;

@@ -225,17 +225,17 @@ impl Connection<'_> {
         let silence = Instant::now() + SILENCE;
         let outbox = self.session.outbox.clone();
         let complete = self.session.complete.clone();
+        let mut health_may_change = true;
         loop {
             let waiting_for_end = self.connected && !self.stopping;
             let mut health = self.session.health.clone();
             tokio::select! {
                 event = &mut poll => return event.map_err(|e| self.session.broker.explain(e)),
                 () = outbox.changed(), if self.connected => self.hand_over(),
-                changed = health.changed(), if waiting_for_end => {
+                changed = health.changed(), if waiting_for_end && health_may_change => {
                     match changed {
                         Ok(()) => self.say_health(),
-                        // The sender is gone: nothing will change any more.
-                        Err(_) => complete.cancelled().await,
+                        Err(_) => health_may_change = false,
                     }
                 }
                 () = complete.cancelled(), if waiting_for_end && outbox.depth().is_empty() => {
