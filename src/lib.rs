@@ -14,8 +14,8 @@ pub mod ground;
 pub mod link;
 #[cfg(feature = "flight")]
 pub mod outbox;
+pub mod pixels;
 #[cfg(feature = "flight")]
 pub mod rehearsal;
 #[cfg(feature = "flight")]
 pub mod service;
-pub mod pixels;

@@ -60,7 +60,9 @@ pub enum CameraError {
         folder: PathBuf,
     },
     /// No pace.
-    #[error("a rate of {rate_hz} frames a second cannot be flown: it must be above 0.001 and at most 1000")]
+    #[error(
+        "a rate of {rate_hz} frames a second cannot be flown: it must be above 0.001 and at most 1000"
+    )]
     Rate {
         /// As it was given.
         rate_hz: f64,

@@ -227,8 +227,7 @@ fn tls_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, LinkError> {
             path: path.to_owned(),
             reason,
         };
-        let certificates =
-            CertificateDer::pem_file_iter(path).map_err(|e| wrong(e.to_string()))?;
+        let certificates = CertificateDer::pem_file_iter(path).map_err(|e| wrong(e.to_string()))?;
         for certificate in certificates {
             let certificate = certificate.map_err(|e| wrong(e.to_string()))?;
             roots.add(certificate).map_err(|e| wrong(e.to_string()))?;
@@ -284,7 +283,9 @@ pub enum LinkError {
         reason: String,
     },
     /// This system trusts nobody.
-    #[error("this system has no trusted certificates: name the broker's certificate authority with --ca")]
+    #[error(
+        "this system has no trusted certificates: name the broker's certificate authority with --ca"
+    )]
     NoSystemCertificates,
     /// The password's file cannot be read.
     #[error("cannot read the password from {}", path.display())]
@@ -295,7 +296,9 @@ pub enum LinkError {
         source: std::io::Error,
     },
     /// A user name alone.
-    #[error("user {username:?} has no password: set CALLOSITY_MQTT_PASSWORD or use --password-file")]
+    #[error(
+        "user {username:?} has no password: set CALLOSITY_MQTT_PASSWORD or use --password-file"
+    )]
     NoPassword {
         /// The name.
         username: String,
@@ -427,13 +430,25 @@ mod tests {
     fn addresses() {
         let parse = |text: &str| text.parse::<BrokerAddress>();
         let a = parse("mqtt://ground.example").unwrap();
-        assert_eq!((a.host.as_str(), a.port, a.tls), ("ground.example", 1883, false));
+        assert_eq!(
+            (a.host.as_str(), a.port, a.tls),
+            ("ground.example", 1883, false)
+        );
         let a = parse("mqtts://10.0.0.1:9000/").unwrap();
         assert_eq!((a.host.as_str(), a.port, a.tls), ("10.0.0.1", 9000, true));
-        for wrong in ["ground", "http://g", "mqtt://", "mqtt://g/topic", "mqtt://g:99999"] {
+        for wrong in [
+            "ground",
+            "http://g",
+            "mqtt://",
+            "mqtt://g/topic",
+            "mqtt://g:99999",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
         let error = parse("mqtts://me:secret@ground").unwrap_err().to_string();
-        assert!(!error.contains("secret") && error.contains("--password-file"), "{error}");
+        assert!(
+            !error.contains("secret") && error.contains("--password-file"),
+            "{error}"
+        );
     }
 }

@@ -44,7 +44,8 @@ fn asyncapi() -> Value {
             "payload": { "$ref": format!("./{name}.json") },
         })
     };
-    let platform = json!({ "platform": { "description": "Name of the aircraft: one topic level." } });
+    let platform =
+        json!({ "platform": { "description": "Name of the aircraft: one topic level." } });
     let channel = |name: &str, description: &str| {
         json!({
             "address": format!("{ROOT}/{{platform}}/{name}"),

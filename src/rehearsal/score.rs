@@ -197,9 +197,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::link::message::{
-        BasisOfRecord, Candidate, FrameReference, Head, SightingState,
-    };
+    use crate::link::message::{BasisOfRecord, Candidate, FrameReference, Head, SightingState};
 
     fn landmarks(x: f64) -> Landmarks {
         Landmarks {
@@ -251,9 +249,15 @@ mod tests {
         };
         let truth = Truth {
             frames: BTreeMap::from([
-                ("a".into(), heads(&[("Snow", 100.0), ("Calvin", 500.0), ("Stranger", 800.0)])),
+                (
+                    "a".into(),
+                    heads(&[("Snow", 100.0), ("Calvin", 500.0), ("Stranger", 800.0)]),
+                ),
                 ("b".into(), heads(&[])),
-                ("c".into(), heads(&[("Snow", 100.0), ("Other", 400.0), ("Calvin", 700.0)])),
+                (
+                    "c".into(),
+                    heads(&[("Snow", 100.0), ("Other", 400.0), ("Calvin", 700.0)]),
+                ),
             ]),
         };
         let catalogue = ["Snow", "Calvin"].map(str::to_owned).into();

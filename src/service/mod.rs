@@ -238,8 +238,7 @@ pub async fn fly<I: Identify + 'static>(
         error!(
             "not acknowledged by the broker: {} sightings and {} crops",
             report.messages.sightings + report.messages.sightings_under_way,
-            report.messages.crops + report.messages.under_way
-                - report.messages.sightings_under_way,
+            report.messages.crops + report.messages.under_way - report.messages.sightings_under_way,
         );
     }
     Ok(report)

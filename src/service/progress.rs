@@ -54,7 +54,11 @@ impl Progress {
     }
 
     pub fn failed(&self, tag: FrameTag, reason: String) {
-        warn!(frame = tag.number, file = tag.file, "frame cannot be used: {reason}");
+        warn!(
+            frame = tag.number,
+            file = tag.file,
+            "frame cannot be used: {reason}"
+        );
         let mut state = self.state();
         state.frames.failed += 1;
         state.last_failure = Some(FrameFailure {

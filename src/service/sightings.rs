@@ -100,7 +100,7 @@ fn crop(photograph: &Photograph, landmarks: &Landmarks) -> Option<Vec<u8>> {
     let crop_from_frame = HeadCrop::RIGHT_WHALE.crop_from_frame(landmarks, width, height)?;
     let frame_from_pixels = photograph.pixels_from_frame().inverse()?;
     let crop_from_pixels = frame_from_pixels.then(&crop_from_frame);
-    let image = warp(&photograph.pixels, &crop_from_pixels, width, height);
+    let image = warp(&photograph.pixels, &crop_from_pixels, width, height, [0; 3]);
     match encode_jpeg(&image, CROP_QUALITY) {
         Ok(jpeg) => Some(jpeg),
         Err(e) => {
