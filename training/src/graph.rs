@@ -1,0 +1,605 @@
+//! Layer graphs: the one declaration of a network, from which the libtorch module, the ONNX file, the
+//! parameter count and the multiply-adds all follow.
+//!
+//! A recipe declares layers in a compact form ([`Layer`]: a convolution with its normalisation, a
+//! residual stage…). [`Graph::build`] expands them into primitive [`Node`]s with checked shapes. All
+//! feature maps are `channels × height × width`; padding of a convolution is `kernel / 2`, so stride 1
+//! keeps the size and stride 2 gives the half, rounded up.
+
+use serde::{Deserialize, Serialize};
+
+/// A layer as a recipe declares it. Each takes the output of the layer before it, unless `from` names
+/// another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Layer {
+    /// Convolution, batch normalisation, leaky ReLU; `repeat` of them, the first with the stride.
+    Conv {
+        /// Output channels.
+        channels: usize,
+        /// Side of the square kernel; odd.
+        #[serde(default = "three")]
+        kernel: usize,
+        /// Step in both directions.
+        #[serde(default = "one")]
+        stride: usize,
+        /// How many in a row.
+        #[serde(default = "one")]
+        repeat: usize,
+        /// Without normalisation and activation, with a bias: an output layer.
+        #[serde(default)]
+        plain: bool,
+        /// Name under which `concat` finds the result.
+        name: Option<String>,
+    },
+    /// Residual blocks of two 3 × 3 convolutions (He et al. 2016); the first with the stride, and with a
+    /// 1 × 1 convolution in the shortcut where shapes differ.
+    Residual {
+        /// Output channels.
+        channels: usize,
+        /// Step of the first block.
+        #[serde(default = "one")]
+        stride: usize,
+        /// Blocks.
+        #[serde(default = "one")]
+        repeat: usize,
+        /// Name under which `concat` finds the result.
+        name: Option<String>,
+    },
+    /// Largest value in each window of `size × size`, step `size`.
+    MaxPool {
+        /// Side of the window.
+        #[serde(default = "two")]
+        size: usize,
+    },
+    /// Each value repeated `factor × factor` times.
+    Upsample {
+        /// Growth of width and height.
+        #[serde(default = "two")]
+        factor: usize,
+    },
+    /// Appends the channels of a named earlier layer of the same size.
+    Concat {
+        /// Its name.
+        with: String,
+    },
+    /// Mean over the whole map: `channels` features.
+    GlobalAveragePool {},
+    /// In training sets features to zero with probability `p`.
+    Dropout {
+        /// Probability, 0…1.
+        p: f64,
+    },
+    /// Fully connected.
+    Linear {
+        /// Number of outputs; a classifier's last layer leaves it out and gets one for each individual.
+        outputs: Option<usize>,
+    },
+}
+
+fn one() -> usize {
+    1
+}
+fn two() -> usize {
+    2
+}
+fn three() -> usize {
+    3
+}
+
+/// What a node computes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Op {
+    /// The network's input.
+    Input,
+    /// Convolution with padding `kernel / 2`.
+    Conv {
+        /// Side of the kernel.
+        kernel: usize,
+        /// Step.
+        stride: usize,
+        /// Whether it has a bias (it has none where batch normalisation follows).
+        bias: bool,
+    },
+    /// Batch normalisation over each channel, `eps` = [`BATCH_NORM_EPS`].
+    BatchNorm,
+    /// `max(x, slope · x)`.
+    LeakyRelu {
+        /// Slope below zero, 0…1.
+        slope: f64,
+    },
+    /// Sum of two inputs.
+    Add,
+    /// The channels of two inputs, one after the other.
+    Concat,
+    /// Largest value in each window.
+    MaxPool {
+        /// Side and step.
+        size: usize,
+    },
+    /// Nearest-neighbour enlargement.
+    Upsample {
+        /// Factor.
+        factor: usize,
+    },
+    /// Mean over height and width.
+    GlobalAveragePool,
+    /// Dropout; nothing at inference.
+    Dropout {
+        /// Probability.
+        p: f64,
+    },
+    /// Fully connected, with bias.
+    Linear,
+}
+
+/// Added to the variance in batch normalisation.
+pub const BATCH_NORM_EPS: f64 = 1e-5;
+
+/// Shape of one sample's feature map, or of a feature vector (`height = width = 1`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub struct Shape {
+    pub channels: usize,
+    pub height: usize,
+    pub width: usize,
+    /// Whether it is a vector of `channels` values rather than a map.
+    pub flat: bool,
+}
+
+/// One primitive operation. Its parameters, where it has any, are named `<name>.weight` and
+/// `<name>.bias`, and for batch normalisation `<name>.running_mean` and `<name>.running_var` too.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Node {
+    /// Unique in the graph.
+    pub name: String,
+    /// What it computes.
+    pub op: Op,
+    /// Indices of earlier nodes.
+    pub inputs: Vec<usize>,
+    /// Shape of its output.
+    pub shape: Shape,
+}
+
+/// A checked network: nodes in an order in which each comes after its inputs; the last is the output.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Graph {
+    /// The nodes; node 0 is the input.
+    pub nodes: Vec<Node>,
+}
+
+/// Why a declaration is no network.
+#[derive(Debug, thiserror::Error, PartialEq)]
+#[allow(missing_docs)]
+pub enum GraphError {
+    #[error("layer {layer} ({op}): {reason}")]
+    Layer {
+        layer: usize,
+        op: &'static str,
+        reason: String,
+    },
+    #[error("a network needs at least one layer")]
+    Empty,
+}
+
+/// A named parameter and its shape, as libtorch and ONNX lay it out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parameter {
+    /// `<node>.<kind>`.
+    pub name: String,
+    /// Convolution: out × in × kernel × kernel. Linear: out × in. Others: one axis.
+    pub shape: Vec<i64>,
+    /// Whether the optimiser changes it (running statistics it does not).
+    pub trainable: bool,
+}
+
+struct Builder {
+    nodes: Vec<Node>,
+    slope: f64,
+}
+
+impl Builder {
+    fn push(&mut self, name: String, op: Op, inputs: Vec<usize>, shape: Shape) -> usize {
+        self.nodes.push(Node {
+            name,
+            op,
+            inputs,
+            shape,
+        });
+        self.nodes.len() - 1
+    }
+
+    fn conv(
+        &mut self,
+        name: &str,
+        from: usize,
+        channels: usize,
+        kernel: usize,
+        stride: usize,
+        bias: bool,
+    ) -> usize {
+        let s = self.nodes[from].shape;
+        let shape = Shape {
+            channels,
+            height: s.height.div_ceil(stride),
+            width: s.width.div_ceil(stride),
+            flat: false,
+        };
+        let op = Op::Conv {
+            kernel,
+            stride,
+            bias,
+        };
+        self.push(name.to_owned(), op, vec![from], shape)
+    }
+
+    fn normalised_conv(
+        &mut self,
+        name: &str,
+        from: usize,
+        channels: usize,
+        kernel: usize,
+        stride: usize,
+    ) -> usize {
+        let conv = self.conv(name, from, channels, kernel, stride, false);
+        let shape = self.nodes[conv].shape;
+        self.push(format!("{name}_norm"), Op::BatchNorm, vec![conv], shape)
+    }
+
+    fn activation(&mut self, name: &str, from: usize) -> usize {
+        let shape = self.nodes[from].shape;
+        let op = Op::LeakyRelu { slope: self.slope };
+        self.push(format!("{name}_relu"), op, vec![from], shape)
+    }
+
+    fn residual_block(&mut self, name: &str, from: usize, channels: usize, stride: usize) -> usize {
+        let first = self.normalised_conv(&format!("{name}a"), from, channels, 3, stride);
+        let first = self.activation(&format!("{name}a"), first);
+        let second = self.normalised_conv(&format!("{name}b"), first, channels, 3, 1);
+        let shape = self.nodes[second].shape;
+        let shortcut = if self.nodes[from].shape == shape {
+            from
+        } else {
+            self.normalised_conv(&format!("{name}s"), from, channels, 1, stride)
+        };
+        let sum = self.push(
+            format!("{name}_add"),
+            Op::Add,
+            vec![second, shortcut],
+            shape,
+        );
+        self.activation(name, sum)
+    }
+}
+
+impl Graph {
+    /// Expands declared layers for RGB input of `width × height` pixels. `slope` is that of every leaky
+    /// ReLU; `outputs` is the size of a [`Layer::Linear`] that leaves it out.
+    pub fn build(
+        layers: &[Layer],
+        width: usize,
+        height: usize,
+        slope: f64,
+        outputs: usize,
+    ) -> Result<Self, GraphError> {
+        if layers.is_empty() {
+            return Err(GraphError::Empty);
+        }
+        let mut b = Builder {
+            nodes: Vec::new(),
+            slope,
+        };
+        let mut last = b.push(
+            "input".to_owned(),
+            Op::Input,
+            vec![],
+            Shape {
+                channels: 3,
+                height,
+                width,
+                flat: false,
+            },
+        );
+        let mut named: std::collections::HashMap<String, usize> = std::collections::HashMap::new();
+        for (index, layer) in layers.iter().enumerate() {
+            let fail = |reason: String| GraphError::Layer {
+                layer: index + 1,
+                op: layer.op_name(),
+                reason,
+            };
+            let shape = b.nodes[last].shape;
+            let needs_map = !matches!(layer, Layer::Dropout { .. } | Layer::Linear { .. });
+            if needs_map && shape.flat {
+                return Err(fail("needs a feature map, but gets a vector".into()));
+            }
+            let (result, name) = match layer {
+                Layer::Conv {
+                    channels,
+                    kernel,
+                    stride,
+                    repeat,
+                    plain,
+                    name,
+                } => {
+                    positive(&[
+                        ("channels", *channels),
+                        ("stride", *stride),
+                        ("repeat", *repeat),
+                    ])
+                    .map_err(fail)?;
+                    if kernel % 2 == 0 {
+                        return Err(fail(format!("kernel {kernel} is even; take an odd one")));
+                    }
+                    for k in 0..*repeat {
+                        let stride = if k == 0 { *stride } else { 1 };
+                        let id = format!("l{}_{}", index + 1, k + 1);
+                        last = if *plain {
+                            b.conv(&id, last, *channels, *kernel, stride, true)
+                        } else {
+                            let conv = b.normalised_conv(&id, last, *channels, *kernel, stride);
+                            b.activation(&id, conv)
+                        };
+                    }
+                    (last, name.as_ref())
+                }
+                Layer::Residual {
+                    channels,
+                    stride,
+                    repeat,
+                    name,
+                } => {
+                    positive(&[
+                        ("channels", *channels),
+                        ("stride", *stride),
+                        ("repeat", *repeat),
+                    ])
+                    .map_err(fail)?;
+                    for k in 0..*repeat {
+                        let stride = if k == 0 { *stride } else { 1 };
+                        let id = format!("l{}_{}", index + 1, k + 1);
+                        last = b.residual_block(&id, last, *channels, stride);
+                    }
+                    (last, name.as_ref())
+                }
+                Layer::MaxPool { size } => {
+                    if *size == 0 || shape.height < *size || shape.width < *size {
+                        return Err(fail(format!(
+                            "a window of {size} does not fit a map of {} × {}",
+                            shape.width, shape.height
+                        )));
+                    }
+                    let shape = Shape {
+                        height: shape.height / size,
+                        width: shape.width / size,
+                        ..shape
+                    };
+                    let id = format!("l{}_pool", index + 1);
+                    (
+                        b.push(id, Op::MaxPool { size: *size }, vec![last], shape),
+                        None,
+                    )
+                }
+                Layer::Upsample { factor } => {
+                    positive(&[("factor", *factor)]).map_err(fail)?;
+                    let shape = Shape {
+                        height: shape.height * factor,
+                        width: shape.width * factor,
+                        ..shape
+                    };
+                    let id = format!("l{}_upsample", index + 1);
+                    (
+                        b.push(id, Op::Upsample { factor: *factor }, vec![last], shape),
+                        None,
+                    )
+                }
+                Layer::Concat { with } => {
+                    let other = *named
+                        .get(with)
+                        .ok_or_else(|| fail(format!("no earlier layer is named \"{with}\"")))?;
+                    let o = b.nodes[other].shape;
+                    if (o.height, o.width) != (shape.height, shape.width) {
+                        return Err(fail(format!(
+                            "\"{with}\" is {} × {}, this map {} × {}",
+                            o.width, o.height, shape.width, shape.height
+                        )));
+                    }
+                    let shape = Shape {
+                        channels: shape.channels + o.channels,
+                        ..shape
+                    };
+                    let id = format!("l{}_concat", index + 1);
+                    (b.push(id, Op::Concat, vec![last, other], shape), None)
+                }
+                Layer::GlobalAveragePool {} => {
+                    let shape = Shape {
+                        height: 1,
+                        width: 1,
+                        flat: true,
+                        ..shape
+                    };
+                    let id = format!("l{}_mean", index + 1);
+                    (b.push(id, Op::GlobalAveragePool, vec![last], shape), None)
+                }
+                Layer::Dropout { p } => {
+                    if !(0.0..1.0).contains(p) {
+                        return Err(fail(format!("p = {p} is not in 0…1")));
+                    }
+                    let id = format!("l{}_dropout", index + 1);
+                    (b.push(id, Op::Dropout { p: *p }, vec![last], shape), None)
+                }
+                Layer::Linear { outputs: declared } => {
+                    if !shape.flat {
+                        return Err(fail(
+                            "needs a vector; put global_average_pool before it".into(),
+                        ));
+                    }
+                    let channels = declared.unwrap_or(outputs);
+                    positive(&[("outputs", channels)]).map_err(fail)?;
+                    let id = format!("l{}_linear", index + 1);
+                    (
+                        b.push(id, Op::Linear, vec![last], Shape { channels, ..shape }),
+                        None,
+                    )
+                }
+            };
+            last = result;
+            if let Some(name) = name
+                && named.insert(name.clone(), last).is_some()
+            {
+                return Err(fail(format!("the name \"{name}\" is taken")));
+            }
+        }
+        Ok(Self { nodes: b.nodes })
+    }
+
+    /// The output node.
+    pub fn output(&self) -> &Node {
+        self.nodes.last().expect("a graph has at least its input")
+    }
+
+    /// Index of the node whose output is the pooled features: what the last fully connected layer
+    /// takes, before dropout. `None` where the network has no such layer.
+    pub fn features(&self) -> Option<usize> {
+        let linear = self.nodes.iter().rev().find(|n| n.op == Op::Linear)?;
+        let mut index = linear.inputs[0];
+        while let Op::Dropout { .. } = self.nodes[index].op {
+            index = self.nodes[index].inputs[0];
+        }
+        Some(index)
+    }
+
+    /// All parameters, in the order of the nodes.
+    pub fn parameters(&self) -> Vec<Parameter> {
+        let mut all = Vec::new();
+        for node in &self.nodes {
+            let mut push = |kind: &str, shape: &[usize], trainable: bool| {
+                all.push(Parameter {
+                    name: format!("{}.{kind}", node.name),
+                    shape: shape.iter().map(|&d| d as i64).collect(),
+                    trainable,
+                });
+            };
+            let out = node.shape.channels;
+            match node.op {
+                Op::Conv { kernel, bias, .. } => {
+                    let inputs = self.nodes[node.inputs[0]].shape.channels;
+                    push("weight", &[out, inputs, kernel, kernel], true);
+                    if bias {
+                        push("bias", &[out], true);
+                    }
+                }
+                Op::BatchNorm => {
+                    push("weight", &[out], true);
+                    push("bias", &[out], true);
+                    push("running_mean", &[out], false);
+                    push("running_var", &[out], false);
+                }
+                Op::Linear => {
+                    let inputs = self.nodes[node.inputs[0]].shape.channels;
+                    push("weight", &[out, inputs], true);
+                    push("bias", &[out], true);
+                }
+                _ => {}
+            }
+        }
+        all
+    }
+
+    /// Number of trainable parameters.
+    pub fn parameter_count(&self) -> usize {
+        let trainable = self.parameters().into_iter().filter(|p| p.trainable);
+        trainable
+            .map(|p| p.shape.iter().product::<i64>() as usize)
+            .sum()
+    }
+
+    /// Multiply-adds of convolutions and fully connected layers for one image.
+    pub fn multiply_adds(&self) -> u64 {
+        self.nodes
+            .iter()
+            .map(|node| {
+                let s = node.shape;
+                let outputs = (s.channels * s.height * s.width) as u64;
+                match node.op {
+                    Op::Conv { kernel, .. } => {
+                        let inputs = self.nodes[node.inputs[0]].shape.channels;
+                        outputs * (inputs * kernel * kernel) as u64
+                    }
+                    Op::Linear => outputs * self.nodes[node.inputs[0]].shape.channels as u64,
+                    _ => 0,
+                }
+            })
+            .sum()
+    }
+}
+
+impl Layer {
+    fn op_name(&self) -> &'static str {
+        match self {
+            Self::Conv { .. } => "conv",
+            Self::Residual { .. } => "residual",
+            Self::MaxPool { .. } => "max_pool",
+            Self::Upsample { .. } => "upsample",
+            Self::Concat { .. } => "concat",
+            Self::GlobalAveragePool {} => "global_average_pool",
+            Self::Dropout { .. } => "dropout",
+            Self::Linear { .. } => "linear",
+        }
+    }
+}
+
+fn positive(values: &[(&str, usize)]) -> Result<(), String> {
+    match values.iter().find(|(_, v)| *v == 0) {
+        Some((name, _)) => Err(format!("{name} is 0; take at least 1")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Vec<Layer> {
+        #[derive(Deserialize)]
+        struct Document {
+            layers: Vec<Layer>,
+        }
+        toml::from_str::<Document>(text).unwrap().layers
+    }
+
+    #[test]
+    fn shapes_parameters_and_features_follow_from_the_declaration() {
+        let layers = parse(
+            r#"layers = [
+                { op = "conv", channels = 8, stride = 2 },
+                { op = "residual", channels = 16, stride = 2 },
+                { op = "global_average_pool" },
+                { op = "dropout", p = 0.5 },
+                { op = "linear" },
+            ]"#,
+        );
+        let graph = Graph::build(&layers, 30, 20, 1.0 / 3.0, 5).unwrap();
+        assert_eq!(graph.output().shape.channels, 5);
+        let features = &graph.nodes[graph.features().unwrap()];
+        assert_eq!(features.op, Op::GlobalAveragePool);
+        assert_eq!(features.shape.channels, 16);
+        // conv 8·3·9, norm 16; block 16·8·9 + 32 + 16·16·9 + 32, shortcut 16·8 + 32; linear 5·16 + 5
+        let expected = 216 + 16 + 1152 + 32 + 2304 + 32 + 128 + 32 + 85;
+        assert_eq!(graph.parameter_count(), expected);
+        // maps: 15 × 10, then 8 × 5
+        let expected = 216 * 150 + (1152 + 2304 + 128) * 40 + 80;
+        assert_eq!(graph.multiply_adds(), expected as u64);
+    }
+
+    #[test]
+    fn impossible_layers_are_refused_with_their_number() {
+        let layers = parse(r#"layers = [{ op = "conv", channels = 8 }, { op = "linear" }]"#);
+        let error = Graph::build(&layers, 8, 8, 0.1, 2).unwrap_err();
+        assert!(error.to_string().contains("layer 2 (linear)"), "{error}");
+        let layers =
+            parse(r#"layers = [{ op = "conv", channels = 8 }, { op = "concat", with = "x" }]"#);
+        let error = Graph::build(&layers, 8, 8, 0.1, 2).unwrap_err();
+        assert!(error.to_string().contains("\"x\""), "{error}");
+    }
+}
