@@ -194,7 +194,10 @@ fn label(image: &mut RgbImage, corners: &[Point; 4], text: &str, size: f32, colo
     let margin = (size / 4.0) as i32;
     let (box_w, box_h) = (w as i32 + 2 * margin, h as i32 + 2 * margin);
     let least = |of: fn(&Point) -> f64| corners.iter().map(of).fold(f64::INFINITY, f64::min);
-    let most_y = corners.iter().map(|p| p.y).fold(f64::NEG_INFINITY, f64::max);
+    let most_y = corners
+        .iter()
+        .map(|p| p.y)
+        .fold(f64::NEG_INFINITY, f64::max);
     let left = least(|p| p.x) as i32;
     let above = least(|p| p.y) as i32 - box_h - margin;
     let top = if above >= 0 {
@@ -261,15 +264,17 @@ mod tests {
             frame_height: 200,
         };
         let landmarks = annotation((180.5, 100.5), (130.5, 100.5)).landmarks;
-        let picture =
-            head_picture(&photograph, &HeadCrop::RIGHT_WHALE, &landmarks, 200).unwrap();
+        let picture = head_picture(&photograph, &HeadCrop::RIGHT_WHALE, &landmarks, 200).unwrap();
         assert_eq!(picture.dimensions(), (200, 100));
         let brightest = picture
             .enumerate_pixels()
             .max_by_key(|(_, _, pixel)| pixel[0])
             .map(|(x, y, _)| (x, y))
             .unwrap();
-        assert!(brightest.0.abs_diff(160) <= 1 && brightest.1.abs_diff(50) <= 1, "{brightest:?}");
+        assert!(
+            brightest.0.abs_diff(160) <= 1 && brightest.1.abs_diff(50) <= 1,
+            "{brightest:?}"
+        );
     }
 
     proptest! {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use callosity::annotate::{self, Annotation};
 use callosity::bundle::Bundle;
 use callosity::identify::{FrameIdentification, FrameReport, HeadIdentification, Identifier};
@@ -15,7 +15,7 @@ use callosity::pixels::{EncodedPhotograph, encode_jpeg};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{FAILED, INTERRUPTED, PARTLY_FAILED, engine, interrupt};
+use super::{FAILED, INTERRUPTED, PARTLY_FAILED, USAGE, engine, interrupt};
 
 /// The bundle that is used where none is named.
 pub const DEFAULT_BUNDLE: &str = "models/right-whales";
@@ -82,7 +82,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         (None, true) => Format::Csv,
         (Some(Format::Csv), _) => Format::Csv,
         (Some(format), false) => format,
-        (Some(_), true) => bail!("--distribution is a table of its own and needs --format csv"),
+        (Some(_), true) => {
+            eprintln!("callosity: --distribution is a table of its own and needs --format csv");
+            return Ok(ExitCode::from(USAGE));
+        }
     };
     let threads = args.threads.map_or_else(
         || thread::available_parallelism().map_or(1, Into::into),
@@ -109,8 +112,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
     let look = |photograph: &Photograph| {
-        look(photograph, &identifier, args.aligned, args.annotate.as_deref())
-            .with_context(|| photograph.path.display().to_string())
+        look(
+            photograph,
+            &identifier,
+            args.aligned,
+            args.annotate.as_deref(),
+        )
+        .with_context(|| photograph.path.display().to_string())
     };
     let (mut done, mut written) = (0, Ok(()));
     let next = AtomicUsize::new(0);
@@ -168,7 +176,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if failed.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("callosity: looked at {done} photographs; {} failed", failed.len());
+    eprintln!(
+        "callosity: looked at {done} photographs; {} failed",
+        failed.len()
+    );
     Ok(ExitCode::from(PARTLY_FAILED))
 }
 
@@ -195,7 +206,10 @@ fn collect(paths: &[PathBuf]) -> (Vec<Photograph>, Vec<String>) {
             Err(error) => failures.push(format!("{}: {error}", path.display())),
         }
         for file in found {
-            let inside = file.strip_prefix(path).ok().filter(|p| !p.as_os_str().is_empty());
+            let inside = file
+                .strip_prefix(path)
+                .ok()
+                .filter(|p| !p.as_os_str().is_empty());
             let name = inside.map_or_else(
                 || PathBuf::from(file.file_name().unwrap_or_default()),
                 Path::to_owned,
@@ -257,7 +271,12 @@ fn look(
         identifier.identify_frame(&encoded)?
     };
     if let Some(folder) = annotate {
-        draw(&encoded, &frame, identifier, &folder.join(&photograph.output))?;
+        draw(
+            &encoded,
+            &frame,
+            identifier,
+            &folder.join(&photograph.output),
+        )?;
     }
     Ok(frame)
 }
@@ -277,7 +296,11 @@ fn draw(
         f64::from(HEAD_PICTURE_WIDTH) / (lengths * head.landmarks().head_length())
     };
     let frame_scale = f64::from(annotate::LARGEST_WIDTH) / f64::from(frame.width.max(1));
-    let scale = frame.heads.iter().map(head_scale).fold(frame_scale, f64::max);
+    let scale = frame
+        .heads
+        .iter()
+        .map(head_scale)
+        .fold(frame_scale, f64::max);
     let pixels = encoded.decode(scale.min(1.0))?;
 
     let name = |end: &str| {
@@ -298,8 +321,7 @@ fn draw(
         name(".annotated.jpg"),
     )?;
     for (i, head) in frame.heads.iter().enumerate() {
-        let picture =
-            annotate::head_picture(&pixels, &crop, &head.landmarks(), HEAD_PICTURE_WIDTH);
+        let picture = annotate::head_picture(&pixels, &crop, &head.landmarks(), HEAD_PICTURE_WIDTH);
         if let Some(picture) = picture {
             save(&picture, name(&format!(".head-{}.jpg", i + 1)))?;
         }

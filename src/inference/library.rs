@@ -38,7 +38,10 @@ pub(super) fn candidates() -> Vec<PathBuf> {
         for lib in ["lib", "lib64"] {
             for python in folders(&root.join(".venv").join(lib)) {
                 found.extend(libraries(
-                    &python.join("site-packages").join("onnxruntime").join("capi"),
+                    &python
+                        .join("site-packages")
+                        .join("onnxruntime")
+                        .join("capi"),
                 ));
             }
         }
@@ -152,11 +155,7 @@ impl Library {
         // the first `KNOWN` bytes of the table; `table` is larger; both are plain function pointers
         // and do not overlap.
         unsafe {
-            std::ptr::copy_nonoverlapping(
-                old.cast::<u8>(),
-                (&raw mut table).cast::<u8>(),
-                KNOWN,
-            );
+            std::ptr::copy_nonoverlapping(old.cast::<u8>(), (&raw mut table).cast::<u8>(), KNOWN);
         }
         std::mem::forget(self.library);
         Ok(table)
