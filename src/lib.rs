@@ -4,6 +4,7 @@
 //! whale) → MQTT → ground. Each module is a room that owns one thing; its documentation says what it
 //! owns and what it may not know.
 
+pub mod annotate;
 pub mod bundle;
 #[cfg(feature = "flight")]
 pub mod camera;
@@ -14,6 +15,8 @@ pub mod ground;
 pub mod link;
 #[cfg(feature = "flight")]
 pub mod outbox;
+pub mod identify;
+pub mod inference;
 pub mod pixels;
 #[cfg(feature = "flight")]
 pub mod rehearsal;
