@@ -22,3 +22,4 @@ pub mod pixels;
 pub mod rehearsal;
 #[cfg(feature = "flight")]
 pub mod service;
+pub mod virtual_survey;
