@@ -11,12 +11,12 @@ pub mod camera;
 pub mod geometry;
 #[cfg(feature = "flight")]
 pub mod ground;
+pub mod identify;
+pub mod inference;
 #[cfg(feature = "flight")]
 pub mod link;
 #[cfg(feature = "flight")]
 pub mod outbox;
-pub mod identify;
-pub mod inference;
 pub mod pixels;
 #[cfg(feature = "flight")]
 pub mod rehearsal;

@@ -4,9 +4,13 @@
 //! name the module here and give it a line in `commands!`.
 
 mod bundle;
+#[cfg(feature = "flight")]
+mod demo;
 mod engine;
 mod identify;
 mod interrupt;
+#[cfg(feature = "flight")]
+mod run;
 
 use std::io;
 use std::process::ExitCode;
@@ -49,7 +53,7 @@ macro_rules! commands {
 
         fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             match command {
-                $(Command::$variant(args) => $module::run(args),)+
+                $($(#[$about])* Command::$variant(args) => $module::run(args),)+
             }
         }
     };
@@ -60,6 +64,12 @@ commands! {
     Identify => identify,
     /// Look into model bundles
     Bundle => bundle,
+    /// Fly: name whales as frames come and say so over MQTT
+    #[cfg(feature = "flight")]
+    Run => run,
+    /// Fly a virtual survey on this machine, with a broker and a ground station of its own
+    #[cfg(feature = "flight")]
+    Demo => demo,
 }
 
 /// Runs the program.

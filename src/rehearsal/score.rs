@@ -48,12 +48,11 @@ struct Row {
 
 impl Truth {
     /// Reads `image,whale,bonnet_x,bonnet_y,blowhead_x,blowhead_y` (other columns are ignored). One
-    /// row for each head. A row with neither whale nor landmarks says that the frame is without heads
-    /// where `empty_is_no_head`, else that nothing is known of it.
+    /// row for each head. A row without landmarks says nothing of its frame, which is not judged.
     ///
     /// # Errors
-    /// The file cannot be read, a column is missing, or a row has half a head.
-    pub fn read(path: &Path, empty_is_no_head: bool) -> Result<Self, TruthError> {
+    /// The file cannot be read, a value is no number, or a row has landmarks and no whale.
+    pub fn read(path: &Path) -> Result<Self, TruthError> {
         let wrong = |reason: String| TruthError {
             path: path.to_owned(),
             reason,
@@ -78,15 +77,10 @@ impl Truth {
                     };
                     truth.frames.entry(row.image).or_default().push(head);
                 }
-                (None, None) if empty_is_no_head => {
-                    truth.frames.entry(row.image).or_default();
-                }
-                (None, None) => {}
-                _ => {
-                    return Err(wrong(format!(
-                        "{} needs both a whale and four landmark coordinates, or neither",
-                        row.image
-                    )));
+                // Where the head lies is not known, so nothing in this frame can be judged.
+                (None | Some(_), None) => {}
+                (None, Some(_)) => {
+                    return Err(wrong(format!("{} has landmarks but no whale", row.image)));
                 }
             }
         }

@@ -25,6 +25,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::camera::{Frame, Replay};
 use crate::geometry::Landmarks;
+use crate::identify::{HeadIdentification, Identifier, Verdict};
 use crate::link::message::{Candidate, Decision, FrameCounts};
 use crate::link::session::{Session, SessionCounters};
 use crate::link::topic::Platform;
@@ -77,6 +78,49 @@ pub struct SeenHead {
     pub decision: Decision,
     /// Most probable first.
     pub candidates: Vec<Candidate>,
+}
+
+impl Identify for Identifier {
+    fn about(&self) -> About {
+        let manifest = self.manifest();
+        About {
+            engine: self.engine().to_owned(),
+            bundle: format!("{} {}", manifest.name, manifest.version),
+            scientific_name: manifest.catalogue.scientific_name.clone(),
+        }
+    }
+
+    fn identify(&mut self, photograph: &EncodedPhotograph) -> anyhow::Result<Seen> {
+        let frame = self.identify_frame(photograph)?;
+        let times = frame.stages_ms;
+        let stages = [
+            ("decode", times.decode),
+            ("find", times.find),
+            ("align", times.align),
+            ("identify", times.identify),
+        ];
+        let head = |head: HeadIdentification| SeenHead {
+            landmarks: head.landmarks(),
+            confidence: head.confidence,
+            decision: match head.decision {
+                Verdict::Identified => Decision::Identified,
+                Verdict::Uncertain => Decision::Uncertain,
+                Verdict::Unknown => Decision::Unknown,
+            },
+            candidates: head
+                .candidates
+                .into_iter()
+                .map(|c| Candidate {
+                    organism_id: c.individual,
+                    probability: c.probability,
+                })
+                .collect(),
+        };
+        Ok(Seen {
+            heads: frame.heads.into_iter().map(head).collect(),
+            stages_ms: stages.map(|(name, ms)| (name.to_owned(), ms)).into(),
+        })
+    }
 }
 
 /// How a flight is flown.
