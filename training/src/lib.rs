@@ -1,5 +1,6 @@
 //! Trains Callosity's networks off-line: data set → split → networks → ensemble → ONNX bundle.
 
+pub mod compose;
 pub mod graph;
 pub mod network;
 pub mod recipe;
