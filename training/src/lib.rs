@@ -3,6 +3,7 @@
 pub mod augment;
 pub mod cache;
 pub mod commands;
+pub mod compose;
 pub mod graph;
 pub mod index;
 pub mod loader;

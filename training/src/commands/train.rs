@@ -9,11 +9,12 @@ use clap::{Args as ClapArgs, ValueEnum};
 use tch::{Cuda, Device};
 
 use crate::cache::Cache;
+use crate::compose::Composer;
 use crate::index::{Index, PhotographKind};
 use crate::network::Precision;
 use crate::recipe::{Recipe, Task as TaskKind};
 use crate::split::Split;
-use crate::tasks::{ClassifierTask, Task};
+use crate::tasks::{AlignerTask, ClassifierTask, FinderTask, Task};
 use crate::trainer::{Ending, Execution, RunInfo, train};
 
 /// Train one network as a recipe says.
@@ -91,6 +92,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         resume: args.resume,
         interrupted: &INTERRUPTED,
     };
+    let composers = || -> anyhow::Result<(Arc<Composer>, Arc<Composer>)> {
+        let fold = args.held_out_fold;
+        let training = Composer::from_data(&index, &split, &cache, |f| f != fold)?;
+        let measured = Composer::from_data(&index, &split, &cache, |f| f == fold)?;
+        Ok((Arc::new(training), Arc::new(measured)))
+    };
     let (task, individuals): (Box<dyn Task>, Vec<String>) = match recipe.task {
         TaskKind::Classifier => (
             Box::new(ClassifierTask::new(
@@ -102,7 +109,20 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             )),
             split.individuals.clone(),
         ),
-        _ => todo!(),
+        TaskKind::Aligner => {
+            let (training, measured) = composers()?;
+            (
+                Box::new(AlignerTask::new(&recipe, training, measured)?),
+                vec![],
+            )
+        }
+        TaskKind::Finder => {
+            let (training, measured) = composers()?;
+            (
+                Box::new(FinderTask::new(&recipe, training, measured)?),
+                vec![],
+            )
+        }
     };
     let graph = recipe.graph(individuals.len())?;
     let info = RunInfo {

@@ -6,13 +6,13 @@ use tch::Tensor;
 
 use crate::loader::Samples;
 
-//TMP mod aligner;
+mod aligner;
 mod classifier;
-//TMP mod finder;
+mod finder;
 
-//TMP pub use aligner::AlignerTask;
+pub use aligner::AlignerTask;
 pub use classifier::ClassifierTask;
-//TMP pub use finder::{FINDER_STRIDE, FinderTask};
+pub use finder::{FINDER_STRIDE, FinderTask};
 
 /// A metric by name, summed over samples.
 pub type Sums = Vec<(&'static str, f64)>;

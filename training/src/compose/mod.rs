@@ -1,0 +1,485 @@
+//! Composed photographs: training frames for the finder and training crops for the aligner.
+//!
+//! Real head photographs are un-squeezed and laid into real or drawn water at real poses, with a body
+//! grown from the photograph's own rear edge, white water, glitter, decoys, and whatever a camera does.
+//! A network must find no trace of how it was done, so nothing ever ends at a straight edge of a head
+//! photograph, decoys have the same kinds of edges as heads, and water takes the colours of the head's
+//! own surroundings.
+//!
+//! This room knows head photographs, poses and water; it knows no network and no file.
+
+mod camera;
+mod decoy;
+mod head;
+mod noise;
+mod raster;
+mod sea;
+mod whale;
+
+use callosity::geometry::{Affine, Landmarks, Point};
+use image::{Rgb, RgbImage, imageops};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Normal};
+use rayon::prelude::*;
+
+use head::HeadPhotograph;
+use noise::NoiseTile;
+use raster::Canvas;
+use sea::Palette;
+pub use sea::SeaSource;
+use whale::Whale;
+
+/// Why nothing can be composed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum ComposeError {
+    #[error("there are no head photographs to compose from: import data with `heads/` first")]
+    NoHeads,
+    #[error(
+        "head photograph number {number} has {width} × {height} pixels; at least 16 × 16 are needed"
+    )]
+    HeadTooSmall {
+        number: usize,
+        width: u32,
+        height: u32,
+    },
+    #[error(
+        "pose number {number} is useless: a frame of {width} × {height} pixels with a head {head_length} pixels long"
+    )]
+    BadPose {
+        number: usize,
+        width: u32,
+        height: u32,
+        head_length: f64,
+    },
+    #[error("cannot compose {width} × {height} pixels: both sides must be from 32 to 4096")]
+    BadSize { width: u32, height: u32 },
+    #[error("an aligner's field of {0} head lengths is not from 1 to 10")]
+    BadField(f64),
+}
+
+/// Where a head lay in a real frame.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FramePose {
+    /// Width of the frame in pixels.
+    pub frame_width: u32,
+    /// Height of the frame in pixels.
+    pub frame_height: u32,
+    /// The landmarks in the frame, in pixels.
+    pub landmarks: Landmarks,
+}
+
+/// A whole frame as the finder sees it.
+#[derive(Clone, Debug)]
+pub struct ComposedFrame {
+    /// The picture, already padded with mid-grey where the frame's shape differs from the input's.
+    pub image: RgbImage,
+    /// All heads in it, in pixels of the picture; empty for a frame without heads.
+    pub heads: Vec<Landmarks>,
+}
+
+/// A crop around a found head as the aligner sees it.
+#[derive(Clone, Debug)]
+pub struct ComposedCrop {
+    /// The square picture.
+    pub image: RgbImage,
+    /// The true landmarks in pixels of the picture.
+    pub landmarks: Landmarks,
+}
+
+/// Makes training pictures without end. One is shared by all worker threads.
+pub struct Composer {
+    heads: Vec<HeadPhotograph>,
+    poses: Vec<FramePose>,
+    seas: Vec<SeaSource>,
+    tile: NoiseTile,
+    fine_tile: NoiseTile,
+}
+
+impl Composer {
+    /// Prepares head photographs (squeezed squares of any size, geometry
+    /// [`HeadCrop::RIGHT_WHALE`](callosity::geometry::HeadCrop::RIGHT_WHALE)), the poses to draw from,
+    /// and pieces of real water. Without poses the sizes and places are made up; without water all sea
+    /// is drawn.
+    ///
+    /// # Errors
+    /// Where there is no head photograph, one is too small, or a pose has no head length.
+    pub fn new(
+        heads: &[RgbImage],
+        poses: Vec<FramePose>,
+        seas: Vec<SeaSource>,
+    ) -> Result<Self, ComposeError> {
+        if heads.is_empty() {
+            return Err(ComposeError::NoHeads);
+        }
+        for (number, pose) in poses.iter().enumerate() {
+            let head_length = pose.landmarks.head_length();
+            if !(head_length > 1.0 && head_length.is_finite())
+                || pose.frame_width == 0
+                || pose.frame_height == 0
+            {
+                return Err(ComposeError::BadPose {
+                    number,
+                    width: pose.frame_width,
+                    height: pose.frame_height,
+                    head_length,
+                });
+            }
+        }
+        let heads = heads
+            .par_iter()
+            .enumerate()
+            .map(|(number, image)| HeadPhotograph::new(image, number))
+            .collect::<Result<_, _>>()?;
+        let rng = &mut ChaCha8Rng::seed_from_u64(0x5ea);
+        Ok(Self {
+            heads,
+            poses,
+            seas,
+            tile: NoiseTile::new(rng, 32, 4, 0.6),
+            fine_tile: NoiseTile::new(rng, 64, 3, 0.75),
+        })
+    }
+
+    /// Number of head photographs.
+    pub fn head_count(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// Composes a frame of `width × height` pixels (both 32 to 4096): one head in 55 % of the frames,
+    /// several in 20 %, none in 25 %. Both landmarks of every head lie inside the picture.
+    ///
+    /// # Errors
+    /// Where a side is out of range.
+    pub fn frame(
+        &self,
+        rng: &mut impl Rng,
+        width: u32,
+        height: u32,
+    ) -> Result<ComposedFrame, ComposeError> {
+        check_size(width, height)?;
+        // One type of generator inside: what is drawn does not depend on the caller's.
+        let rng = &mut ChaCha8Rng::seed_from_u64(rng.random());
+        // Real frames are 3 : 2 and padded to the input's shape.
+        let (w, h) = (f64::from(width), f64::from(height));
+        let (content_w, content_h) = if rng.random_bool(0.15) {
+            (width, height)
+        } else if w * 2.0 > h * 3.0 {
+            (((h * 1.5).round() as u32).min(width), height)
+        } else {
+            (width, ((w / 1.5).round() as u32).min(height))
+        };
+        let heads = match rng.random_range(0..100) {
+            0..55 => 1,
+            55..75 => rng.random_range(2..5),
+            _ => 0,
+        };
+        let first = self.draw_pose(rng, content_w, content_h);
+        let mut poses = vec![first];
+        while poses.len() < heads {
+            match neighbour(rng, &first, &poses, content_w, content_h) {
+                Some(pose) => poses.push(pose),
+                None => break,
+            }
+        }
+        let mut canvas = Canvas::new(content_w as usize, content_h as usize);
+        // How wide the frame's content is says how large the waves are.
+        let frame_width = content_w as f32;
+        let primary = rng.random_range(0..self.heads.len());
+        let palette = self.draw_palette(rng, primary);
+        self.paint_sea(&mut canvas, rng, &palette, frame_width);
+        let size = first.head_length();
+        let decoys = if rng.random_bool(0.6) {
+            rng.random_range(0..5)
+        } else {
+            0
+        };
+        for _ in 0..decoys {
+            self.paint_decoy(&mut canvas, rng, &palette, size);
+        }
+        let shown = if heads == 0 { &[] } else { &poses[..] };
+        for (i, pose) in shown.iter().enumerate() {
+            let number = if i == 0 {
+                primary
+            } else {
+                rng.random_range(0..self.heads.len())
+            };
+            if let Some(units) = whale::units_from_canvas(pose, rng.random_bool(0.5)) {
+                self.paint_whale(&mut canvas, rng, number, &units, &palette, true);
+            }
+        }
+        self.paint_over(&mut canvas, rng, frame_width);
+        let image = camera::photograph(canvas, rng);
+        let (left, top) = ((width - content_w) / 2, (height - content_h) / 2);
+        let image = if (content_w, content_h) == (width, height) {
+            image
+        } else {
+            let mut padded = RgbImage::from_pixel(width, height, Rgb([128; 3]));
+            imageops::replace(&mut padded, &image, left.into(), top.into());
+            padded
+        };
+        let shift = Affine::translation(Point::new(left.into(), top.into()));
+        Ok(ComposedFrame {
+            image,
+            heads: shown.iter().map(|l| l.map(&shift)).collect(),
+        })
+    }
+
+    /// Composes a square crop of `side` pixels (32 to 4096) that shows `field_head_lengths` (1 to 10)
+    /// *estimated* head lengths, with a finder's errors in the estimate: centre off by up to a quarter
+    /// of the head's length, scale 0.7 to 1.4, any rotation but mostly near upright, some shear.
+    ///
+    /// # Errors
+    /// Where the side or the field is out of range.
+    pub fn crop(
+        &self,
+        rng: &mut impl Rng,
+        side: u32,
+        field_head_lengths: f64,
+    ) -> Result<ComposedCrop, ComposeError> {
+        check_size(side, side)?;
+        if !(1.0..=10.0).contains(&field_head_lengths) {
+            return Err(ComposeError::BadField(field_head_lengths));
+        }
+        let rng = &mut ChaCha8Rng::seed_from_u64(rng.random());
+        let normal = Normal::new(0.0, 1.0).expect("a finite spread");
+        let estimated = f64::from(side) / field_head_lengths;
+        let length = estimated * (0.18 * normal.sample(rng) as f64).exp().clamp(0.7, 1.4);
+        let radians = if rng.random_bool(0.7) {
+            0.35 * normal.sample(rng)
+        } else {
+            rng.random_range(-std::f64::consts::PI..std::f64::consts::PI)
+        };
+        let middle = f64::from(side) / 2.0;
+        let off = length * rng.random_range(0.0..0.25);
+        let direction = rng.random_range(0.0..std::f64::consts::TAU);
+        let mirrored = if rng.random_bool(0.5) { -1.0 } else { 1.0 };
+        let stretch = (0.08 * normal.sample(rng)).exp();
+        let canvas_from_units = Affine::translation(Point::new(-0.5, 0.0))
+            .then(&Affine::scaling(
+                length * stretch,
+                mirrored * length / stretch,
+            ))
+            .then(&Affine::shear_x(0.1 * normal.sample(rng)))
+            .then(&Affine::rotation(radians))
+            .then(&Affine::translation(Point::new(
+                middle + off * direction.cos(),
+                middle + off * direction.sin(),
+            )));
+        let units = canvas_from_units
+            .inverse()
+            .expect("length and stretch are above 0");
+        let fraction = match self.poses.as_slice() {
+            [] => rng.random_range(0.03..0.15),
+            poses => {
+                let pose = &poses[rng.random_range(0..poses.len())];
+                pose.landmarks.head_length() / f64::from(pose.frame_width)
+            }
+        };
+        let frame_width = (length / fraction.clamp(0.02, 0.3)) as f32;
+
+        let mut canvas = Canvas::new(side as usize, side as usize);
+        let number = rng.random_range(0..self.heads.len());
+        let palette = self.draw_palette(rng, number);
+        self.paint_sea(&mut canvas, rng, &palette, frame_width);
+        if rng.random_bool(0.3) {
+            for _ in 0..rng.random_range(1..3) {
+                self.paint_decoy(&mut canvas, rng, &palette, length);
+            }
+        }
+        self.paint_whale(&mut canvas, rng, number, &units, &palette, true);
+        self.paint_over(&mut canvas, rng, frame_width);
+        Ok(ComposedCrop {
+            image: camera::photograph(canvas, rng),
+            landmarks: Landmarks {
+                bonnet: canvas_from_units.apply(Point::new(1.0, 0.0)),
+                blowhead: canvas_from_units.apply(Point::new(0.0, 0.0)),
+            },
+        })
+    }
+
+    /// The colours of the water around a head photograph, or near them.
+    fn draw_palette(&self, rng: &mut impl Rng, number: usize) -> Palette {
+        let head = &self.heads[number];
+        Palette {
+            mean: head.sea.map(|v| v * rng.random_range(0.94..1.06)),
+            contrast: head.sea_contrast.clamp(2.0, 30.0) * rng.random_range(0.7..1.3),
+        }
+    }
+
+    fn paint_sea(
+        &self,
+        canvas: &mut Canvas,
+        rng: &mut impl Rng,
+        palette: &Palette,
+        frame_width: f32,
+    ) {
+        if !self.seas.is_empty() && rng.random_bool(0.75) {
+            let source = &self.seas[rng.random_range(0..self.seas.len())];
+            sea::paint_real(canvas, rng, source, palette, frame_width);
+        } else {
+            sea::paint_drawn(canvas, rng, &self.fine_tile, palette, frame_width);
+        }
+        sea::shade(canvas, rng, &self.tile);
+        if rng.random_bool(0.25) {
+            let density = rng.random_range(0.0..1.0);
+            sea::glitter(canvas, rng, &self.fine_tile, frame_width, density);
+        }
+    }
+
+    fn paint_decoy(
+        &self,
+        canvas: &mut Canvas,
+        rng: &mut impl Rng,
+        palette: &Palette,
+        head_length: f64,
+    ) {
+        let number = rng.random_range(0..self.heads.len());
+        let size = head_length * rng.random_range(0.5..1.6);
+        if rng.random_bool(0.3) {
+            let at = Point::new(
+                rng.random_range(0.0..canvas.width as f64),
+                rng.random_range(0.0..canvas.height as f64),
+            );
+            let radians = rng.random_range(0.0..std::f64::consts::TAU);
+            if let Some(units) = decoy::placed(at, size, radians) {
+                self.paint_whale(canvas, rng, number, &units, palette, false);
+            }
+        } else {
+            let head = &self.heads[number];
+            decoy::paint(canvas, rng, &self.tile, head, palette.mean, size);
+        }
+    }
+
+    fn paint_whale(
+        &self,
+        canvas: &mut Canvas,
+        rng: &mut impl Rng,
+        number: usize,
+        units_from_canvas: &Affine,
+        palette: &Palette,
+        with_head: bool,
+    ) {
+        let head = &self.heads[number];
+        let gain = std::array::from_fn(|i| {
+            ((palette.mean[i] + 15.0) / (head.sea[i] + 15.0)).clamp(0.5, 2.0)
+        });
+        let whale = Whale::draw(rng, with_head, palette.mean);
+        whale.paint(canvas, rng, &self.tile, head, units_from_canvas, gain);
+        if with_head && rng.random_bool(0.06) {
+            let turned = Affine::rotation(rng.random_range(-3.0..3.0));
+            let blow = units_from_canvas.then(&turned);
+            let length = rng.random_range(0.8..2.5);
+            decoy::blow(canvas, rng, &self.tile, &blow, length);
+        }
+    }
+
+    /// What lies over water and whales alike.
+    fn paint_over(&self, canvas: &mut Canvas, rng: &mut impl Rng, frame_width: f32) {
+        if rng.random_bool(0.1) {
+            let density = rng.random_range(0.0..0.5);
+            sea::glitter(canvas, rng, &self.fine_tile, frame_width, density);
+        }
+    }
+
+    /// Landmarks in a picture of `width × height`, both well inside.
+    fn draw_pose(&self, rng: &mut impl Rng, width: u32, height: u32) -> Landmarks {
+        let (w, h) = (f64::from(width), f64::from(height));
+        let normal = Normal::new(0.0, 1.0).expect("a finite spread");
+        for _ in 0..50 {
+            let (mut length, mut centre, mut radians) = match self.poses.as_slice() {
+                [] => (
+                    w * rng.random_range(0.03..0.13),
+                    Point::new(w * rng.random::<f64>(), h * rng.random::<f64>()),
+                    0.0,
+                ),
+                poses => {
+                    let pose = &poses[rng.random_range(0..poses.len())];
+                    let (c, l) = (pose.landmarks.centre(), &pose.landmarks);
+                    let along = l.bonnet - l.blowhead;
+                    (
+                        l.head_length() / f64::from(pose.frame_width) * w,
+                        Point::new(
+                            c.x / f64::from(pose.frame_width) * w,
+                            c.y / f64::from(pose.frame_height) * h,
+                        ),
+                        along.y.atan2(along.x),
+                    )
+                }
+            };
+            length *= (0.2 * normal.sample(rng) as f64).exp();
+            if rng.random_bool(0.12) {
+                // 60 to 700 pixels in a frame 3072 wide.
+                length = w * 60.0 / 3072.0 * (700.0f64 / 60.0).powf(rng.random());
+            }
+            if rng.random_bool(0.4) {
+                centre = Point::new(w * rng.random::<f64>(), h * rng.random::<f64>());
+            } else {
+                centre.x += 0.05 * w * normal.sample(rng);
+                centre.y += 0.05 * h * normal.sample(rng);
+            }
+            if rng.random_bool(0.6) {
+                radians = rng.random_range(0.0..std::f64::consts::TAU);
+            }
+            let landmarks = placed_landmarks(centre, length, radians);
+            if inside(&landmarks, w, h) {
+                return landmarks;
+            }
+        }
+        placed_landmarks(Point::new(w / 2.0, h / 2.0), w.min(h) * 0.12, 0.0)
+    }
+}
+
+fn check_size(width: u32, height: u32) -> Result<(), ComposeError> {
+    if (32..=4096).contains(&width) && (32..=4096).contains(&height) {
+        Ok(())
+    } else {
+        Err(ComposeError::BadSize { width, height })
+    }
+}
+
+fn placed_landmarks(centre: Point, length: f64, radians: f64) -> Landmarks {
+    let half = Point::new(radians.cos(), radians.sin()) * (length / 2.0);
+    Landmarks {
+        bonnet: centre + half,
+        blowhead: centre - half,
+    }
+}
+
+fn inside(landmarks: &Landmarks, width: f64, height: f64) -> bool {
+    [landmarks.bonnet, landmarks.blowhead]
+        .iter()
+        .all(|p| (2.0..width - 2.0).contains(&p.x) && (2.0..height - 2.0).contains(&p.y))
+}
+
+/// Another animal of the group around `first`, not on top of one that is there.
+fn neighbour(
+    rng: &mut impl Rng,
+    first: &Landmarks,
+    others: &[Landmarks],
+    width: u32,
+    height: u32,
+) -> Option<Landmarks> {
+    for _ in 0..20 {
+        let calf = rng.random_bool(0.25);
+        let size = if calf {
+            rng.random_range(0.45..0.75)
+        } else {
+            rng.random_range(0.8..1.2)
+        };
+        let length = first.head_length() * size;
+        let away = first.head_length() * rng.random_range(1.0..7.0);
+        let direction = rng.random_range(0.0..std::f64::consts::TAU);
+        let centre = first.centre() + Point::new(direction.cos(), direction.sin()) * away;
+        let radians = rng.random_range(0.0..std::f64::consts::TAU);
+        let pose = placed_landmarks(centre, length, radians);
+        let free = others
+            .iter()
+            .all(|o| o.centre().distance(centre) > 0.9 * o.head_length().max(length));
+        if free && inside(&pose, width.into(), height.into()) {
+            return Some(pose);
+        }
+    }
+    None
+}
