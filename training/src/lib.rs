@@ -3,9 +3,11 @@
 pub mod augment;
 pub mod cache;
 pub mod commands;
+pub mod curves;
 pub mod graph;
 pub mod index;
 pub mod loader;
+pub mod metrics;
 pub mod network;
 pub mod optimiser;
 mod photograph;
