@@ -19,7 +19,7 @@ use crate::index::{Index, IndexedPhotograph, write_json};
 use crate::photograph;
 
 /// Part of the key: changes where decoding gives other pixels.
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 
 /// Why a cache could not be built or opened.
 #[derive(Debug, thiserror::Error)]
@@ -249,7 +249,7 @@ fn decode_into(
     if hex::encode(Sha256::digest(&bytes)) != photograph.sha256 {
         return Err(changed("has changed since it was imported".into()));
     }
-    let pixels = photograph::decode(&bytes).map_err(|e| changed(e.to_string()))?;
+    let pixels = photograph::decode(bytes).map_err(|e| changed(e.to_string()))?;
     if pixels.dimensions() != (photograph.width, photograph.height) {
         return Err(changed(format!(
             "is {} × {}, the index says {} × {}",

@@ -65,6 +65,9 @@ pub enum Layer {
     },
     /// Mean over the whole map: `channels` features.
     GlobalAveragePool {},
+    /// Batch normalisation of pooled features (the "neck" of Luo et al. 2019, "Bag of tricks and a
+    /// strong baseline for deep person re-identification"): a well-conditioned start for the last layer.
+    BatchNorm {},
     /// In training sets features to zero with probability `p`.
     Dropout {
         /// Probability, 0…1.
@@ -309,7 +312,10 @@ impl Graph {
                 reason,
             };
             let shape = b.nodes[last].shape;
-            let needs_map = !matches!(layer, Layer::Dropout { .. } | Layer::Linear { .. });
+            let needs_map = !matches!(
+                layer,
+                Layer::BatchNorm {} | Layer::Dropout { .. } | Layer::Linear { .. }
+            );
             if needs_map && shape.flat {
                 return Err(fail("needs a feature map, but gets a vector".into()));
             }
@@ -420,6 +426,10 @@ impl Graph {
                     };
                     let id = format!("l{}_mean", index + 1);
                     (b.push(id, Op::GlobalAveragePool, vec![last], shape), None)
+                }
+                Layer::BatchNorm {} => {
+                    let id = format!("l{}_norm", index + 1);
+                    (b.push(id, Op::BatchNorm, vec![last], shape), None)
                 }
                 Layer::Dropout { p } => {
                     if !(0.0..1.0).contains(p) {
@@ -543,6 +553,7 @@ impl Layer {
             Self::Upsample { .. } => "upsample",
             Self::Concat { .. } => "concat",
             Self::GlobalAveragePool {} => "global_average_pool",
+            Self::BatchNorm {} => "batch_norm",
             Self::Dropout { .. } => "dropout",
             Self::Linear { .. } => "linear",
         }

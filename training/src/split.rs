@@ -582,3 +582,205 @@ fn give_unlabelled_roles(
     }
     excluded
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::index;
+
+    fn photograph(image: String, kind: PhotographKind, whale: Option<&str>) -> IndexedPhotograph {
+        IndexedPhotograph {
+            file: PathBuf::from(&image),
+            sha256: image.clone(),
+            image,
+            kind,
+            individual: whale.map(str::to_owned),
+            landmarks: vec![IndexedPhotograph::aligned_landmarks(224, 224)],
+            head_individuals: vec![whale.map(str::to_owned)],
+            boxes: Vec::new(),
+            source_pose: None,
+            frame: None,
+            width: 224,
+            height: 224,
+            duplicate_of: None,
+        }
+    }
+
+    /// Whales with these numbers of photographs; every `same`-th photograph shows the same as the one
+    /// before it; every `framed`-th has its frame; as many unlabelled heads, some of them copies.
+    fn data(whales: &[usize], same: usize, framed: usize) -> Index {
+        let mut photographs = Vec::new();
+        let mut frames = Vec::new();
+        for (w, &n) in whales.iter().enumerate() {
+            let whale = format!("whale_{w}");
+            for i in 0..n {
+                let name = format!("w_{w}_{i}.jpg");
+                let mut head = photograph(name.clone(), PhotographKind::Head, Some(&whale));
+                let serial = photographs.len() + 1;
+                if serial.is_multiple_of(same) && i > 0 {
+                    let before: &IndexedPhotograph = &photographs[serial - 2];
+                    head.duplicate_of = Some(content(before).to_owned());
+                }
+                if serial.is_multiple_of(framed) {
+                    let frame = format!("frames/{name}");
+                    head.frame = Some(frame.clone());
+                    frames.push(photograph(frame, PhotographKind::Frame, Some(&whale)));
+                }
+                photographs.push(head);
+            }
+        }
+        for i in 0..photographs.len() {
+            let name = format!("u_{i}.jpg");
+            let mut unlabelled = photograph(name, PhotographKind::UnlabelledHead, None);
+            if i % 3 == 0 {
+                unlabelled.duplicate_of = Some(content(&photographs[i]).to_owned());
+            }
+            photographs.push(unlabelled);
+        }
+        photographs.extend(frames);
+        Index {
+            format_version: index::FORMAT_VERSION,
+            root: PathBuf::new(),
+            photographs,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn keeps_its_rules(
+            whales in prop::collection::vec(1..20usize, 3..30),
+            same in 2..9usize,
+            framed in 3..40usize,
+            seed in any::<u64>(),
+            fraction in 0.0..0.5f64,
+        ) {
+            let index = data(&whales, same, framed);
+            let options = SplitOptions {
+                seed,
+                validation_fraction: fraction,
+                folds: 5,
+                unknown_whales: 0,
+                ..SplitOptions::default()
+            };
+            let eligible = units_by_whale(&index)
+                .values()
+                .filter(|u| (4..=15).contains(&count(u)) && u.iter().all(|u| !u.has_frame))
+                .count();
+            let options = SplitOptions { unknown_whales: eligible / 2, ..options };
+            let split = Split::make(&index, options).expect("the options can be met");
+            prop_assert_eq!(&split, &Split::make(&index, options).expect("again"));
+            prop_assert_eq!(split.unknown_individuals.len(), eligible / 2);
+
+            let side = |role: Option<Role>| match role {
+                Some(Role::Training { .. }) => Some("training"),
+                Some(_) => Some("held out"),
+                None => None,
+            };
+            let by_name: HashMap<&str, &IndexedPhotograph> =
+                index.photographs.iter().map(|p| (p.image.as_str(), p)).collect();
+            let mut training: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
+            let mut contents: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+            for p in &index.photographs {
+                let role = split.role(&p.image);
+                prop_assert_eq!(role.is_none(), split.excluded.contains(&p.image));
+                match p.kind {
+                    PhotographKind::Frame => {
+                        prop_assert_eq!(role, Some(Role::Validation));
+                        continue;
+                    }
+                    PhotographKind::Head => {
+                        let whale = p.individual.as_deref().expect("heads are named");
+                        match role {
+                            Some(Role::Unknown) => {
+                                prop_assert_eq!(split.individual_index(whale), None);
+                            }
+                            Some(_) => prop_assert!(split.individual_index(whale).is_some()),
+                            None => prop_assert!(false, "{} has no role", &p.image),
+                        }
+                        if let Some(Role::Training { fold }) = role {
+                            training.entry(whale).or_default().insert(fold);
+                            prop_assert_eq!(
+                                p.frame.is_some(),
+                                split.hidden_from_finder.contains(&p.image)
+                            );
+                        }
+                    }
+                    PhotographKind::UnlabelledHead => {
+                        let first = by_name[content(p)];
+                        if side(split.role(&first.image)) == Some("held out") {
+                            prop_assert_eq!(role, None);
+                        } else {
+                            prop_assert_eq!(role, split.role(&first.image));
+                        }
+                    }
+                }
+                contents.entry(content(p)).or_default().extend(side(role));
+            }
+            for sides in contents.values() {
+                prop_assert_eq!(sides.len(), 1);
+            }
+            for whale in &split.individuals {
+                let folds = training.get(whale.as_str());
+                prop_assert!(folds.is_some_and(|f| f.iter().any(|&fold| fold > 0)), "{}", whale);
+            }
+        }
+    }
+
+    #[test]
+    fn asks_for_what_the_data_cannot_give() {
+        let index = data(&[3, 3], 100, 100);
+        let error = Split::make(&index, SplitOptions::default()).expect_err("no whale is eligible");
+        assert!(error.to_string().contains("only 0 have 4 to 15"), "{error}");
+        for wrong in [
+            SplitOptions {
+                folds: 1,
+                unknown_whales: 0,
+                ..SplitOptions::default()
+            },
+            SplitOptions {
+                validation_fraction: 1.0,
+                unknown_whales: 0,
+                ..SplitOptions::default()
+            },
+            SplitOptions {
+                validation_fraction: f64::NAN,
+                unknown_whales: 0,
+                ..SplitOptions::default()
+            },
+        ] {
+            assert!(matches!(
+                Split::make(&index, wrong),
+                Err(SplitError::Options(_))
+            ));
+        }
+    }
+
+    #[test]
+    fn reads_what_it_wrote_and_refuses_another_format() {
+        let index = data(&[3, 9, 12], 4, 7);
+        let options = SplitOptions {
+            unknown_whales: 0,
+            ..SplitOptions::default()
+        };
+        let split = Split::make(&index, options).expect("a split");
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("split.json");
+        split.save(&path).expect("written");
+        let read = Split::load(&path).expect("read");
+        assert_eq!(read, split);
+        assert_eq!(read.digest(), split.digest());
+        let newer = Split {
+            format_version: 99,
+            ..split
+        };
+        newer.save(&path).expect("written");
+        assert!(matches!(
+            Split::load(&path),
+            Err(SplitError::Invalid { .. })
+        ));
+    }
+}

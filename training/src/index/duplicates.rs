@@ -51,9 +51,12 @@ pub(super) struct Fingerprint {
 }
 
 impl Fingerprint {
+    /// Pixels of the shorter side that suffice.
+    pub(super) const LEAST_SIDE: u32 = 4 * SIDE;
+
     pub(super) fn of(pixels: &RgbImage) -> Self {
         // Reduced before it is made grey: frames have many megapixels.
-        let small = image::imageops::thumbnail(pixels, 4 * SIDE, 4 * SIDE);
+        let small = image::imageops::thumbnail(pixels, Self::LEAST_SIDE, Self::LEAST_SIDE);
         let grey = image::imageops::grayscale(&small);
         let hashed = image::imageops::resize(&grey, 9, 8, FilterType::Triangle);
         let mut hash = 0;

@@ -6,7 +6,6 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use callosity::geometry::{Landmarks, Point};
-use image::RgbImage;
 use indicatif::{ParallelProgressIterator, ProgressBar};
 use rayon::prelude::*;
 use serde::Deserialize;
@@ -229,11 +228,13 @@ struct ReadPhotograph {
 
 fn read_photograph(path: &Path) -> Result<ReadPhotograph, String> {
     let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
-    let pixels: RgbImage = photograph::decode(&bytes).map_err(|e| e.to_string())?;
+    let sha256 = hex::encode(Sha256::digest(&bytes));
+    let (pixels, (width, height)) =
+        photograph::decode_reduced(bytes, Fingerprint::LEAST_SIDE).map_err(|e| e.to_string())?;
     Ok(ReadPhotograph {
-        width: pixels.width(),
-        height: pixels.height(),
-        sha256: hex::encode(Sha256::digest(&bytes)),
+        width,
+        height,
+        sha256,
         fingerprint: Fingerprint::of(&pixels),
     })
 }

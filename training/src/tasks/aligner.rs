@@ -5,7 +5,7 @@ use callosity::pixels;
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Reduction, Tensor};
 
-use crate::compose::{ComposeError, Composer};
+use crate::compose::Composer;
 use crate::loader::{Samples, random};
 use crate::recipe::Recipe;
 use crate::tasks::{Sums, Task, scalar};
@@ -26,16 +26,7 @@ pub struct AlignerTask {
 impl AlignerTask {
     /// Trains on crops from `training` and measures on a fixed set from `measured`, whose heads the
     /// network never sees.
-    ///
-    /// # Errors
-    /// Where the recipe's input is too small or too large to compose.
-    pub fn new(
-        recipe: &Recipe,
-        training: Arc<Composer>,
-        measured: Arc<Composer>,
-    ) -> Result<Self, ComposeError> {
-        let mut rng = random(recipe.seed, MEASURED, 0);
-        training.crop(&mut rng, recipe.input.width, ALIGNER_FIELD_HEAD_LENGTHS)?;
+    pub fn new(recipe: &Recipe, training: Arc<Composer>, measured: Arc<Composer>) -> Self {
         let set = |composer, len, fixed| {
             Arc::new(ComposedCrops {
                 input: recipe.input.network_input(),
@@ -45,10 +36,10 @@ impl AlignerTask {
                 fixed,
             })
         };
-        Ok(Self {
+        Self {
             training: set(training, recipe.schedule.samples_per_epoch, false),
             measured: set(measured, MEASURED_SAMPLES, true),
-        })
+        }
     }
 }
 
@@ -115,10 +106,7 @@ impl Samples for ComposedCrops {
         let mut own = random(self.recipe.seed, MEASURED, item as u64);
         let rng = if self.fixed { &mut own } else { rng };
         let side = self.input.width;
-        let mut crop = self
-            .composer
-            .crop(rng, side, ALIGNER_FIELD_HEAD_LENGTHS)
-            .expect("the size was tried in `new`");
+        let mut crop = self.composer.crop(rng, side, ALIGNER_FIELD_HEAD_LENGTHS);
         if !self.fixed {
             self.recipe.augmentation.change_pixels(rng, &mut crop.image);
         }

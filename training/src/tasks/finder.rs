@@ -6,7 +6,7 @@ use callosity::pixels;
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
-use crate::compose::{ComposeError, Composer};
+use crate::compose::Composer;
 use crate::loader::{Samples, random};
 use crate::recipe::Recipe;
 use crate::tasks::{Sums, Task, scalar};
@@ -34,16 +34,7 @@ pub struct FinderTask {
 impl FinderTask {
     /// Trains on frames from `training` and measures on a fixed set from `measured`, whose heads the
     /// network never sees.
-    ///
-    /// # Errors
-    /// Where the recipe's input is too small or too large to compose.
-    pub fn new(
-        recipe: &Recipe,
-        training: Arc<Composer>,
-        measured: Arc<Composer>,
-    ) -> Result<Self, ComposeError> {
-        let mut rng = random(recipe.seed, MEASURED, 0);
-        training.frame(&mut rng, recipe.input.width, recipe.input.height)?;
+    pub fn new(recipe: &Recipe, training: Arc<Composer>, measured: Arc<Composer>) -> Self {
         let set = |composer, len, fixed| {
             Arc::new(ComposedFrames {
                 input: recipe.input.network_input(),
@@ -53,10 +44,10 @@ impl FinderTask {
                 fixed,
             })
         };
-        Ok(Self {
+        Self {
             training: set(training, recipe.schedule.samples_per_epoch, false),
             measured: set(measured, MEASURED_SAMPLES, true),
-        })
+        }
     }
 
     /// Sums over the batch: focal loss, weighted absolute offset error, heads.
@@ -67,12 +58,15 @@ impl FinderTask {
         let heat = target.narrow(1, 0, 1);
         let weight = target.narrow(1, 5, 1);
         let p = logit.sigmoid();
-        let is_centre = heat.ge(1.0).to_kind(Kind::Float);
+        let is_centre: Tensor = heat.ge(1.0).to_kind(Kind::Float);
         let log_p = logit.log_sigmoid();
         let log_not_p = (-&logit).log_sigmoid();
-        let found = &is_centre * (1.0 - &p).square() * log_p;
-        let quiet: Tensor = (1.0 - &heat).pow_tensor_scalar(4) * p.square() * log_not_p;
-        let focal = -(found + (1.0 - &is_centre) * quiet).sum(Kind::Float);
+        let doubt: Tensor = 1.0 - &p;
+        let found = &is_centre * doubt.square() * log_p;
+        let away: Tensor = 1.0 - &heat;
+        let quiet = away.pow_tensor_scalar(4) * p.square() * log_not_p;
+        let elsewhere: Tensor = 1.0 - &is_centre;
+        let focal = -(found + elsewhere * quiet).sum(Kind::Float);
         let offsets = (output.narrow(1, 1, 4) - target.narrow(1, 1, 4)).abs();
         let offset_error = (offsets * &weight).sum(Kind::Float) / 4.0;
         (focal, offset_error, is_centre.sum(Kind::Float))
@@ -130,10 +124,7 @@ impl Samples for ComposedFrames {
         let mut own = random(self.recipe.seed, MEASURED, item as u64);
         let rng = if self.fixed { &mut own } else { rng };
         let (width, height) = (self.input.width, self.input.height);
-        let mut frame = self
-            .composer
-            .frame(rng, width, height)
-            .expect("the size was tried in `new`");
+        let mut frame = self.composer.frame(rng, width, height);
         if !self.fixed {
             self.recipe
                 .augmentation
