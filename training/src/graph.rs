@@ -300,7 +300,7 @@ impl Graph {
                 flat: false,
             },
         );
-        let mut named = std::collections::HashMap::new();
+        let mut named: std::collections::HashMap<String, usize> = std::collections::HashMap::new();
         for (index, layer) in layers.iter().enumerate() {
             let fail = |reason: String| GraphError::Layer {
                 layer: index + 1,
@@ -396,7 +396,7 @@ impl Graph {
                     let other = *named
                         .get(with)
                         .ok_or_else(|| fail(format!("no earlier layer is named \"{with}\"")))?;
-                    let o: Shape = b.nodes[other].shape;
+                    let o = b.nodes[other].shape;
                     if (o.height, o.width) != (shape.height, shape.width) {
                         return Err(fail(format!(
                             "\"{with}\" is {} × {}, this map {} × {}",

@@ -1,4 +1,5 @@
 //! Trains Callosity's networks off-line: data set → split → networks → ensemble → ONNX bundle.
 
 pub mod graph;
+pub mod network;
 pub mod recipe;

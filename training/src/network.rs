@@ -1,0 +1,301 @@
+//! The libtorch module of a [`Graph`]: its parameters and the forward pass.
+//!
+//! Master weights are float32. In [`Precision::Bf16`] weights and activations are cast explicitly
+//! (libtorch's own autocast knows only CUDA through `tch`) and feature maps are kept channels-last;
+//! statistics of batch normalisation stay float32.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use tch::{Device, Kind, Tensor};
+
+use crate::graph::{BATCH_NORM_EPS, Graph, Op};
+
+/// Number format of weights and activations in the forward and backward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// IEEE single precision.
+    Float32,
+    /// bfloat16, with float32 master weights.
+    Bf16,
+}
+
+impl Precision {
+    /// bfloat16 where the device multiplies it fast: a CUDA device, or a CPU with AMX tiles; float32
+    /// elsewhere.
+    pub fn fastest(device: Device) -> Self {
+        let amx = || {
+            std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains(" amx_bf16"))
+        };
+        if device.is_cuda() || amx() {
+            Self::Bf16
+        } else {
+            Self::Float32
+        }
+    }
+}
+
+/// What a forward pass is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Batch statistics, dropout active, running statistics updated.
+    Train,
+    /// Running statistics, no dropout.
+    Evaluate,
+}
+
+/// Why weights cannot be read, written or used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum WeightsError {
+    #[error("weights {path}: {source}")]
+    File {
+        path: PathBuf,
+        source: tch::TchError,
+    },
+    #[error("weights {path}: parameter {name} is missing; the file belongs to another network")]
+    Missing { path: PathBuf, name: String },
+    #[error(
+        "weights {path}: parameter {name} has shape {found:?} instead of {expected:?}; the file belongs to another network"
+    )]
+    Shape {
+        path: PathBuf,
+        name: String,
+        found: Vec<i64>,
+        expected: Vec<i64>,
+    },
+    #[error("weights {path}: parameter {name} holds a value that is no finite number")]
+    NotFinite { path: PathBuf, name: String },
+}
+
+/// A graph with its parameters on a device.
+pub struct Network {
+    graph: Graph,
+    device: Device,
+    parameters: BTreeMap<String, Tensor>,
+    slope: Tensor,
+}
+
+/// What a forward pass gives.
+pub struct Outputs {
+    /// Output of the last node, float32.
+    pub output: Tensor,
+    /// Pooled features before the last fully connected layer, `N × channels`, float32, where the
+    /// network has them.
+    pub features: Option<Tensor>,
+}
+
+impl Network {
+    /// A network with random weights: normal with the variance of He et al. 2015 for convolutions,
+    /// a standard deviation of 0.01 for fully connected layers. Seed libtorch before.
+    pub fn new(graph: Graph, device: Device) -> Self {
+        let slope = graph.nodes.iter().find_map(|n| match n.op {
+            Op::LeakyRelu { slope } => Some(slope),
+            _ => None,
+        });
+        let slope = slope.unwrap_or(0.0);
+        let mut parameters = BTreeMap::new();
+        for p in graph.parameters() {
+            let kind = (Kind::Float, device);
+            let tensor = match (p.name.rsplit('.').next(), p.shape.as_slice()) {
+                (Some("weight"), [_, inputs, k1, k2]) => {
+                    let fan_in = (inputs * k1 * k2) as f64;
+                    Tensor::randn(&p.shape, kind) * (2.0 / ((1.0 + slope * slope) * fan_in)).sqrt()
+                }
+                (Some("weight"), [_, _]) => Tensor::randn(&p.shape, kind) * 0.01,
+                (Some("weight" | "running_var"), _) => Tensor::ones(&p.shape, kind),
+                _ => Tensor::zeros(&p.shape, kind),
+            };
+            parameters.insert(p.name, tensor.set_requires_grad(p.trainable));
+        }
+        Self {
+            graph,
+            device,
+            parameters,
+            slope: Tensor::from_slice(&[slope as f32]).to_device(device),
+        }
+    }
+
+    /// The declaration.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Where the parameters lie.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// A parameter by name.
+    ///
+    /// # Panics
+    /// Where the graph has no such parameter.
+    pub fn parameter(&self, name: &str) -> &Tensor {
+        &self.parameters[name]
+    }
+
+    /// All parameters and running statistics by name.
+    pub fn parameters(&self) -> &BTreeMap<String, Tensor> {
+        &self.parameters
+    }
+
+    /// Runs the network on `N × 3 × height × width` float32 input.
+    pub fn forward(&self, input: &Tensor, mode: Mode, precision: Precision) -> Outputs {
+        let kind = match precision {
+            Precision::Float32 => Kind::Float,
+            Precision::Bf16 => Kind::BFloat16,
+        };
+        let cast = |name: &str| self.parameters[name].to_kind(kind);
+        let slope = self.slope.to_kind(kind);
+        let features_at = self.graph.features();
+        let mut features = None;
+        let mut uses = vec![0usize; self.graph.nodes.len()];
+        for input in self.graph.nodes.iter().flat_map(|n| &n.inputs) {
+            uses[*input] += 1;
+        }
+        let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.graph.nodes.len());
+        for (index, node) in self.graph.nodes.iter().enumerate() {
+            let x = node.inputs.first().map(|&i| {
+                values[i]
+                    .as_ref()
+                    .expect("inputs are kept until their last use")
+            });
+            let value = match (&node.op, x) {
+                // The permuted copy gives the channels-last strides, in which bf16 is fast.
+                (Op::Input, _) => input
+                    .to_kind(kind)
+                    .permute([0, 2, 3, 1])
+                    .contiguous()
+                    .permute([0, 3, 1, 2]),
+                (
+                    Op::Conv {
+                        kernel,
+                        stride,
+                        bias,
+                    },
+                    Some(x),
+                ) => {
+                    let weight = cast(&format!("{}.weight", node.name));
+                    let bias = bias.then(|| cast(&format!("{}.bias", node.name)));
+                    let pad = (*kernel / 2) as i64;
+                    let stride = *stride as i64;
+                    x.conv2d(&weight, bias, [stride; 2], [pad; 2], [1, 1], 1)
+                }
+                (Op::BatchNorm, Some(x)) => {
+                    let p = |kind: &str| &self.parameters[&format!("{}.{kind}", node.name)];
+                    x.batch_norm(
+                        Some(p("weight")),
+                        Some(p("bias")),
+                        Some(p("running_mean")),
+                        Some(p("running_var")),
+                        mode == Mode::Train,
+                        0.1,
+                        BATCH_NORM_EPS,
+                        true,
+                    )
+                }
+                (Op::LeakyRelu { .. }, Some(x)) => x.prelu(&slope),
+                (Op::Add, Some(x)) => x + values[node.inputs[1]].as_ref().expect("kept"),
+                (Op::Concat, Some(x)) => {
+                    Tensor::cat(&[x, values[node.inputs[1]].as_ref().expect("kept")], 1)
+                }
+                (Op::MaxPool { size }, Some(x)) => {
+                    let size = *size as i64;
+                    x.max_pool2d([size; 2], [size; 2], [0, 0], [1, 1], false)
+                }
+                (Op::Upsample { .. }, Some(x)) => {
+                    let (h, w) = (node.shape.height as i64, node.shape.width as i64);
+                    x.upsample_nearest2d([h, w], None, None)
+                }
+                (Op::GlobalAveragePool, Some(x)) => x
+                    .to_kind(Kind::Float)
+                    .mean_dim([2i64, 3].as_slice(), false, Kind::Float),
+                (Op::Dropout { p }, Some(x)) => x.dropout(*p, mode == Mode::Train),
+                // The few multiplications after pooling stay in float32.
+                (Op::Linear, Some(x)) => {
+                    let p = |kind: &str| &self.parameters[&format!("{}.{kind}", node.name)];
+                    x.linear(p("weight"), Some(p("bias")))
+                }
+                (op, None) => unreachable!("{op:?} has an input by construction"),
+            };
+            if features_at == Some(index) {
+                features = Some(value.shallow_clone());
+            }
+            for &i in &node.inputs {
+                uses[i] -= 1;
+                if uses[i] == 0 {
+                    values[i] = None;
+                }
+            }
+            values.push(Some(value));
+        }
+        let output = values.pop().flatten().expect("the output is the last node");
+        Outputs {
+            output: output.to_kind(Kind::Float),
+            features,
+        }
+    }
+
+    /// Writes all parameters as float32 safetensors, whole or not at all.
+    pub fn save(&self, path: &Path) -> Result<(), WeightsError> {
+        save_tensors(&self.parameters, path)
+    }
+
+    /// Reads all parameters; refuses missing ones, other shapes and values that are not finite.
+    pub fn load(&mut self, path: &Path) -> Result<(), WeightsError> {
+        let found = load_tensors(path)?;
+        tch::no_grad(|| {
+            for (name, parameter) in &mut self.parameters {
+                let tensor = found.get(name).ok_or_else(|| WeightsError::Missing {
+                    path: path.to_owned(),
+                    name: name.clone(),
+                })?;
+                if tensor.size() != parameter.size() {
+                    return Err(WeightsError::Shape {
+                        path: path.to_owned(),
+                        name: name.clone(),
+                        found: tensor.size(),
+                        expected: parameter.size(),
+                    });
+                }
+                if !tensor_is_finite(tensor) {
+                    return Err(WeightsError::NotFinite {
+                        path: path.to_owned(),
+                        name: name.clone(),
+                    });
+                }
+                parameter.copy_(&tensor.to_device(self.device));
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Whether all values of a tensor are finite numbers.
+pub fn tensor_is_finite(tensor: &Tensor) -> bool {
+    bool::try_from(tensor.isfinite().all()).unwrap_or(false)
+}
+
+/// Writes named tensors as safetensors to a partial file that is then renamed.
+pub fn save_tensors(tensors: &BTreeMap<String, Tensor>, path: &Path) -> Result<(), WeightsError> {
+    let fail = |source: tch::TchError| WeightsError::File {
+        path: path.to_owned(),
+        source,
+    };
+    let partial = path.with_extension("partial");
+    let named: Vec<(&str, Tensor)> = tensors
+        .iter()
+        .map(|(name, t)| (name.as_str(), t.detach().to_device(Device::Cpu).contiguous()))
+        .collect();
+    Tensor::write_safetensors(&named, &partial).map_err(fail)?;
+    std::fs::rename(&partial, path).map_err(|e| fail(e.into()))
+}
+
+/// Reads named tensors from a safetensors file.
+pub fn load_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, WeightsError> {
+    let tensors = Tensor::read_safetensors(path).map_err(|source| WeightsError::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(tensors.into_iter().collect())
+}
