@@ -2,4 +2,6 @@
 
 pub mod graph;
 pub mod network;
+pub mod onnx;
 pub mod recipe;
+pub mod weights;

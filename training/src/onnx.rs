@@ -86,7 +86,9 @@ pub enum ExportError {
         found: (usize, usize),
         wanted: (usize, usize),
     },
-    #[error("the logistic regression has {what} of {found} values, the members' features ask for {wanted}")]
+    #[error(
+        "the logistic regression has {what} of {found} values, the members' features ask for {wanted}"
+    )]
     Head {
         what: &'static str,
         found: usize,
@@ -160,7 +162,12 @@ pub fn ensemble(
     let joined = interface.features.unwrap_or("features");
     emit.node("Concat", joined, &strings(&pooled), &[int("axis", 1)]);
     let inverse: Vec<f32> = head.std.iter().map(|s| 1.0 / s).collect();
-    let mean = emit.tensor("standardise.mean", &[1, width], &head.mean, Storage::Float32)?;
+    let mean = emit.tensor(
+        "standardise.mean",
+        &[1, width],
+        &head.mean,
+        Storage::Float32,
+    )?;
     let scale = emit.tensor("standardise.scale", &[1, width], &inverse, Storage::Float32)?;
     emit.node("Sub", "centred", &[joined, &mean], &[]);
     emit.node("Mul", "standardised", &["centred", &scale], &[]);

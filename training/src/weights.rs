@@ -1,12 +1,11 @@
-//! The parameters of a network, as a run folder stores them: safetensors files, `float32`, under the
-//! names of [`Graph::parameters`].
+//! The parameters of a network as plain numbers, under the names of [`Graph::parameters`].
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use tch::{Device, Kind};
 
 use crate::graph::Graph;
+use crate::network::Network;
 
 /// One parameter.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,27 +20,10 @@ pub struct Tensor {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weights(BTreeMap<String, Tensor>);
 
-/// Why weights cannot be used.
-#[derive(Debug, thiserror::Error)]
+/// Why parameters cannot be used.
+#[derive(Debug, thiserror::Error, PartialEq)]
 #[allow(missing_docs)]
-pub enum WeightsError {
-    #[error("cannot read weights {path}: {source}")]
-    Read {
-        path: PathBuf,
-        source: std::io::Error,
-    },
-    #[error("weights {path} are no safetensors file: {source}")]
-    Format {
-        path: PathBuf,
-        source: safetensors::SafeTensorError,
-    },
-    #[error("weights {path}: {source}")]
-    Content {
-        path: PathBuf,
-        source: Box<WeightsError>,
-    },
-    #[error("parameter {name} is of type {dtype}; float32 is needed")]
-    Type { name: String, dtype: String },
+pub enum ParameterError {
     #[error("parameter {name} is missing; do the weights belong to this recipe?")]
     Missing { name: String },
     #[error("parameter {name} is not in the network; do the weights belong to this recipe?")]
@@ -71,16 +53,16 @@ pub enum WeightsError {
 
 impl Weights {
     /// Checks that `tensors` are just the parameters of `graph`, all finite.
-    pub fn new(graph: &Graph, tensors: BTreeMap<String, Tensor>) -> Result<Self, WeightsError> {
+    pub fn new(graph: &Graph, tensors: BTreeMap<String, Tensor>) -> Result<Self, ParameterError> {
         let wanted = graph.parameters();
         for parameter in &wanted {
             let name = parameter.name.clone();
             let Some(tensor) = tensors.get(&name) else {
-                return Err(WeightsError::Missing { name });
+                return Err(ParameterError::Missing { name });
             };
             let size: i64 = parameter.shape.iter().product();
             if tensor.shape != parameter.shape || tensor.values.len() as i64 != size {
-                return Err(WeightsError::Shape {
+                return Err(ParameterError::Shape {
                     name,
                     found: tensor.shape.clone(),
                     wanted: parameter.shape.clone(),
@@ -88,7 +70,7 @@ impl Weights {
             }
             if let Some(position) = tensor.values.iter().position(|v| !v.is_finite()) {
                 let value = tensor.values[position];
-                return Err(WeightsError::NotFinite {
+                return Err(ParameterError::NotFinite {
                     name,
                     value,
                     position,
@@ -97,7 +79,7 @@ impl Weights {
             let variance = name.ends_with(".running_var");
             if variance && let Some(position) = tensor.values.iter().position(|&v| v < 0.0) {
                 let value = tensor.values[position];
-                return Err(WeightsError::NegativeVariance {
+                return Err(ParameterError::NegativeVariance {
                     name,
                     value,
                     position,
@@ -109,60 +91,26 @@ impl Weights {
             .find(|name| wanted.iter().all(|p| p.name != **name));
         if let Some(name) = surplus {
             let name = name.clone();
-            return Err(WeightsError::Surplus { name });
+            return Err(ParameterError::Surplus { name });
         }
         Ok(Self(tensors))
     }
 
-    /// Reads a safetensors file and checks it against `graph`.
-    pub fn load(path: &Path, graph: &Graph) -> Result<Self, WeightsError> {
-        let bytes = std::fs::read(path).map_err(|source| WeightsError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|source| WeightsError::Format {
-            path: path.to_owned(),
-            source,
-        })?;
-        let content = |source| WeightsError::Content {
-            path: path.to_owned(),
-            source: Box::new(source),
-        };
-        let mut tensors = BTreeMap::new();
-        for (name, view) in file.tensors() {
-            let tensor = tensor(&name, &view).map_err(content)?;
-            tensors.insert(name, tensor);
-        }
-        Self::new(graph, tensors).map_err(content)
-    }
-
-    /// Writes a safetensors file.
-    pub fn save(&self, path: &Path) -> Result<(), WeightsError> {
-        let bytes: Vec<(&str, Vec<usize>, Vec<u8>)> = self
-            .0
-            .iter()
-            .map(|(name, t)| {
-                let shape = t.shape.iter().map(|&d| d as usize).collect();
-                let bytes = t.values.iter().flat_map(|v| v.to_le_bytes()).collect();
-                (name.as_str(), shape, bytes)
-            })
-            .collect();
-        let format = |source| WeightsError::Format {
-            path: path.to_owned(),
-            source,
-        };
-        let views: Result<Vec<_>, _> = bytes
-            .iter()
-            .map(|(name, shape, bytes)| {
-                TensorView::new(Dtype::F32, shape.clone(), bytes).map(|view| (*name, view))
-            })
-            .collect();
-        let file =
-            safetensors::serialize(views.map_err(format)?, &None).map_err(format)?;
-        std::fs::write(path, file).map_err(|source| WeightsError::Read {
-            path: path.to_owned(),
-            source,
-        })
+    /// The parameters of a libtorch module, as they are now.
+    pub fn of(network: &Network) -> Result<Self, ParameterError> {
+        let tensors = network.parameters().iter().map(|(name, tensor)| {
+            let flat = tensor
+                .detach()
+                .to_device(Device::Cpu)
+                .to_kind(Kind::Float)
+                .contiguous()
+                .view([-1]);
+            // A one-dimensional float32 tensor always converts.
+            let values = Vec::<f32>::try_from(&flat).expect("a flat float32 tensor");
+            let shape = tensor.size();
+            (name.clone(), Tensor { shape, values })
+        });
+        Self::new(network.graph(), tensors.collect())
     }
 
     /// A parameter by its name.
@@ -177,24 +125,6 @@ impl Weights {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.0.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
-}
-
-fn tensor(name: &str, view: &TensorView<'_>) -> Result<Tensor, WeightsError> {
-    if view.dtype() != Dtype::F32 {
-        return Err(WeightsError::Type {
-            name: name.to_owned(),
-            dtype: format!("{:?}", view.dtype()),
-        });
-    }
-    let values = view
-        .data()
-        .chunks_exact(4)
-        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-        .collect();
-    Ok(Tensor {
-        shape: view.shape().iter().map(|&d| d as i64).collect(),
-        values,
-    })
 }
 
 #[cfg(test)]
@@ -232,15 +162,6 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
-        let (graph, folder) = (graph(), tempfile::tempdir().unwrap());
-        let weights = Weights::new(&graph, tensors(&graph)).unwrap();
-        let path = folder.path().join("best.safetensors");
-        weights.save(&path).unwrap();
-        assert_eq!(Weights::load(&path, &graph).unwrap(), weights);
-    }
-
-    #[test]
     fn unusable_weights_are_refused_by_name() {
         let graph = graph();
         let good = tensors(&graph);
@@ -255,13 +176,22 @@ mod tests {
                 t.get_mut(name).unwrap().values[position] = value;
             }
         };
-        refused(&set("l1_1.weight", 7, f32::NAN), &["l1_1.weight", "NaN", "7"]);
-        refused(&set("l3_linear.bias", 1, f32::INFINITY), &["l3_linear.bias", "inf"]);
+        refused(
+            &set("l1_1.weight", 7, f32::NAN),
+            &["l1_1.weight", "NaN", "7"],
+        );
+        refused(
+            &set("l3_linear.bias", 1, f32::INFINITY),
+            &["l3_linear.bias", "inf"],
+        );
         refused(
             &set("l1_1_norm.running_var", 1, -1.0),
             &["running_var", "negative"],
         );
-        refused(&|t| drop(t.remove("l3_linear.weight")), &["l3_linear.weight", "missing"]);
+        refused(
+            &|t| drop(t.remove("l3_linear.weight")),
+            &["l3_linear.weight", "missing"],
+        );
         refused(
             &|t| t.get_mut("l1_1.weight").unwrap().shape.reverse(),
             &["l1_1.weight", "[3, 3, 3, 2]"],
@@ -273,16 +203,5 @@ mod tests {
             },
             &["l9.bias", "not in the network"],
         );
-    }
-
-    #[test]
-    fn a_file_that_is_no_safetensors_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("best.safetensors");
-        std::fs::write(&path, b"not a tensor").unwrap();
-        let error = Weights::load(&path, &graph()).unwrap_err().to_string();
-        assert!(error.contains("best.safetensors"), "{error}");
-        let error = Weights::load(&folder.path().join("none"), &graph()).unwrap_err();
-        assert!(matches!(error, WeightsError::Read { .. }));
     }
 }
