@@ -47,7 +47,7 @@ fn run_tract(bytes: &[u8], input: &Tensor) -> Vec<Vec<f32>> {
         .model_for_read(&mut &*bytes)
         .and_then(|m| m.into_optimized())
         .and_then(|m| m.into_runnable())
-        .unwrap();
+        .unwrap_or_else(|e| panic!("{e:#}"));
     let shape: Vec<usize> = input.size().iter().map(|&d| d as usize).collect();
     let input = tract_onnx::prelude::Tensor::from_shape(&shape, &floats(input)).unwrap();
     let outputs = model.run(tvec!(input.into())).unwrap();
@@ -133,7 +133,7 @@ fn layers() -> impl Strategy<Value = Vec<Layer>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Any network that can be declared gives, in the built-in engine, what libtorch gives.
     #[test]
