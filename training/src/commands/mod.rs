@@ -1,0 +1,3 @@
+//! The commands of `callosity-train`, a file each.
+
+pub mod bench;
