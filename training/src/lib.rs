@@ -1,9 +1,13 @@
 //! Trains Callosity's networks off-line: data set → split → networks → ensemble → ONNX bundle.
 
+pub mod cache;
 pub mod commands;
 pub mod graph;
+pub mod index;
 pub mod network;
 pub mod onnx;
 pub mod optimiser;
+mod photograph;
 pub mod recipe;
+pub mod split;
 pub mod weights;

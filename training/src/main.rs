@@ -13,10 +13,14 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Bench(commands::bench::Args),
+    Import(commands::import::Args),
+    Split(commands::split::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Bench(args) => commands::bench::run(args),
+        Command::Import(args) => commands::import::run(args),
+        Command::Split(args) => commands::split::run(args),
     }
 }

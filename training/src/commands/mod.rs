@@ -1,3 +1,5 @@
 //! The commands of `callosity-train`, a file each.
 
 pub mod bench;
+pub mod import;
+pub mod split;
