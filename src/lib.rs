@@ -4,5 +4,9 @@
 //! whale) → MQTT → ground. Each module is a room that owns one thing; its documentation says what it
 //! owns and what it may not know.
 
+pub mod annotate;
 pub mod bundle;
 pub mod geometry;
+pub mod identify;
+pub mod inference;
+pub mod pixels;
