@@ -10,4 +10,5 @@ pub mod optimiser;
 mod photograph;
 pub mod recipe;
 pub mod split;
+pub mod stack;
 pub mod weights;

@@ -10,6 +10,7 @@
 
 use half::f16;
 use prost::Message;
+use serde::{Deserialize, Serialize};
 use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
     TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
@@ -53,7 +54,7 @@ pub struct Interface<'a> {
 }
 
 /// The last layer of an ensemble: `weight · (features − mean) / std + bias`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Head {
     /// Mean of each feature, in the order of the members.
     pub mean: Vec<f32>,
