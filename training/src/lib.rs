@@ -2,6 +2,8 @@
 
 pub mod cache;
 pub mod commands;
+pub mod evaluation;
+pub mod features;
 pub mod graph;
 pub mod index;
 pub mod network;
@@ -9,6 +11,7 @@ pub mod onnx;
 pub mod optimiser;
 mod photograph;
 pub mod recipe;
+pub mod run_folder;
 pub mod split;
 pub mod stack;
 pub mod weights;
