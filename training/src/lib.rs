@@ -1,11 +1,13 @@
 //! Trains Callosity's networks off-line: data set → split → networks → ensemble → ONNX bundle.
 
+pub mod augment;
 pub mod cache;
 pub mod commands;
 pub mod evaluation;
 pub mod features;
 pub mod graph;
 pub mod index;
+pub mod loader;
 pub mod network;
 pub mod onnx;
 pub mod optimiser;
@@ -14,4 +16,6 @@ pub mod recipe;
 pub mod run_folder;
 pub mod split;
 pub mod stack;
+pub mod tasks;
+pub mod trainer;
 pub mod weights;

@@ -3,8 +3,11 @@
 use callosity_training::commands;
 use clap::{Parser, Subcommand};
 
+/// Train Callosity's networks on photographs of known whales, and make a model bundle of them.
+///
+/// The usual order is import, split, train (once for each network), stack, bundle, evaluate.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -12,23 +15,25 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Bench(commands::bench::Args),
-    Bundle(Box<commands::bundle::Args>),
-    Evaluate(commands::evaluate::Args),
-    Export(commands::export::Args),
     Import(commands::import::Args),
     Split(commands::split::Args),
+    Train(commands::train::Args),
     Stack(commands::stack::Args),
+    Export(commands::export::Args),
+    Bundle(Box<commands::bundle::Args>),
+    Evaluate(commands::evaluate::Args),
+    Bench(commands::bench::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
-        Command::Bench(args) => commands::bench::run(args),
-        Command::Bundle(args) => commands::bundle::run(*args),
-        Command::Evaluate(args) => commands::evaluate::run(args),
-        Command::Export(args) => commands::export::run(args),
         Command::Import(args) => commands::import::run(args),
         Command::Split(args) => commands::split::run(args),
+        Command::Train(args) => commands::train::run(args),
         Command::Stack(args) => commands::stack::run(args),
+        Command::Export(args) => commands::export::run(args),
+        Command::Bundle(args) => commands::bundle::run(*args),
+        Command::Evaluate(args) => commands::evaluate::run(args),
+        Command::Bench(args) => commands::bench::run(args),
     }
 }

@@ -1,32 +1,14 @@
 //! Trained networks, read back from their run folders.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tch::Device;
 
 use crate::network::Network;
 use crate::recipe::{Recipe, Task};
-
-/// What of `run.json` matters to those who use the network.
-#[derive(Clone, Debug, Deserialize)]
-pub struct RunRecord {
-    /// Digest of the data's index.
-    pub data_digest: String,
-    /// Digest of the split.
-    pub split_digest: String,
-    /// Fold of the training part that the network never saw.
-    pub held_out_fold: u32,
-    /// Labels in the order of the outputs; empty but for classifiers.
-    #[serde(default)]
-    pub individuals: Vec<String>,
-    /// Metrics after the last epoch.
-    #[serde(default)]
-    pub metrics: BTreeMap<String, f64>,
-}
+use crate::trainer::RunInfo;
 
 /// A trained network and how it came about.
 pub struct TrainedRun {
@@ -37,7 +19,7 @@ pub struct TrainedRun {
     /// SHA-256 of the recipe's file.
     pub recipe_digest: String,
     /// What it was made from.
-    pub record: RunRecord,
+    pub record: RunInfo,
     /// The network with its best weights, on the CPU.
     pub network: Network,
     /// SHA-256 of the weights' file.
@@ -67,12 +49,8 @@ impl TrainedRun {
         };
         let recipe_digest = sha256(&read("recipe.toml")?);
         let recipe = Recipe::load(&folder.join("recipe.toml"))?;
-        let mut record: RunRecord = serde_json::from_slice(&read("run.json")?)
+        let record: RunInfo = serde_json::from_slice(&read("run.json")?)
             .with_context(|| format!("reading {}", folder.join("run.json").display()))?;
-        if record.individuals.is_empty() && folder.join("individuals.json").exists() {
-            record.individuals = serde_json::from_slice(&read("individuals.json")?)
-                .with_context(|| folder.join("individuals.json").display().to_string())?;
-        }
         if recipe.task == Task::Classifier && record.individuals.is_empty() {
             bail!("{}: the classifier names nobody", folder.display());
         }

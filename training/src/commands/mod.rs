@@ -7,3 +7,4 @@ pub mod export;
 pub mod import;
 pub mod split;
 pub mod stack;
+pub mod train;

@@ -103,6 +103,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         TaskKind::Classifier => (
             Box::new(ClassifierTask::new(
                 &recipe,
+                &index,
                 &split,
                 &cache,
                 args.held_out_fold,

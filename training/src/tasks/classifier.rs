@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
 use crate::cache::Cache;
+use crate::index::Index;
 use crate::loader::Samples;
 use crate::recipe::{Augmentation, Recipe};
 use crate::split::{Role, Split};
@@ -23,10 +24,17 @@ pub struct ClassifierTask {
 impl ClassifierTask {
     /// Training photographs are those of the split's training part, without fold `held_out_fold`, on
     /// which the network is measured, as it is on the validation part.
-    pub fn new(recipe: &Recipe, split: &Split, cache: &Arc<Cache>, held_out_fold: u32) -> Self {
+    pub fn new(
+        recipe: &Recipe,
+        index: &Index,
+        split: &Split,
+        cache: &Arc<Cache>,
+        held_out_fold: u32,
+    ) -> Self {
         let set = |wanted: &dyn Fn(Role) -> bool, augmentation: Option<Augmentation>| {
             Arc::new(HeadCrops::new(
                 recipe.input.network_input(),
+                index,
                 split,
                 cache,
                 wanted,
@@ -88,17 +96,18 @@ struct HeadCrops {
 impl HeadCrops {
     fn new(
         input: NetworkInput,
+        index: &Index,
         split: &Split,
         cache: &Arc<Cache>,
         wanted: &dyn Fn(Role) -> bool,
         augmentation: Option<Augmentation>,
     ) -> Self {
         let items = split
-            .labelled_heads()
-            .filter(|(_, role, _)| wanted(*role))
-            .filter_map(|(image, _, label)| {
-                let index = split.individual_index(label)?;
-                cache.pixels(image).is_some().then(|| (image.to_owned(), index))
+            .labelled(index, wanted)
+            .filter_map(|(photograph, label, _)| {
+                let individual = split.individual_index(label)?;
+                cache.pixels(&photograph.image)?;
+                Some((photograph.image.clone(), individual))
             })
             .collect();
         Self {
