@@ -83,7 +83,10 @@ fn calibration_error(answers: &[&Answer]) -> Option<f64> {
         bins[bin].0 += confidence;
         bins[bin].1 += f64::from(u8::from(answer.rank() == Some(0)));
     }
-    let gaps: f64 = bins.iter().map(|(confidence, right)| (confidence - right).abs()).sum();
+    let gaps: f64 = bins
+        .iter()
+        .map(|(confidence, right)| (confidence - right).abs())
+        .sum();
     (!answers.is_empty()).then(|| gaps / answers.len() as f64)
 }
 
@@ -175,7 +178,10 @@ mod tests {
         near(m.top1, 1.0 / 3.0);
         near(m.top5, 2.0 / 3.0);
         near(m.map5, 0.5);
-        near(m.log_loss, -(0.5f64.ln() + 0.25f64.ln() + 0.04f64.ln()) / 3.0);
+        near(
+            m.log_loss,
+            -(0.5f64.ln() + 0.25f64.ln() + 0.04f64.ln()) / 3.0,
+        );
         // All three say 0.5 and one is right: |1.5 − 1| / 3.
         near(m.calibration_error, 1.0 / 6.0);
         near(m.unknown_auroc, 2.0 / 3.0);

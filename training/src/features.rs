@@ -71,7 +71,9 @@ pub fn extract(
     let mut width = 0;
     for network in networks {
         let graph = network.graph();
-        let features = graph.features().context("a classifier has no pooled features")?;
+        let features = graph
+            .features()
+            .context("a classifier has no pooled features")?;
         width += graph.nodes[features].shape.channels;
     }
     ensure!(views > 0, "0 views; take at least 1");
@@ -123,7 +125,11 @@ pub fn last_layer(network: &Network) -> anyhow::Result<(Array2<f64>, Array1<f64>
     );
     let read = |kind: &str| -> anyhow::Result<Vec<f64>> {
         let tensor = network.parameter(&format!("{}.{kind}", node.name));
-        let flat = tensor.detach().to_kind(Kind::Double).contiguous().view([-1]);
+        let flat = tensor
+            .detach()
+            .to_kind(Kind::Double)
+            .contiguous()
+            .view([-1]);
         Ok(Vec::try_from(flat)?)
     };
     let individuals = node.shape.channels;

@@ -100,7 +100,10 @@ impl Loader {
                         let first = within as usize * batch;
                         let items = &epoch_order.1[first..(first + batch).min(samples.len())];
                         // A dropped receiver means that nobody wants more.
-                        if sender.send(make_batch(&*samples, seed, step, items)).is_err() {
+                        if sender
+                            .send(make_batch(&*samples, seed, step, items))
+                            .is_err()
+                        {
                             return;
                         }
                     }

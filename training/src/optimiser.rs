@@ -23,7 +23,10 @@ impl AdamW {
     /// Zero moments for `network`. `weight_decay` acts on weights with two or more axes, not on biases
     /// and normalisation.
     pub fn new(network: &Network, weight_decay: f64) -> Self {
-        let trainable = network.parameters().iter().filter(|(_, p)| p.requires_grad());
+        let trainable = network
+            .parameters()
+            .iter()
+            .filter(|(_, p)| p.requires_grad());
         let moments = trainable
             .map(|(name, p)| (name.clone(), (p.zeros_like(), p.zeros_like())))
             .map(|(name, (m, v))| (name, (m.detach(), v.detach())))
@@ -36,7 +39,10 @@ impl AdamW {
 
     /// Updates the parameters from their gradients, which are then cleared. `step` counts from 1.
     pub fn step(&mut self, network: &Network, learning_rate: f64, step: u64) {
-        let correction = (1.0 - BETA.0.powf(step as f64), 1.0 - BETA.1.powf(step as f64));
+        let correction = (
+            1.0 - BETA.0.powf(step as f64),
+            1.0 - BETA.1.powf(step as f64),
+        );
         tch::no_grad(|| {
             for (name, (m, v)) in &mut self.moments {
                 let mut parameter = network.parameter(name).shallow_clone();
@@ -44,7 +50,9 @@ impl AdamW {
                 if !gradient.defined() {
                     continue;
                 }
-                let _ = m.g_mul_scalar_(BETA.0).g_add_(&(&gradient * (1.0 - BETA.0)));
+                let _ = m
+                    .g_mul_scalar_(BETA.0)
+                    .g_add_(&(&gradient * (1.0 - BETA.0)));
                 let _ = v
                     .g_mul_scalar_(BETA.1)
                     .g_add_(&(&gradient * &gradient * (1.0 - BETA.1)));

@@ -88,9 +88,7 @@ impl TrainedRun {
 ///
 /// # Errors
 /// The first that differs, with both values.
-pub fn check_together<'a>(
-    runs: impl IntoIterator<Item = &'a TrainedRun>,
-) -> anyhow::Result<()> {
+pub fn check_together<'a>(runs: impl IntoIterator<Item = &'a TrainedRun>) -> anyhow::Result<()> {
     let mut runs = runs.into_iter();
     let Some(first) = runs.next() else {
         bail!("at least one run is needed");

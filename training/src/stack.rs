@@ -326,7 +326,12 @@ impl Opinions {
 
     /// Share of photographs whose most probable individual is the right one.
     pub fn top1(&self, labels: &[usize]) -> f64 {
-        let right = self.best().iter().zip(labels).filter(|(b, l)| b.0 == **l).count();
+        let right = self
+            .best()
+            .iter()
+            .zip(labels)
+            .filter(|(b, l)| b.0 == **l)
+            .count();
         right as f64 / labels.len() as f64
     }
 }
@@ -391,17 +396,18 @@ impl Gradient for Logistic {
 
 /// How likely a whale of a given score is none of the catalogue, if a share `prior` of the whales that
 /// are met is: both kinds are weighted so that the samples have that share.
-pub fn fit_unknown(
-    known: &[f64],
-    unknown: &[f64],
-    prior: f64,
-) -> Result<UnknownModel, StackError> {
+pub fn fit_unknown(known: &[f64], unknown: &[f64], prior: f64) -> Result<UnknownModel, StackError> {
     if !(prior > 0.0 && prior < 1.0) {
         return Err(StackError::Share(prior));
     }
     let total = (known.len() + unknown.len()) as f64;
     let mean = known.iter().chain(unknown).sum::<f64>() / total;
-    let variance = known.iter().chain(unknown).map(|s| (s - mean).powi(2)).sum::<f64>() / total;
+    let variance = known
+        .iter()
+        .chain(unknown)
+        .map(|s| (s - mean).powi(2))
+        .sum::<f64>()
+        / total;
     let deviation = variance.sqrt().max(LEAST_DEVIATION);
     let weighted = |scores: &[f64], is_unknown: bool, share: f64| -> Vec<_> {
         let weight = share / scores.len() as f64;
@@ -532,12 +538,18 @@ pub fn stack(
             wanted,
         });
     }
-    if let Some(rate) = options.false_unknown_rate.filter(|r| !(0.0..1.0).contains(r)) {
+    if let Some(rate) = options
+        .false_unknown_rate
+        .filter(|r| !(0.0..1.0).contains(r))
+    {
         return Err(StackError::Rate(rate));
     }
     for view in known.iter().chain(unknown) {
         let rows = view.rows().into_iter();
-        if let Some(index) = rows.into_iter().position(|r| r.iter().any(|v| !v.is_finite())) {
+        if let Some(index) = rows
+            .into_iter()
+            .position(|r| r.iter().any(|v| !v.is_finite()))
+        {
             return Err(StackError::NotFinite { index });
         }
     }
@@ -558,7 +570,11 @@ pub fn stack(
 
     let parts = cross_validation_parts(count, wanted, options.seed);
     let mut starts = vec![prior.clone(); parts.len()];
-    let mut best = (f64::INFINITY, averaging.log_loss(labels), logits(&prior, &known));
+    let mut best = (
+        f64::INFINITY,
+        averaging.log_loss(labels),
+        logits(&prior, &known),
+    );
     let mut worse = 0;
     for unit in STRENGTHS {
         let strength = unit * prior.weight.nrows() as f64;
@@ -644,8 +660,7 @@ pub fn stack(
             temperature: temperature as f32,
             unknown: unknown_model,
             unknown_threshold: unknown_threshold as f32,
-            identified_threshold: identified_threshold(&named, options.identified_precision)
-                as f32,
+            identified_threshold: identified_threshold(&named, options.identified_precision) as f32,
         },
         report: StackReport {
             photographs: count,
@@ -782,7 +797,10 @@ mod tests {
         let mut random = ChaCha8Rng::seed_from_u64(5);
         let (a, b) = (normal(&mut random, (7, 3)), normal(&mut random, (7, 2)));
         let member = |random: &mut ChaCha8Rng, width| {
-            (normal(random, (4, width)), normal(random, (1, 4)).row(0).to_owned())
+            (
+                normal(random, (4, width)),
+                normal(random, (1, 4)).row(0).to_owned(),
+            )
         };
         let members = [member(&mut random, 3), member(&mut random, 2)];
         let both = concatenate(Axis(1), &[a.view(), b.view()]).unwrap();
@@ -829,7 +847,10 @@ mod tests {
         let rarer = fit_unknown(&known, &unknown, 0.2).unwrap();
         let lowered = f64::from(model.intercept - rarer.intercept);
         assert!((lowered - 4.0_f64.ln()).abs() < 0.2, "{lowered}");
-        assert!(matches!(fit_unknown(&known, &unknown, 1.0), Err(StackError::Share(_))));
+        assert!(matches!(
+            fit_unknown(&known, &unknown, 1.0),
+            Err(StackError::Share(_))
+        ));
         // Separable scores have an answer too.
         let model = fit_unknown(&[5.0, 6.0], &[1.0, 2.0], 0.5).unwrap();
         assert!(unknown_probability(&model, 1.0) > 0.9 && unknown_probability(&model, 6.0) < 0.1);
@@ -843,7 +864,9 @@ mod tests {
         strangers: bool,
     ) -> (Array2<f64>, Vec<usize>) {
         let individuals = 6;
-        let labels: Vec<usize> = (0..count).map(|_| random.random_range(0..individuals)).collect();
+        let labels: Vec<usize> = (0..count)
+            .map(|_| random.random_range(0..individuals))
+            .collect();
         let mut features = normal(random, (count, 2 * individuals));
         for (i, &label) in labels.iter().enumerate() {
             if !strangers {
@@ -865,7 +888,10 @@ mod tests {
         let fitted = stack(&known, &labels, &[unknown], &average, &options).unwrap();
         let report = &fitted.report;
         assert!(report.strength.is_some());
-        assert!(report.log_loss < 0.8 * report.averaging_log_loss, "{report:?}");
+        assert!(
+            report.log_loss < 0.8 * report.averaging_log_loss,
+            "{report:?}"
+        );
         assert!(report.top1 > report.averaging_top1, "{report:?}");
         assert!(fitted.decision.unknown.slope < 0.0, "{:?}", fitted.decision);
         assert_eq!(fitted.head.weight.len(), 6 * 12);
@@ -883,7 +909,9 @@ mod tests {
                 terms.sum::<f64>() + f64::from(head.bias[k])
             })
             .collect();
-        let best = (0..6).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
+        let best = (0..6)
+            .max_by(|&a, &b| logits[a].total_cmp(&logits[b]))
+            .unwrap();
         assert_eq!(best, labels[0]);
     }
 
@@ -897,10 +925,16 @@ mod tests {
         let mut random = ChaCha8Rng::seed_from_u64(17);
         let (few, labels) = synthetic(&mut random, 3, false);
         let error = stack(&[few], &labels, &[], &average, &options).unwrap_err();
-        assert!(matches!(error, StackError::TooFew { found: 3, .. }), "{error}");
+        assert!(
+            matches!(error, StackError::TooFew { found: 3, .. }),
+            "{error}"
+        );
         let (mut broken, labels) = synthetic(&mut random, 30, false);
         broken[[7, 2]] = f64::NAN;
         let error = stack(&[broken], &labels, &[], &average, &options).unwrap_err();
-        assert!(matches!(error, StackError::NotFinite { index: 7 }), "{error}");
+        assert!(
+            matches!(error, StackError::NotFinite { index: 7 }),
+            "{error}"
+        );
     }
 }

@@ -328,7 +328,10 @@ impl<'a> Run<'a> {
                 "training_loss".to_owned(),
                 self.position.loss_sum / steps_in_epoch as f64,
             ),
-            ("images_per_second".to_owned(), clock.images as f64 / seconds),
+            (
+                "images_per_second".to_owned(),
+                clock.images as f64 / seconds,
+            ),
             (
                 "input_wait".to_owned(),
                 clock.waited.as_secs_f64() / seconds,
@@ -355,7 +358,11 @@ impl<'a> Run<'a> {
         }
         bar.set_message(describe(&row));
         if bar.is_hidden() {
-            eprintln!("{}: epoch {epoch}/{last}: {}", self.recipe.name, describe(&row));
+            eprintln!(
+                "{}: epoch {epoch}/{last}: {}",
+                self.recipe.name,
+                describe(&row)
+            );
         }
         self.info.epochs_completed = epoch as u32;
         self.info.metrics.extend(row.clone());
@@ -364,7 +371,8 @@ impl<'a> Run<'a> {
             && self.position.best_loss.is_none_or(|best| loss < best)
         {
             self.position.best_loss = Some(loss);
-            self.evaluated().save(&self.folder.join("best.safetensors"))?;
+            self.evaluated()
+                .save(&self.folder.join("best.safetensors"))?;
         }
         self.write_metrics()
     }
@@ -481,7 +489,10 @@ fn to_tensors(
     device: Device,
 ) -> (Tensor, Tensor) {
     let n = batch.size as i64;
-    let (h, w) = (i64::from(recipe.input.height), i64::from(recipe.input.width));
+    let (h, w) = (
+        i64::from(recipe.input.height),
+        i64::from(recipe.input.width),
+    );
     let input = Tensor::from_slice(&batch.input).view([n, 3, h, w]);
     let target = Tensor::from_slice(&batch.target).view([n, samples.target_len() as i64]);
     (input.to_device(device), target.to_device(device))

@@ -46,7 +46,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let network = Network::new(graph, device);
     let mut optimiser = AdamW::new(&network, recipe.schedule.weight_decay);
     let batch = recipe.schedule.batch as i64;
-    let (h, w) = (i64::from(recipe.input.height), i64::from(recipe.input.width));
+    let (h, w) = (
+        i64::from(recipe.input.height),
+        i64::from(recipe.input.width),
+    );
     let input = Tensor::randn([batch, 3, h, w], (Kind::Float, device));
     let labels = Tensor::randint(args.individuals as i64, [batch], (Kind::Int64, device));
     let mut seconds: Vec<f64> = Vec::new();

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use callosity::bundle::{
-    Aligner, Bundle, Catalogue, Ensemble, FORMAT_VERSION, Finder, MANIFEST_FILE, Manifest, Provenance,
-    SelfTest,
+    Aligner, Bundle, Catalogue, Ensemble, FORMAT_VERSION, Finder, MANIFEST_FILE, Manifest,
+    Provenance, SelfTest,
 };
 use callosity::geometry::HeadCrop;
 use tch::Tensor;
@@ -92,10 +92,21 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         run.expect(task)?;
         Ok(run)
     };
-    let finder = args.finder.as_deref().map(|f| open(f, Task::Finder)).transpose()?;
-    let aligner = args.aligner.as_deref().map(|f| open(f, Task::Aligner)).transpose()?;
-    let classifiers: Result<Vec<TrainedRun>, _> =
-        args.classifiers.iter().map(|f| open(f, Task::Classifier)).collect();
+    let finder = args
+        .finder
+        .as_deref()
+        .map(|f| open(f, Task::Finder))
+        .transpose()?;
+    let aligner = args
+        .aligner
+        .as_deref()
+        .map(|f| open(f, Task::Aligner))
+        .transpose()?;
+    let classifiers: Result<Vec<TrainedRun>, _> = args
+        .classifiers
+        .iter()
+        .map(|f| open(f, Task::Classifier))
+        .collect();
     let classifiers = classifiers?;
     let all = || classifiers.iter().chain(&finder).chain(&aligner);
     check_together(all())?;
@@ -167,7 +178,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Err(_) => writer.file("MODEL_CARD.md", model_card(&manifest, &stack).as_bytes())?,
     }
     let size = writer.finish(&args.out)?;
-    println!("{}: {:.2} MB, {}", args.out.display(), size as f64 / 1e6, manifest.name);
+    println!(
+        "{}: {:.2} MB, {}",
+        args.out.display(),
+        size as f64 / 1e6,
+        manifest.name
+    );
     Ok(())
 }
 
@@ -191,10 +207,7 @@ fn finder_stride(run: &TrainedRun) -> anyhow::Result<u32> {
     Ok(stride as u32)
 }
 
-fn provenance<'a>(
-    runs: impl Iterator<Item = &'a TrainedRun>,
-    stack: &StackFile,
-) -> Provenance {
+fn provenance<'a>(runs: impl Iterator<Item = &'a TrainedRun>, stack: &StackFile) -> Provenance {
     let mut recipes = BTreeMap::new();
     let mut metrics = BTreeMap::new();
     for run in runs {
@@ -207,7 +220,10 @@ fn provenance<'a>(
     metrics.extend([
         ("stack.held_out_log_loss".to_owned(), report.log_loss),
         ("stack.held_out_top1".to_owned(), report.top1),
-        ("stack.averaging_log_loss".to_owned(), report.averaging_log_loss),
+        (
+            "stack.averaging_log_loss".to_owned(),
+            report.averaging_log_loss,
+        ),
         ("stack.averaging_top1".to_owned(), report.averaging_top1),
     ]);
     Provenance {
@@ -229,7 +245,10 @@ impl Writer {
         let context = || format!("writing {}", out.display());
         let occupied = out.exists()
             && !out.join(MANIFEST_FILE).exists()
-            && std::fs::read_dir(out).with_context(context)?.next().is_some();
+            && std::fs::read_dir(out)
+                .with_context(context)?
+                .next()
+                .is_some();
         if occupied {
             bail!(
                 "{} exists and is no bundle; give another folder with --out",
@@ -274,9 +293,14 @@ impl Writer {
         stack: &StackFile,
         storage: Storage,
     ) -> anyhow::Result<callosity::bundle::Network> {
-        let weights: Result<Vec<Weights>, _> = runs.iter().map(|r| Weights::of(&r.network)).collect();
+        let weights: Result<Vec<Weights>, _> =
+            runs.iter().map(|r| Weights::of(&r.network)).collect();
         let weights = weights?;
-        let members: Vec<_> = runs.iter().map(|r| r.network.graph()).zip(&weights).collect();
+        let members: Vec<_> = runs
+            .iter()
+            .map(|r| r.network.graph())
+            .zip(&weights)
+            .collect();
         let input = runs[0].recipe.input.network_input();
         let interface = Interface {
             input: &input.name,
@@ -311,11 +335,12 @@ impl Writer {
         self.file(&file, bytes)?;
         let input = probe(network, 1);
         let output = run_builtin(bytes, &input)?;
-        let raw = |values: &[f32]| -> Vec<u8> {
-            values.iter().flat_map(|v| v.to_le_bytes()).collect()
-        };
-        let (input_file, output_file) =
-            (format!("self_test/{role}.input"), format!("self_test/{role}.output"));
+        let raw =
+            |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
+        let (input_file, output_file) = (
+            format!("self_test/{role}.input"),
+            format!("self_test/{role}.output"),
+        );
         self.file(&input_file, &raw(&floats(&input)?))?;
         self.file(&output_file, &raw(&output))?;
         let largest = output.iter().fold(1.0_f32, |a, v| a.max(v.abs()));
@@ -335,13 +360,21 @@ impl Writer {
 
     /// Checks the bundle as the flying program does and moves it to its place. Returns its size.
     fn finish(self, out: &Path) -> anyhow::Result<u64> {
-        Bundle::open(self.folder.path()).context("the bundle just written does not pass its check")?;
+        Bundle::open(self.folder.path())
+            .context("the bundle just written does not pass its check")?;
         let context = || format!("writing {}", out.display());
         let mut size = 0;
-        for folder in [self.folder.path().to_owned(), self.folder.path().join("self_test")] {
+        for folder in [
+            self.folder.path().to_owned(),
+            self.folder.path().join("self_test"),
+        ] {
             for entry in std::fs::read_dir(folder).with_context(context)? {
                 let metadata = entry.and_then(|e| e.metadata()).with_context(context)?;
-                size += if metadata.is_file() { metadata.len() } else { 0 };
+                size += if metadata.is_file() {
+                    metadata.len()
+                } else {
+                    0
+                };
             }
         }
         if out.exists() {
@@ -374,7 +407,8 @@ fn ensemble_logits(
     let head = &stack.head;
     let width = features.size()[1];
     ensure!(
-        head.mean.len() as i64 == width && head.weight.len() as i64 == width * head.bias.len() as i64,
+        head.mean.len() as i64 == width
+            && head.weight.len() as i64 == width * head.bias.len() as i64,
         "the stack's last layer has {} features, the classifiers {width}",
         head.mean.len()
     );

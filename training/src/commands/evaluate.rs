@@ -197,7 +197,9 @@ fn require_files<'a>(
     folder: &Path,
     images: impl Iterator<Item = &'a str>,
 ) -> anyhow::Result<()> {
-    let missing: Vec<&str> = images.filter(|image| !folder.join(image).is_file()).collect();
+    let missing: Vec<&str> = images
+        .filter(|image| !folder.join(image).is_file())
+        .collect();
     if let Some(first) = missing.first() {
         bail!(
             "{} names {} file(s) that are not in {}, such as {first}",
@@ -223,8 +225,12 @@ fn measure_heads(
     let rows: Vec<LabelRow> = read_table(labels)?;
     require_files(labels, folder, rows.iter().map(|r| r.image.as_str()))?;
     let manifest = identifier.manifest();
-    let individuals: std::collections::HashSet<&str> =
-        manifest.catalogue.individuals.iter().map(String::as_str).collect();
+    let individuals: std::collections::HashSet<&str> = manifest
+        .catalogue
+        .individuals
+        .iter()
+        .map(String::as_str)
+        .collect();
     let answers: anyhow::Result<Vec<Answer>> = rows
         .par_iter()
         .progress_with(progress(rows.len(), "heads"))
@@ -232,7 +238,9 @@ fn measure_heads(
             let path = folder.join(&row.image);
             let context = || path.display().to_string();
             let photograph = EncodedPhotograph::open(&path).with_context(context)?;
-            let seen = identifier.identify_head(&photograph).with_context(context)?;
+            let seen = identifier
+                .identify_head(&photograph)
+                .with_context(context)?;
             let head = seen.heads.into_iter().next().with_context(context)?;
             Ok(Answer {
                 unknown: f64::from(head.unknown_probability),
@@ -324,7 +332,10 @@ fn with_one_view(bundle: &Bundle) -> anyhow::Result<(tempfile::TempDir, Bundle)>
         Some(&manifest.ensemble.network),
     ];
     let files = networks.into_iter().flatten().map(|n| n.file.clone());
-    let tests = manifest.self_test.iter().flat_map(|t| [t.input.clone(), t.output.clone()]);
+    let tests = manifest
+        .self_test
+        .iter()
+        .flat_map(|t| [t.input.clone(), t.output.clone()]);
     for file in files.chain(tests) {
         let to = folder.path().join(&file);
         if let Some(parent) = to.parent() {
@@ -350,7 +361,10 @@ fn measure_frames(
             let path = folder.join(&frame.image);
             let context = || path.display().to_string();
             let photograph = EncodedPhotograph::open(&path).with_context(context)?;
-            Ok(identifier.identify_frame(&photograph).with_context(context)?.heads)
+            Ok(identifier
+                .identify_frame(&photograph)
+                .with_context(context)?
+                .heads)
         })
         .collect();
     let catalogue = &identifier.manifest().catalogue.individuals;
@@ -447,7 +461,10 @@ fn print_table(report: &Report) {
     };
     if let Some(heads) = &report.heads {
         let m = &heads.metrics;
-        println!("heads: {} of the catalogue, {} of others", m.known, m.unknown);
+        println!(
+            "heads: {} of the catalogue, {} of others",
+            m.known, m.unknown
+        );
         line("top-1", m.top1);
         line("top-5", m.top5);
         line("MAP@5", m.map5);
@@ -460,16 +477,31 @@ fn print_table(report: &Report) {
         line("of these rightly", heads.identified_right);
     }
     if let Some(frames) = &report.frames {
-        for (name, m) in [("one view", &frames.one_view), ("all views", &frames.all_views)] {
+        for (name, m) in [
+            ("one view", &frames.one_view),
+            ("all views", &frames.all_views),
+        ] {
             println!("frames, {name}:");
             println!("  {:<44} {} of {}", "heads found", m.found, m.heads);
             println!("  {:<44} {}", "other heads", m.other_heads);
-            line("landmark error, median, in head lengths", m.landmark_error_median);
-            line("landmark error, 90th percentile", m.landmark_error_90th_percentile);
-            println!("  {:<44} {} of {}", "frame to name, top-1", m.top1, m.catalogued);
+            line(
+                "landmark error, median, in head lengths",
+                m.landmark_error_median,
+            );
+            line(
+                "landmark error, 90th percentile",
+                m.landmark_error_90th_percentile,
+            );
+            println!(
+                "  {:<44} {} of {}",
+                "frame to name, top-1", m.top1, m.catalogued
+            );
         }
         if let Some(water) = &frames.open_water {
-            println!("open water: {} false heads in {} pieces", water.false_heads, water.pieces);
+            println!(
+                "open water: {} false heads in {} pieces",
+                water.false_heads, water.pieces
+            );
         }
     }
 }

@@ -119,11 +119,7 @@ pub(crate) fn checked(
 }
 
 /// Refuses a model whose first output is not as expected.
-pub(crate) fn agree(
-    model: &ModelProto,
-    input: &Tensor,
-    expected: &[f32],
-) -> anyhow::Result<()> {
+pub(crate) fn agree(model: &ModelProto, input: &Tensor, expected: &[f32]) -> anyhow::Result<()> {
     let found = run_builtin(&onnx::encode(model), input)?;
     ensure!(
         found.len() == expected.len(),

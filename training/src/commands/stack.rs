@@ -137,8 +137,11 @@ impl StackFile {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let index = Index::load(&args.index)?;
     let split = Split::load(&args.split)?;
-    let runs: Result<Vec<TrainedRun>, _> =
-        args.classifiers.iter().map(|f| TrainedRun::open(f)).collect();
+    let runs: Result<Vec<TrainedRun>, _> = args
+        .classifiers
+        .iter()
+        .map(|f| TrainedRun::open(f))
+        .collect();
     let runs = runs?;
     for run in &runs {
         run.expect(Task::Classifier)?;
@@ -173,7 +176,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .filter_map(|(p, label, _)| Some((head(&index, p), split.individual_index(label)?)))
         .unzip();
     // Every other unknown whale: the rest stay for measuring thresholds on.
-    let fitted: Vec<String> = split.unknown_individuals.iter().step_by(2).cloned().collect();
+    let fitted: Vec<String> = split
+        .unknown_individuals
+        .iter()
+        .step_by(2)
+        .cloned()
+        .collect();
     let unknown: Vec<HeadPhotograph> = split
         .labelled(&index, |role| role == Role::Unknown)
         .filter(|(_, label, _)| fitted.iter().any(|f| f == label))

@@ -71,8 +71,7 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))
-        .context("catching Ctrl-C")?;
+    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)).context("catching Ctrl-C")?;
     let mut recipe = Recipe::load(&args.recipe)?;
     if let Some(epochs) = args.epochs {
         recipe.schedule.epochs = epochs;

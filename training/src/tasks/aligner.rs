@@ -72,7 +72,10 @@ impl Task for AlignerTask {
             .sqrt();
         vec![
             ("loss", scalar(&squares.sum(Kind::Double)) / 4.0),
-            ("head_length_error", scalar(&(error / length).sum(Kind::Double))),
+            (
+                "head_length_error",
+                scalar(&(error / length).sum(Kind::Double)),
+            ),
         ]
     }
 }
@@ -109,7 +112,11 @@ impl Samples for ComposedCrops {
         }
         pixels::write_input(&crop.image, &self.input, input);
         let l = crop.landmarks;
-        for (out, pixels) in target.iter_mut().zip([l.bonnet.x, l.bonnet.y, l.blowhead.x, l.blowhead.y]) {
+        for (out, pixels) in
+            target
+                .iter_mut()
+                .zip([l.bonnet.x, l.bonnet.y, l.blowhead.x, l.blowhead.y])
+        {
             *out = (pixels / f64::from(side)) as f32;
         }
     }

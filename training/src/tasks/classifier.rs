@@ -46,7 +46,10 @@ impl ClassifierTask {
         let validation = set(&|role| role == Role::Validation, None);
         Self {
             training: set(&trained_on, Some(recipe.augmentation.clone())),
-            measured: vec![("held_out", set(&in_fold, None)), ("validation", validation)],
+            measured: vec![
+                ("held_out", set(&in_fold, None)),
+                ("validation", validation),
+            ],
             label_smoothing: recipe.schedule.label_smoothing,
         }
     }
@@ -74,7 +77,9 @@ impl Task for ClassifierTask {
 
     fn metrics(&self, output: &Tensor, target: &Tensor) -> Sums {
         let labels = target.view([-1, 1]).to_kind(Kind::Int64);
-        let log_probability = output.log_softmax(-1, Kind::Float).gather(1, &labels, false);
+        let log_probability = output
+            .log_softmax(-1, Kind::Float)
+            .gather(1, &labels, false);
         let best = output.topk(5.min(output.size()[1]), 1, true, true).1;
         let hits = best.eq_tensor(&labels);
         vec![
@@ -144,8 +149,7 @@ impl Samples for HeadCrops {
                 let pixel_aspect = w / h / HeadCrop::RIGHT_WHALE.aspect;
                 let moved = augmentation.draw_transform(rng, w, h, pixel_aspect);
                 let (width, height) = (self.input.width, self.input.height);
-                let mut crop =
-                    pixels::warp(&source, &whole.then(&moved), width, height, [128; 3]);
+                let mut crop = pixels::warp(&source, &whole.then(&moved), width, height, [128; 3]);
                 augmentation.change_pixels(rng, &mut crop);
                 pixels::write_input(&crop, &self.input, input);
             }

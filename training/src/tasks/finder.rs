@@ -110,7 +110,10 @@ impl Samples for ComposedFrames {
     }
 
     fn target_len(&self) -> usize {
-        let (w, h) = (self.input.width / FINDER_STRIDE, self.input.height / FINDER_STRIDE);
+        let (w, h) = (
+            self.input.width / FINDER_STRIDE,
+            self.input.height / FINDER_STRIDE,
+        );
         TARGET_PLANES * (w * h) as usize
     }
 
@@ -120,7 +123,9 @@ impl Samples for ComposedFrames {
         let (width, height) = (self.input.width, self.input.height);
         let mut frame = self.composer.frame(rng, width, height);
         if !self.fixed {
-            self.recipe.augmentation.change_pixels(rng, &mut frame.image);
+            self.recipe
+                .augmentation
+                .change_pixels(rng, &mut frame.image);
         }
         pixels::write_input(&frame.image, &self.input, input);
         let size = (width / FINDER_STRIDE, height / FINDER_STRIDE);
