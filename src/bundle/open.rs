@@ -269,12 +269,7 @@ impl Bundle {
         }
     }
 
-    fn read_values(
-        &self,
-        file: &str,
-        field: &str,
-        count: usize,
-    ) -> Result<Vec<f32>, BundleError> {
+    fn read_values(&self, file: &str, field: &str, count: usize) -> Result<Vec<f32>, BundleError> {
         let (path, bytes) = self.read(file, field)?;
         if bytes.len() != count * size_of::<f32>() {
             return Err(BundleError::Size {

@@ -189,10 +189,26 @@ mod tests {
             blowhead: Point::new(hx, hy),
         };
         let estimate = at(200.0, 100.0, 100.0, 100.0);
-        assert!(plausible(&aligner, &estimate, &at(210.0, 95.0, 90.0, 110.0)));
-        assert!(!plausible(&aligner, &estimate, &at(150.0, 100.0, 150.0, 100.0)));
-        assert!(!plausible(&aligner, &estimate, &at(900.0, 100.0, 800.0, 100.0)));
-        assert!(!plausible(&aligner, &estimate, &at(f64::NAN, 100.0, 100.0, 100.0)));
+        assert!(plausible(
+            &aligner,
+            &estimate,
+            &at(210.0, 95.0, 90.0, 110.0)
+        ));
+        assert!(!plausible(
+            &aligner,
+            &estimate,
+            &at(150.0, 100.0, 150.0, 100.0)
+        ));
+        assert!(!plausible(
+            &aligner,
+            &estimate,
+            &at(900.0, 100.0, 800.0, 100.0)
+        ));
+        assert!(!plausible(
+            &aligner,
+            &estimate,
+            &at(f64::NAN, 100.0, 100.0, 100.0)
+        ));
         assert!(input_from_frame(&aligner, &at(5.0, 5.0, 5.0, 5.0)).is_none());
     }
 }

@@ -73,8 +73,7 @@ pub fn decode_heat_map(finder: &Finder, output: &[f32]) -> Vec<FoundHead> {
             }
             let confidence_here = confidence(cell);
             let agreeing = around(cell).filter(|&other| {
-                confidence(other) >= confidence_here * 0.5
-                    && peak.error(&landmarks(other)) <= 0.25
+                confidence(other) >= confidence_here * 0.5 && peak.error(&landmarks(other)) <= 0.25
             });
             let (mut bonnet, mut blowhead, mut sum) = (Point::default(), Point::default(), 0.0);
             for other in agreeing {
@@ -196,8 +195,18 @@ mod tests {
         let first = head(10.0, 10.0, 5.0, 2.0);
         // Not neighbours, so both are peaks, yet they mean the same place.
         put(&mut output, 2 * COLUMNS + 1, 3.0, &first);
-        put(&mut output, 2 * COLUMNS + 3, 2.0, &head(11.0, 10.0, 5.0, 2.0));
-        put(&mut output, 6 * COLUMNS + 9, 1.0, &head(38.0, 26.0, 0.0, 4.0));
+        put(
+            &mut output,
+            2 * COLUMNS + 3,
+            2.0,
+            &head(11.0, 10.0, 5.0, 2.0),
+        );
+        put(
+            &mut output,
+            6 * COLUMNS + 9,
+            1.0,
+            &head(38.0, 26.0, 0.0, 4.0),
+        );
         let heads = decode_heat_map(&finder(), &output);
         assert_eq!(heads.len(), 2);
         assert!(heads[0].landmarks.error(&first) < 1e-6);
@@ -216,7 +225,12 @@ mod tests {
         let mut output = empty();
         for cell in (0..COLUMNS).step_by(3) {
             let x = (cell as f64 + 0.5) * f64::from(STRIDE);
-            put(&mut output, cell, cell as f32 + 1.0, &head(x, 2.0, 2.0, 0.0));
+            put(
+                &mut output,
+                cell,
+                cell as f32 + 1.0,
+                &head(x, 2.0, 2.0, 0.0),
+            );
         }
         let mut finder = finder();
         finder.maximum_heads = 2;

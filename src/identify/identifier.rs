@@ -60,7 +60,7 @@ impl<'a> Source<'a> {
     fn decode(&self, least_scale: f64) -> Result<Cow<'a, Photograph>, DecodeError> {
         match self {
             Self::Encoded(photograph) => photograph.decode(least_scale).map(Cow::Owned),
-            Self::Decoded(photograph) => Ok(Cow::Borrowed(photograph)),
+            Self::Decoded(photograph) => Ok(Cow::Borrowed(*photograph)),
         }
     }
 }
@@ -290,11 +290,7 @@ impl Identifier {
     }
 
     /// Moves the heads' landmarks to where the aligner sees them.
-    fn align(
-        &self,
-        pixels: &mut Pixels,
-        heads: &mut [FoundHead],
-    ) -> Result<(), IdentifyError> {
+    fn align(&self, pixels: &mut Pixels, heads: &mut [FoundHead]) -> Result<(), IdentifyError> {
         let (Some(aligner), Some(network)) = (&self.manifest.aligner, &self.aligner) else {
             return Ok(());
         };
@@ -316,12 +312,8 @@ impl Identifier {
                     Some((i, aligner::input_from_frame(aligner, &head.landmarks)?))
                 })
                 .flat_map(|(i, crop)| {
-                    (0..views).map(move |v| {
-                        (
-                            i,
-                            crop.then(&aligner::view(v, input.width, input.height)),
-                        )
-                    })
+                    (0..views)
+                        .map(move |v| (i, crop.then(&aligner::view(v, input.width, input.height))))
                 })
                 .collect();
             let photograph = pixels.at_scale(
@@ -338,8 +330,8 @@ impl Identifier {
                 let output = lock(network).run(batch.len(), &values)?;
                 for ((i, cut), output) in batch.iter().zip(output.images()) {
                     let back = cut.inverse();
-                    let landmarks = back
-                        .and_then(|back| aligner::landmarks_in_frame(aligner, output, &back));
+                    let landmarks =
+                        back.and_then(|back| aligner::landmarks_in_frame(aligner, output, &back));
                     seen[*i].extend(landmarks);
                 }
             }
@@ -369,9 +361,10 @@ impl Identifier {
         let transforms: Vec<Affine> = crops.iter().map(|(_, crop)| *crop).collect();
         let opinions = self.opinions(&mut pixels, &transforms)?;
         times.identify = clock.stop(&pixels);
-        let heads = crops.iter().zip(opinions).map(|((head, _), opinion)| {
-            self.head(&head.landmarks, head.confidence, &opinion)
-        });
+        let heads = crops
+            .iter()
+            .zip(opinions)
+            .map(|((head, _), opinion)| self.head(&head.landmarks, head.confidence, &opinion));
         Ok(self.frame(&pixels, heads.collect(), times))
     }
 

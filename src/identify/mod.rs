@@ -29,4 +29,6 @@ mod report;
 pub use ensemble::view as ensemble_view;
 pub use finder::{FoundHead, decode_heat_map};
 pub use identifier::{Identifier, IdentifyError};
-pub use report::{Candidate, FrameIdentification, FrameReport, HeadIdentification, StageTimes, Verdict};
+pub use report::{
+    Candidate, FrameIdentification, FrameReport, HeadIdentification, StageTimes, Verdict,
+};

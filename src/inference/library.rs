@@ -38,7 +38,10 @@ pub(super) fn candidates() -> Vec<PathBuf> {
         for lib in ["lib", "lib64"] {
             for python in folders(&root.join(".venv").join(lib)) {
                 found.extend(libraries(
-                    &python.join("site-packages").join("onnxruntime").join("capi"),
+                    &python
+                        .join("site-packages")
+                        .join("onnxruntime")
+                        .join("capi"),
                 ));
             }
         }
@@ -138,6 +141,8 @@ impl Library {
     pub fn table(self) -> Result<OrtApi, String> {
         // The first function that 1.20 does not have: 1.21 added none, 1.22 begins here.
         const KNOWN: usize = std::mem::offset_of!(OrtApi, ReleaseValueInfo);
+        // ONNX Runtime promises this size for ever ("Size of version 20 API cannot change").
+        const { assert!(KNOWN == 285 * size_of::<usize>()) };
         let base = Self::base(&self.library)?;
         // SAFETY: `base` is the library's static table and any version number may be asked for.
         let old = unsafe { ((*base).GetApi)(OLDEST_MINOR) };
@@ -152,11 +157,7 @@ impl Library {
         // the first `KNOWN` bytes of the table; `table` is larger; both are plain function pointers
         // and do not overlap.
         unsafe {
-            std::ptr::copy_nonoverlapping(
-                old.cast::<u8>(),
-                (&raw mut table).cast::<u8>(),
-                KNOWN,
-            );
+            std::ptr::copy_nonoverlapping(old.cast::<u8>(), (&raw mut table).cast::<u8>(), KNOWN);
         }
         std::mem::forget(self.library);
         Ok(table)

@@ -261,11 +261,13 @@ impl Network {
             .session
             .run(ort::inputs! { self.input.name.as_str() => tensor })
             .map_err(failed)?;
-        let value = outputs.get(&self.output).ok_or_else(|| InferenceError::Run {
-            role,
-            engine: engine.clone(),
-            reason: format!("it gave no output {}", self.output),
-        })?;
+        let value = outputs
+            .get(&self.output)
+            .ok_or_else(|| InferenceError::Run {
+                role,
+                engine: engine.clone(),
+                reason: format!("it gave no output {}", self.output),
+            })?;
         let (shape, values) = value.try_extract_tensor::<f32>().map_err(failed)?;
         let fits = shape.len() == self.output_shape.len() + 1
             && usize::try_from(shape[0]) == Ok(batch)
@@ -357,7 +359,11 @@ impl Network {
             }
         }
         let fixed = |outlet: &Outlet| {
-            outlet.dtype().tensor_shape().and_then(|s| s.first().copied()) == Some(1)
+            outlet
+                .dtype()
+                .tensor_shape()
+                .and_then(|s| s.first().copied())
+                == Some(1)
         };
         Ok(fixed(input))
     }
@@ -366,7 +372,13 @@ impl Network {
 fn shape_in_words(shape: &[i64]) -> String {
     let sides: Vec<_> = shape
         .iter()
-        .map(|&side| if side < 0 { "N".to_owned() } else { side.to_string() })
+        .map(|&side| {
+            if side < 0 {
+                "N".to_owned()
+            } else {
+                side.to_string()
+            }
+        })
         .collect();
     sides.join(" × ")
 }
