@@ -133,7 +133,7 @@ fn layers() -> impl Strategy<Value = Vec<Layer>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Any network that can be declared gives, in the built-in engine, what libtorch gives.
     #[test]

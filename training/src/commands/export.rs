@@ -6,7 +6,6 @@ use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
 use tch::{Device, Kind, Tensor};
 use tract_onnx::pb::ModelProto;
-use tract_onnx::prelude::{Framework, InferenceModelExt, tvec};
 
 use crate::network::{Mode, Network, Precision};
 use crate::onnx::{self, Interface, Storage};
@@ -139,6 +138,7 @@ pub(crate) fn agree(model: &ModelProto, input: &Tensor, expected: &[f32]) -> any
 
 /// First output of an ONNX file in the built-in engine.
 pub(crate) fn run_builtin(bytes: &[u8], input: &Tensor) -> anyhow::Result<Vec<f32>> {
+    use tract_onnx::prelude::*;
     let model = tract_onnx::onnx()
         .model_for_read(&mut &*bytes)?
         .into_optimized()?
