@@ -13,7 +13,7 @@ use common::{colour, copy_of_tiny, draw, edit, head, onnxruntime, replace_ensemb
 
 /// The program with an engine: ONNX Runtime at a path, or the built-in one.
 fn callosity(engine: Option<&Path>) -> Command {
-    let mut command = Command::cargo_bin("callosity").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_callosity"));
     command.env_remove("ORT_DYLIB_PATH").arg("identify");
     match engine {
         Some(library) => command
@@ -111,7 +111,6 @@ fn check_flight(engine: Option<&Path>) {
 
     assert_eq!((empty.frame.width, empty.frame.height), (768, 512));
     assert!(empty.frame.heads.is_empty());
-    assert_eq!(empty.frame.stages_ms.align, 0.0);
 
     assert_eq!(two.frame.heads.len(), 2);
     for (truth, name) in flight.two.iter().zip(["indigo", "olive"]) {
@@ -459,7 +458,7 @@ fn a_command_line_that_makes_no_sense_has_its_own_exit_code() {
 #[test]
 fn bundle_check_prints_the_self_tests() {
     for engine in engines("bundle_check_prints_the_self_tests") {
-        let mut command = Command::cargo_bin("callosity").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_callosity"));
         command.args(["bundle", "check"]).arg(tiny());
         match &engine {
             Some(library) => command.arg("--onnxruntime").arg(library),

@@ -417,7 +417,7 @@ impl Writer {
                         "{image:<40} {:>4}  {:<10} {:<16} {:>6}  {}",
                         i + 1,
                         head.decision.name(),
-                        best.map_or("", |c| &c.individual),
+                        best.map_or("", |c| c.individual.as_str()),
                         best.map_or_else(String::new, |c| percent(c.probability)),
                         others.join(", ")
                     )?;

@@ -16,7 +16,7 @@ const STRENGTH: f64 = 0.4;
 
 /// The transform, within a head crop of `width × height` pixels, that makes its `index`th view; the
 /// first leaves it as it is.
-pub(super) fn view(index: u32, width: u32, height: u32) -> Affine {
+pub fn view(index: u32, width: u32, height: u32) -> Affine {
     let full = aligner::view(index, width, height);
     let towards = |value: f64, identity: f64| identity + STRENGTH * (value - identity);
     // Blended about the middle of the crop, where a turn or a stretch moves nothing.

@@ -60,7 +60,7 @@ impl<'a> Source<'a> {
     fn decode(&self, least_scale: f64) -> Result<Cow<'a, Photograph>, DecodeError> {
         match self {
             Self::Encoded(photograph) => photograph.decode(least_scale).map(Cow::Owned),
-            Self::Decoded(photograph) => Ok(Cow::Borrowed(photograph)),
+            Self::Decoded(photograph) => Ok(Cow::Borrowed(*photograph)),
         }
     }
 }

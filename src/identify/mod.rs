@@ -26,6 +26,7 @@ mod finder;
 mod identifier;
 mod report;
 
+pub use ensemble::view as ensemble_view;
 pub use finder::{FoundHead, decode_heat_map};
 pub use identifier::{Identifier, IdentifyError};
 pub use report::{

@@ -141,6 +141,8 @@ impl Library {
     pub fn table(self) -> Result<OrtApi, String> {
         // The first function that 1.20 does not have: 1.21 added none, 1.22 begins here.
         const KNOWN: usize = std::mem::offset_of!(OrtApi, ReleaseValueInfo);
+        // ONNX Runtime promises this size for ever ("Size of version 20 API cannot change").
+        const { assert!(KNOWN == 285 * size_of::<usize>()) };
         let base = Self::base(&self.library)?;
         // SAFETY: `base` is the library's static table and any version number may be asked for.
         let old = unsafe { ((*base).GetApi)(OLDEST_MINOR) };

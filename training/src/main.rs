@@ -18,6 +18,10 @@ enum Command {
     Import(commands::import::Args),
     Split(commands::split::Args),
     Train(commands::train::Args),
+    Stack(commands::stack::Args),
+    Export(commands::export::Args),
+    Bundle(Box<commands::bundle::Args>),
+    Evaluate(commands::evaluate::Args),
     Bench(commands::bench::Args),
 }
 
@@ -26,6 +30,10 @@ fn main() -> anyhow::Result<()> {
         Command::Import(args) => commands::import::run(args),
         Command::Split(args) => commands::split::run(args),
         Command::Train(args) => commands::train::run(args),
+        Command::Stack(args) => commands::stack::run(args),
+        Command::Export(args) => commands::export::run(args),
+        Command::Bundle(args) => commands::bundle::run(*args),
+        Command::Evaluate(args) => commands::evaluate::run(args),
         Command::Bench(args) => commands::bench::run(args),
     }
 }

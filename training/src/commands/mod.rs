@@ -1,6 +1,10 @@
 //! The commands of `callosity-train`, a file each.
 
 pub mod bench;
+pub mod bundle;
+pub mod evaluate;
+pub mod export;
 pub mod import;
 pub mod split;
+pub mod stack;
 pub mod train;

@@ -1,0 +1,448 @@
+//! `callosity-train bundle`: trained networks and a stack become a model bundle.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use callosity::bundle::{
+    Aligner, Bundle, Catalogue, Ensemble, FORMAT_VERSION, Finder, MANIFEST_FILE, Manifest,
+    Provenance, SelfTest,
+};
+use callosity::geometry::HeadCrop;
+use tch::Tensor;
+
+use super::export::{StorageChoice, agree, checked, floats, probe, run_builtin, write};
+use super::stack::StackFile;
+use crate::network::{Mode, Network, Precision};
+use crate::onnx::{self, Interface, Storage};
+use crate::recipe::Task;
+use crate::run_folder::{TrainedRun, check_together, sha256};
+use crate::weights::Weights;
+
+/// Version from which programs can use the bundles written here.
+const MINIMUM_PROGRAM_VERSION: semver::Version = semver::Version::new(0, 1, 0);
+/// Largest difference that a self-test allows, as a fraction of the output's largest value: room for
+/// engines that multiply in reduced precision, far less than any decision.
+const SELF_TEST_TOLERANCE: f32 = 5e-3;
+
+/// Make a model bundle of trained networks.
+///
+/// Refuses networks that were trained on different splits or on the fold that the stack was fitted on.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Name of the bundle
+    #[arg(long)]
+    name: String,
+    /// Version of the bundle
+    #[arg(long, default_value = "1.0.0")]
+    bundle_version: semver::Version,
+    /// Run folder of the finder; without finder and aligner the bundle names only head crops
+    #[arg(long, value_name = "RUN", requires = "aligner")]
+    finder: Option<PathBuf>,
+    /// Run folder of the aligner
+    #[arg(long, value_name = "RUN", requires = "finder")]
+    aligner: Option<PathBuf>,
+    /// Run folders of the classifiers, in the order given to `stack`
+    #[arg(long, value_name = "RUN", required = true, num_args = 1..)]
+    classifiers: Vec<PathBuf>,
+    /// The file that `stack` wrote
+    #[arg(long, value_name = "FILE", default_value = "runs/stack.json")]
+    stack: PathBuf,
+    /// The bundle's folder; must not exist or be a bundle, which is then replaced
+    #[arg(short, long, value_name = "DIR")]
+    out: PathBuf,
+    /// Number format in which weights are stored
+    #[arg(long, value_enum, default_value_t = StorageChoice::Float16)]
+    storage: StorageChoice,
+    /// What is catalogued
+    #[arg(long, default_value = "Eubalaena glacialis")]
+    scientific_name: String,
+    /// Probability from which the finder's peak is a head
+    #[arg(long, default_value_t = 0.5)]
+    finder_threshold: f32,
+    /// Peaks nearer than this many head lengths to a stronger one are the same head
+    #[arg(long, default_value_t = 0.6)]
+    suppression_radius: f32,
+    /// Most heads reported for one frame
+    #[arg(long, default_value_t = 32)]
+    maximum_heads: usize,
+    /// Side of the aligner's crop in head lengths; as it was trained
+    #[arg(long, default_value_t = 3.0)]
+    aligner_field: f64,
+    /// How often the aligner's crop is taken anew
+    #[arg(long, default_value_t = 2)]
+    aligner_rounds: u32,
+    /// Affine views in the aligner's last round
+    #[arg(long, default_value_t = 8)]
+    aligner_views: u32,
+    /// Views of the head crop [default: those that the stack was calibrated on]
+    #[arg(long)]
+    views: Option<u32>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Runs that do not belong together, weights that are not finite, a file that does not agree with
+/// libtorch, or a folder that cannot be written.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let open = |folder: &Path, task| -> anyhow::Result<TrainedRun> {
+        let run = TrainedRun::open(folder)?;
+        run.expect(task)?;
+        Ok(run)
+    };
+    let finder = args
+        .finder
+        .as_deref()
+        .map(|f| open(f, Task::Finder))
+        .transpose()?;
+    let aligner = args
+        .aligner
+        .as_deref()
+        .map(|f| open(f, Task::Aligner))
+        .transpose()?;
+    let classifiers: Result<Vec<TrainedRun>, _> = args
+        .classifiers
+        .iter()
+        .map(|f| open(f, Task::Classifier))
+        .collect();
+    let classifiers = classifiers?;
+    let all = || classifiers.iter().chain(&finder).chain(&aligner);
+    check_together(all())?;
+    let stack = StackFile::load(&args.stack)?;
+    stack.check_members(&classifiers)?;
+    let record = &classifiers[0].record;
+    ensure!(
+        (&stack.split_digest, stack.held_out_fold) == (&record.split_digest, record.held_out_fold),
+        "{} was fitted on fold {} of split {}, the networks were trained without fold {} of split {}: \
+         they may have seen what it was fitted on",
+        args.stack.display(),
+        stack.held_out_fold,
+        stack.split_digest,
+        record.held_out_fold,
+        record.split_digest
+    );
+
+    let mut writer = Writer::new(&args.out)?;
+    let finder = match &finder {
+        Some(run) => Some(Finder {
+            network: writer.network("finder", run, args.storage.into())?,
+            stride: finder_stride(run)?,
+            threshold: args.finder_threshold,
+            suppression_radius_head_lengths: args.suppression_radius,
+            maximum_heads: args.maximum_heads,
+        }),
+        None => None,
+    };
+    let aligner = match &aligner {
+        Some(run) => Some(Aligner {
+            network: writer.network("aligner", run, args.storage.into())?,
+            field_head_lengths: args.aligner_field,
+            rounds: args.aligner_rounds,
+            views: args.aligner_views,
+        }),
+        None => None,
+    };
+    let ensemble = Ensemble {
+        network: writer.ensemble(&classifiers, &stack, args.storage.into())?,
+        head_crop: HeadCrop::RIGHT_WHALE,
+        views: args.views.unwrap_or(stack.views),
+    };
+    let manifest = Manifest {
+        format_version: FORMAT_VERSION,
+        name: args.name,
+        version: args.bundle_version,
+        created: jiff::Timestamp::now()
+            .round(jiff::Unit::Second)
+            .context("the clock")?
+            .to_string(),
+        minimum_program_version: MINIMUM_PROGRAM_VERSION,
+        catalogue: Catalogue {
+            scientific_name: args.scientific_name,
+            individuals: record.individuals.clone(),
+        },
+        finder,
+        aligner,
+        ensemble,
+        decision: stack.decision.clone(),
+        self_test: std::mem::take(&mut writer.self_test),
+        provenance: provenance(all(), &stack),
+    };
+    let text = serde_json::to_string_pretty(&manifest)? + "\n";
+    writer.file(MANIFEST_FILE, text.as_bytes())?;
+    // A hand-written card survives a new version of its bundle.
+    let card = args.out.join("MODEL_CARD.md");
+    match std::fs::read(&card) {
+        Ok(kept) => writer.file("MODEL_CARD.md", &kept)?,
+        Err(_) => writer.file("MODEL_CARD.md", model_card(&manifest, &stack).as_bytes())?,
+    }
+    let size = writer.finish(&args.out)?;
+    println!(
+        "{}: {:.2} MB, {}",
+        args.out.display(),
+        size as f64 / 1e6,
+        manifest.name
+    );
+    Ok(())
+}
+
+fn finder_stride(run: &TrainedRun) -> anyhow::Result<u32> {
+    let graph = run.network.graph();
+    let (input, output) = (graph.nodes[0].shape, graph.output().shape);
+    let stride = input.width / output.width.max(1);
+    ensure!(
+        output.channels == 5
+            && stride * output.width == input.width
+            && stride * output.height == input.height,
+        "{}: a finder gives 5 planes, its input divided by a whole number; this one gives {} planes of \
+         {} × {} for {} × {}",
+        run.folder.display(),
+        output.channels,
+        output.width,
+        output.height,
+        input.width,
+        input.height
+    );
+    Ok(stride as u32)
+}
+
+fn provenance<'a>(runs: impl Iterator<Item = &'a TrainedRun>, stack: &StackFile) -> Provenance {
+    let mut recipes = BTreeMap::new();
+    let mut metrics = BTreeMap::new();
+    for run in runs {
+        let name = &run.recipe.name;
+        recipes.insert(name.clone(), run.recipe_digest.clone());
+        let finite = run.record.metrics.iter().filter(|(_, v)| v.is_finite());
+        metrics.extend(finite.map(|(metric, value)| (format!("{name}.{metric}"), *value)));
+    }
+    let report = &stack.report;
+    metrics.extend([
+        ("stack.held_out_log_loss".to_owned(), report.log_loss),
+        ("stack.held_out_top1".to_owned(), report.top1),
+        (
+            "stack.averaging_log_loss".to_owned(),
+            report.averaging_log_loss,
+        ),
+        ("stack.averaging_top1".to_owned(), report.averaging_top1),
+    ]);
+    Provenance {
+        data_digest: stack.data_digest.clone(),
+        split_digest: stack.split_digest.clone(),
+        recipes,
+        metrics,
+    }
+}
+
+/// A bundle while it is written, beside where it will lie.
+struct Writer {
+    folder: tempfile::TempDir,
+    self_test: Vec<SelfTest>,
+}
+
+impl Writer {
+    fn new(out: &Path) -> anyhow::Result<Self> {
+        let context = || format!("writing {}", out.display());
+        let occupied = out.exists()
+            && !out.join(MANIFEST_FILE).exists()
+            && std::fs::read_dir(out)
+                .with_context(context)?
+                .next()
+                .is_some();
+        if occupied {
+            bail!(
+                "{} exists and is no bundle; give another folder with --out",
+                out.display()
+            );
+        }
+        let parent = match out.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        std::fs::create_dir_all(parent).with_context(context)?;
+        Ok(Self {
+            folder: tempfile::tempdir_in(parent).with_context(context)?,
+            self_test: Vec::new(),
+        })
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        write(&self.folder.path().join(name), bytes)
+    }
+
+    fn network(
+        &mut self,
+        role: &str,
+        run: &TrainedRun,
+        storage: Storage,
+    ) -> anyhow::Result<callosity::bundle::Network> {
+        let input = run.recipe.input.network_input();
+        let interface = Interface {
+            input: &input.name,
+            output: role,
+            features: None,
+        };
+        let bytes = checked(&run.network, &interface, storage)
+            .with_context(|| run.folder.display().to_string())?;
+        self.add(role, &bytes, &run.network, run)
+    }
+
+    fn ensemble(
+        &mut self,
+        runs: &[TrainedRun],
+        stack: &StackFile,
+        storage: Storage,
+    ) -> anyhow::Result<callosity::bundle::Network> {
+        let weights: Result<Vec<Weights>, _> =
+            runs.iter().map(|r| Weights::of(&r.network)).collect();
+        let weights = weights?;
+        let members: Vec<_> = runs
+            .iter()
+            .map(|r| r.network.graph())
+            .zip(&weights)
+            .collect();
+        let input = runs[0].recipe.input.network_input();
+        let interface = Interface {
+            input: &input.name,
+            output: "logits",
+            features: None,
+        };
+        let exact = onnx::ensemble(&members, &stack.head, &interface, Storage::Float32)?;
+        let images = probe(&runs[0].network, 2);
+        let networks: Vec<&Network> = runs.iter().map(|r| &r.network).collect();
+        let expected = ensemble_logits(&networks, stack, &images)?;
+        agree(&exact, &images, &expected).context("the ensemble")?;
+        let bytes = match storage {
+            Storage::Float32 => onnx::encode(&exact),
+            Storage::Float16 => {
+                onnx::encode(&onnx::ensemble(&members, &stack.head, &interface, storage)?)
+            }
+        };
+        let mut network = self.add("ensemble", &bytes, &runs[0].network, &runs[0])?;
+        network.output = "logits".to_owned();
+        Ok(network)
+    }
+
+    /// Writes a network's file and its self-test.
+    fn add(
+        &mut self,
+        role: &str,
+        bytes: &[u8],
+        network: &Network,
+        run: &TrainedRun,
+    ) -> anyhow::Result<callosity::bundle::Network> {
+        let file = format!("{role}.onnx");
+        self.file(&file, bytes)?;
+        let input = probe(network, 1);
+        let output = run_builtin(bytes, &input)?;
+        let raw =
+            |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
+        let (input_file, output_file) = (
+            format!("self_test/{role}.input"),
+            format!("self_test/{role}.output"),
+        );
+        self.file(&input_file, &raw(&floats(&input)?))?;
+        self.file(&output_file, &raw(&output))?;
+        let largest = output.iter().fold(1.0_f32, |a, v| a.max(v.abs()));
+        self.self_test.push(SelfTest {
+            role: role.to_owned(),
+            input: input_file,
+            output: output_file,
+            tolerance: SELF_TEST_TOLERANCE * largest,
+        });
+        Ok(callosity::bundle::Network {
+            file,
+            sha256: sha256(bytes),
+            input: run.recipe.input.network_input(),
+            output: role.to_owned(),
+        })
+    }
+
+    /// Checks the bundle as the flying program does and moves it to its place. Returns its size.
+    fn finish(self, out: &Path) -> anyhow::Result<u64> {
+        Bundle::open(self.folder.path())
+            .context("the bundle just written does not pass its check")?;
+        let context = || format!("writing {}", out.display());
+        let mut size = 0;
+        for folder in [
+            self.folder.path().to_owned(),
+            self.folder.path().join("self_test"),
+        ] {
+            for entry in std::fs::read_dir(folder).with_context(context)? {
+                let metadata = entry.and_then(|e| e.metadata()).with_context(context)?;
+                size += if metadata.is_file() {
+                    metadata.len()
+                } else {
+                    0
+                };
+            }
+        }
+        if out.exists() {
+            std::fs::remove_dir_all(out).with_context(context)?;
+        }
+        let folder = self.folder.keep();
+        // A temporary folder is its maker's alone; a bundle is for all to read.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let all = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(&folder, all).with_context(context)?;
+        }
+        std::fs::rename(folder, out).with_context(context)?;
+        Ok(size)
+    }
+}
+
+/// What libtorch and plain arithmetic make of the ensemble.
+fn ensemble_logits(
+    networks: &[&Network],
+    stack: &StackFile,
+    images: &Tensor,
+) -> anyhow::Result<Vec<f32>> {
+    let features: Option<Vec<Tensor>> = networks
+        .iter()
+        .map(|n| tch::no_grad(|| n.forward(images, Mode::Evaluate, Precision::Float32)).features)
+        .collect();
+    let features = Tensor::cat(&features.context("a classifier has no pooled features")?, 1);
+    let head = &stack.head;
+    let width = features.size()[1];
+    ensure!(
+        head.mean.len() as i64 == width
+            && head.weight.len() as i64 == width * head.bias.len() as i64,
+        "the stack's last layer has {} features, the classifiers {width}",
+        head.mean.len()
+    );
+    let standardised = (features - Tensor::from_slice(&head.mean)) / Tensor::from_slice(&head.std);
+    let weight = Tensor::from_slice(&head.weight).view([-1, width]);
+    floats(&standardised.linear(&weight, Some(Tensor::from_slice(&head.bias))))
+}
+
+fn model_card(manifest: &Manifest, stack: &StackFile) -> String {
+    let mut card = format!(
+        "# {} {}\n\nNames {} individuals of *{}*.\n\n## Networks\n\n| network | recipe (SHA-256) |\n|---|---|\n",
+        manifest.name,
+        manifest.version,
+        manifest.catalogue.individuals.len(),
+        manifest.catalogue.scientific_name
+    );
+    for (name, digest) in &manifest.provenance.recipes {
+        let _ = writeln!(card, "| {name} | `{digest}` |");
+    }
+    let _ = write!(
+        card,
+        "\n## Data\n\nIndex `{}`, split `{}`. The last layer was fitted on {} photographs that no \
+         network was trained on, the model of unknown whales on {} photographs of whales that no network \
+         knows.\n\nTODO: where the photographs come from and under which terms.\n\n## Metrics\n\n| metric | value |\n|---|---|\n",
+        manifest.provenance.data_digest,
+        manifest.provenance.split_digest,
+        stack.report.photographs,
+        stack.report.unknown_photographs
+    );
+    for (name, value) in &manifest.provenance.metrics {
+        let _ = writeln!(card, "| {name} | {value:.4} |");
+    }
+    card.push_str(
+        "\n## Limits\n\nTODO: what it was not trained on, where it fails, and for what it must not be used.\n",
+    );
+    card
+}

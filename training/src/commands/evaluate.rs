@@ -1,0 +1,507 @@
+//! `callosity-train evaluate`: a bundle measured by the code that flies.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use callosity::bundle::{Bundle, MANIFEST_FILE, Manifest};
+use callosity::geometry::{Landmarks, Point};
+use callosity::identify::{HeadIdentification, Identifier};
+use callosity::inference::EngineConfig;
+use callosity::pixels::{EncodedPhotograph, Photograph};
+use clap::ValueEnum;
+use indicatif::{ParallelProgressIterator, ProgressBar, ProgressStyle};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::evaluation::{Answer, NamingMetrics, match_heads, naming, quantile};
+
+/// Measure a bundle on head photographs or on whole frames.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The bundle
+    #[arg(long, value_name = "DIR")]
+    bundle: PathBuf,
+    /// Folder of aligned head photographs
+    #[arg(long, value_name = "DIR", requires = "labels")]
+    heads: Option<PathBuf>,
+    /// Table of them: image, whale. Whales that the catalogue lacks count as unknown
+    #[arg(long, value_name = "CSV", requires = "heads")]
+    labels: Option<PathBuf>,
+    /// Folder of whole frames
+    #[arg(long, value_name = "DIR", requires = "truth")]
+    frames: Option<PathBuf>,
+    /// Table of the frames' heads: image, whale, bonnet_x, bonnet_y, blowhead_x, blowhead_y
+    #[arg(long, value_name = "CSV", requires = "frames")]
+    truth: Option<PathBuf>,
+    /// Table of pieces of the frames without whales: image, x, y, width, height
+    #[arg(long, value_name = "CSV", requires = "frames")]
+    open_water: Option<PathBuf>,
+    /// How the result is written
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+/// How the result is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+/// Everything measured.
+#[derive(Debug, Serialize)]
+struct Report {
+    bundle: String,
+    version: String,
+    engine: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heads: Option<HeadsReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frames: Option<FramesReport>,
+}
+
+#[derive(Debug, Serialize)]
+struct HeadsReport {
+    #[serde(flatten)]
+    metrics: NamingMetrics,
+    /// Share of catalogued whales called unknown at the bundle's threshold.
+    false_unknown_rate: Option<f64>,
+    /// Share of other whales called unknown at the bundle's threshold.
+    unknown_recall: Option<f64>,
+    /// Share of catalogued whales that are identified, and of those the right ones.
+    identified: Option<f64>,
+    identified_right: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct FramesReport {
+    /// With one view of the aligner and of the head crop, and with as many as the manifest says.
+    one_view: FrameMetrics,
+    all_views: FrameMetrics,
+    open_water: Option<OpenWater>,
+}
+
+#[derive(Debug, Serialize)]
+struct FrameMetrics {
+    /// True heads, and how many were found with both landmarks within half a head length.
+    heads: usize,
+    found: usize,
+    /// Found heads in these frames that match no true one.
+    other_heads: usize,
+    /// Of found heads, mean distance of the landmarks over the head length.
+    landmark_error_median: Option<f64>,
+    landmark_error_90th_percentile: Option<f64>,
+    /// True heads of catalogued whales, found and named rightly by the first candidate.
+    catalogued: usize,
+    top1: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct OpenWater {
+    pieces: usize,
+    false_heads: usize,
+}
+
+#[derive(Debug, Deserialize)]
+struct LabelRow {
+    image: String,
+    whale: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct FrameRow {
+    image: String,
+    #[serde(default)]
+    whale: Option<String>,
+    bonnet_x: Option<f64>,
+    bonnet_y: Option<f64>,
+    blowhead_x: Option<f64>,
+    blowhead_y: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PieceRow {
+    image: String,
+    x: u32,
+    y: u32,
+    width: u32,
+    height: u32,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The bundle does not pass its check, tables name files that are not there, or a photograph cannot be
+/// read.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    if args.heads.is_none() && args.frames.is_none() {
+        bail!("nothing to measure on: give --heads with --labels, or --frames with --truth");
+    }
+    let bundle = Bundle::open(&args.bundle)?;
+    let config = EngineConfig::default();
+    let identifier = Identifier::new(&bundle, &config)?;
+    let heads = match (&args.heads, &args.labels) {
+        (Some(folder), Some(labels)) => Some(measure_heads(&identifier, folder, labels)?),
+        _ => None,
+    };
+    let frames = match (&args.frames, &args.truth) {
+        (Some(folder), Some(truth)) => {
+            ensure!(
+                bundle.manifest().finder.is_some(),
+                "{} has no finder; it can only be measured on --heads",
+                args.bundle.display()
+            );
+            let rows: Vec<FrameRow> = read_table(truth)?;
+            let rows = group_by_image(rows)?;
+            require_files(truth, folder, rows.iter().map(|r| r.image.as_str()))?;
+            let (_copy, single) = with_one_view(&bundle)?;
+            let single = Identifier::new(&single, &config)?;
+            Some(FramesReport {
+                one_view: measure_frames(&single, folder, &rows)?,
+                all_views: measure_frames(&identifier, folder, &rows)?,
+                open_water: match &args.open_water {
+                    Some(table) => Some(measure_open_water(&identifier, folder, table)?),
+                    None => None,
+                },
+            })
+        }
+        _ => None,
+    };
+    let report = Report {
+        bundle: bundle.manifest().name.clone(),
+        version: bundle.manifest().version.to_string(),
+        engine: identifier.engine().to_owned(),
+        heads,
+        frames,
+    };
+    match args.format {
+        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+        Format::Table => print_table(&report),
+    }
+    Ok(())
+}
+
+fn read_table<T: for<'a> Deserialize<'a>>(path: &Path) -> anyhow::Result<Vec<T>> {
+    let mut reader = csv::Reader::from_path(path).with_context(|| path.display().to_string())?;
+    let rows: Result<Vec<T>, _> = reader.deserialize().collect();
+    let rows = rows.with_context(|| path.display().to_string())?;
+    ensure!(!rows.is_empty(), "{} has no rows", path.display());
+    Ok(rows)
+}
+
+/// Refuses a table with names of files that are not in the folder.
+fn require_files<'a>(
+    table: &Path,
+    folder: &Path,
+    images: impl Iterator<Item = &'a str>,
+) -> anyhow::Result<()> {
+    let missing: Vec<&str> = images
+        .filter(|image| !folder.join(image).is_file())
+        .collect();
+    if let Some(first) = missing.first() {
+        bail!(
+            "{} names {} file(s) that are not in {}, such as {first}",
+            table.display(),
+            missing.len(),
+            folder.display()
+        );
+    }
+    Ok(())
+}
+
+fn progress(count: usize, what: &'static str) -> ProgressBar {
+    let template = format!("{what} {{bar:40}} {{pos}}/{{len}} {{per_sec}} {{eta}} left");
+    let style = ProgressStyle::with_template(&template).expect("the template is well formed");
+    ProgressBar::new(count as u64).with_style(style)
+}
+
+fn measure_heads(
+    identifier: &Identifier,
+    folder: &Path,
+    labels: &Path,
+) -> anyhow::Result<HeadsReport> {
+    let rows: Vec<LabelRow> = read_table(labels)?;
+    require_files(labels, folder, rows.iter().map(|r| r.image.as_str()))?;
+    let manifest = identifier.manifest();
+    let individuals: std::collections::HashSet<&str> = manifest
+        .catalogue
+        .individuals
+        .iter()
+        .map(String::as_str)
+        .collect();
+    let answers: anyhow::Result<Vec<Answer>> = rows
+        .par_iter()
+        .progress_with(progress(rows.len(), "heads"))
+        .map(|row| {
+            let path = folder.join(&row.image);
+            let context = || path.display().to_string();
+            let photograph = EncodedPhotograph::open(&path).with_context(context)?;
+            let seen = identifier
+                .identify_head(&photograph)
+                .with_context(context)?;
+            let head = seen.heads.into_iter().next().with_context(context)?;
+            Ok(Answer {
+                unknown: f64::from(head.unknown_probability),
+                candidates: head
+                    .candidates
+                    .into_iter()
+                    .map(|c| (c.individual, f64::from(c.probability)))
+                    .collect(),
+                truth: row.whale.clone(),
+                catalogued: individuals.contains(row.whale.as_str()),
+            })
+        })
+        .collect();
+    let answers = answers?;
+    let decision = &manifest.decision;
+    let called_unknown = |a: &Answer| a.unknown >= f64::from(decision.unknown_threshold);
+    let share = |part: usize, whole: usize| (whole > 0).then(|| part as f64 / whole as f64);
+    let (known, others): (Vec<&Answer>, Vec<&Answer>) = answers.iter().partition(|a| a.catalogued);
+    let strangers = |all: &[&Answer]| all.iter().filter(|a| called_unknown(a)).count();
+    let identified: Vec<&&Answer> = known
+        .iter()
+        .filter(|a| !called_unknown(a))
+        .filter(|a| {
+            let best = a.candidates.first().map_or(0.0, |c| c.1);
+            best >= f64::from(decision.identified_threshold)
+        })
+        .collect();
+    let right = identified
+        .iter()
+        .filter(|a| a.candidates.first().is_some_and(|c| c.0 == a.truth))
+        .count();
+    Ok(HeadsReport {
+        metrics: naming(&answers),
+        false_unknown_rate: share(strangers(&known), known.len()),
+        unknown_recall: share(strangers(&others), others.len()),
+        identified: share(identified.len(), known.len()),
+        identified_right: share(right, identified.len()),
+    })
+}
+
+/// A frame and its true heads.
+struct FrameTruth {
+    image: String,
+    heads: Vec<(Option<String>, Landmarks)>,
+}
+
+/// Rows of one frame together, in the order of their first row. Rows without landmarks are left out.
+fn group_by_image(rows: Vec<FrameRow>) -> anyhow::Result<Vec<FrameTruth>> {
+    let mut frames: Vec<FrameTruth> = Vec::new();
+    for row in rows {
+        let (Some(bx), Some(by), Some(hx), Some(hy)) =
+            (row.bonnet_x, row.bonnet_y, row.blowhead_x, row.blowhead_y)
+        else {
+            continue;
+        };
+        let landmarks = Landmarks {
+            bonnet: Point::new(bx, by),
+            blowhead: Point::new(hx, hy),
+        };
+        ensure!(
+            landmarks.head_length() > 0.0 && landmarks.head_length().is_finite(),
+            "{}: the landmarks coincide or are no numbers",
+            row.image
+        );
+        let head = (row.whale.filter(|w| !w.is_empty()), landmarks);
+        match frames.iter_mut().find(|f| f.image == row.image) {
+            Some(frame) => frame.heads.push(head),
+            None => frames.push(FrameTruth {
+                image: row.image,
+                heads: vec![head],
+            }),
+        }
+    }
+    ensure!(!frames.is_empty(), "no row of the truth has landmarks");
+    Ok(frames)
+}
+
+/// A copy of the bundle that looks at each head once. The folder lives as long as the first value.
+fn with_one_view(bundle: &Bundle) -> anyhow::Result<(tempfile::TempDir, Bundle)> {
+    let folder = tempfile::tempdir()?;
+    let mut manifest: Manifest = bundle.manifest().clone();
+    if let Some(aligner) = &mut manifest.aligner {
+        aligner.views = 1;
+    }
+    manifest.ensemble.views = 1;
+    let networks = [
+        manifest.finder.as_ref().map(|f| &f.network),
+        manifest.aligner.as_ref().map(|a| &a.network),
+        Some(&manifest.ensemble.network),
+    ];
+    let files = networks.into_iter().flatten().map(|n| n.file.clone());
+    let tests = manifest
+        .self_test
+        .iter()
+        .flat_map(|t| [t.input.clone(), t.output.clone()]);
+    for file in files.chain(tests) {
+        let to = folder.path().join(&file);
+        if let Some(parent) = to.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        std::fs::copy(bundle.directory().join(&file), to)?;
+    }
+    let text = serde_json::to_vec(&manifest)?;
+    std::fs::write(folder.path().join(MANIFEST_FILE), text)?;
+    let bundle = Bundle::open(folder.path())?;
+    Ok((folder, bundle))
+}
+
+fn measure_frames(
+    identifier: &Identifier,
+    folder: &Path,
+    frames: &[FrameTruth],
+) -> anyhow::Result<FrameMetrics> {
+    let seen: anyhow::Result<Vec<Vec<HeadIdentification>>> = frames
+        .par_iter()
+        .progress_with(progress(frames.len(), "frames"))
+        .map(|frame| {
+            let path = folder.join(&frame.image);
+            let context = || path.display().to_string();
+            let photograph = EncodedPhotograph::open(&path).with_context(context)?;
+            Ok(identifier
+                .identify_frame(&photograph)
+                .with_context(context)?
+                .heads)
+        })
+        .collect();
+    let catalogue = &identifier.manifest().catalogue.individuals;
+    let mut metrics = FrameMetrics {
+        heads: 0,
+        found: 0,
+        other_heads: 0,
+        landmark_error_median: None,
+        landmark_error_90th_percentile: None,
+        catalogued: 0,
+        top1: 0,
+    };
+    let mut errors = Vec::new();
+    for (frame, heads) in frames.iter().zip(seen?) {
+        let truth: Vec<Landmarks> = frame.heads.iter().map(|h| h.1).collect();
+        let found: Vec<Landmarks> = heads.iter().map(HeadIdentification::landmarks).collect();
+        let (matched, others) = match_heads(&truth, &found);
+        metrics.heads += truth.len();
+        metrics.other_heads += others;
+        for ((whale, landmarks), matched) in frame.heads.iter().zip(matched) {
+            let catalogued = whale.as_ref().filter(|w| catalogue.contains(w));
+            metrics.catalogued += usize::from(catalogued.is_some());
+            let Some(index) = matched else { continue };
+            metrics.found += 1;
+            errors.push(found[index].error(landmarks));
+            let best = heads[index].best().map(|c| &c.individual);
+            metrics.top1 += usize::from(catalogued.is_some() && best == catalogued);
+        }
+    }
+    metrics.landmark_error_median = quantile(&errors, 0.5);
+    metrics.landmark_error_90th_percentile = quantile(&errors, 0.9);
+    Ok(metrics)
+}
+
+fn measure_open_water(
+    identifier: &Identifier,
+    folder: &Path,
+    table: &Path,
+) -> anyhow::Result<OpenWater> {
+    let rows: Vec<PieceRow> = read_table(table)?;
+    require_files(table, folder, rows.iter().map(|r| r.image.as_str()))?;
+    let mut by_image: std::collections::BTreeMap<&str, Vec<&PieceRow>> = Default::default();
+    for row in &rows {
+        by_image.entry(&row.image).or_default().push(row);
+    }
+    let progress = progress(rows.len(), "open water");
+    let mut false_heads = 0;
+    for (image, pieces) in by_image {
+        let path = folder.join(image);
+        let context = || path.display().to_string();
+        let encoded = EncodedPhotograph::open(&path).with_context(context)?;
+        let frame = encoded.decode(1.0).with_context(context)?.pixels;
+        for piece in pieces {
+            let fits = |from: u32, size: u32, whole: u32| {
+                size > 0 && from.checked_add(size).is_some_and(|end| end <= whole)
+            };
+            ensure!(
+                fits(piece.x, piece.width, frame.width())
+                    && fits(piece.y, piece.height, frame.height()),
+                "{}: the piece {} × {} at ({}, {}) of {image} lies outside its {} × {} pixels",
+                table.display(),
+                piece.width,
+                piece.height,
+                piece.x,
+                piece.y,
+                frame.width(),
+                frame.height()
+            );
+            let (w, h) = (piece.width, piece.height);
+            let pixels = image::imageops::crop_imm(&frame, piece.x, piece.y, w, h).to_image();
+            let seen = identifier
+                .identify_photograph(&Photograph {
+                    pixels,
+                    frame_width: w,
+                    frame_height: h,
+                })
+                .with_context(context)?;
+            false_heads += seen.heads.len();
+            progress.inc(1);
+        }
+    }
+    progress.finish_and_clear();
+    Ok(OpenWater {
+        pieces: rows.len(),
+        false_heads,
+    })
+}
+
+fn print_table(report: &Report) {
+    println!("{} {} on {}", report.bundle, report.version, report.engine);
+    let line = |name: &str, value: Option<f64>| {
+        let text = value.map_or("-".to_owned(), |v| format!("{v:.3}"));
+        println!("  {name:<44} {text}");
+    };
+    if let Some(heads) = &report.heads {
+        let m = &heads.metrics;
+        println!(
+            "heads: {} of the catalogue, {} of others",
+            m.known, m.unknown
+        );
+        line("top-1", m.top1);
+        line("top-5", m.top5);
+        line("MAP@5", m.map5);
+        line("log loss", m.log_loss);
+        line("expected calibration error", m.calibration_error);
+        line("AUROC of known against unknown", m.unknown_auroc);
+        line("known ones called unknown", heads.false_unknown_rate);
+        line("unknown ones called unknown", heads.unknown_recall);
+        line("known ones identified", heads.identified);
+        line("of these rightly", heads.identified_right);
+    }
+    if let Some(frames) = &report.frames {
+        for (name, m) in [
+            ("one view", &frames.one_view),
+            ("all views", &frames.all_views),
+        ] {
+            println!("frames, {name}:");
+            println!("  {:<44} {} of {}", "heads found", m.found, m.heads);
+            println!("  {:<44} {}", "other heads", m.other_heads);
+            line(
+                "landmark error, median, in head lengths",
+                m.landmark_error_median,
+            );
+            line(
+                "landmark error, 90th percentile",
+                m.landmark_error_90th_percentile,
+            );
+            println!(
+                "  {:<44} {} of {}",
+                "frame to name, top-1", m.top1, m.catalogued
+            );
+        }
+        if let Some(water) = &frames.open_water {
+            println!(
+                "open water: {} false heads in {} pieces",
+                water.false_heads, water.pieces
+            );
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! `callosity-train stack`: the ensemble's last layer and decisions, from the held-out fold.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use callosity::bundle::Decision;
+use ndarray::Array2;
+use serde::{Deserialize, Serialize};
+
+use crate::features::{HeadPhotograph, extract, last_layer};
+use crate::index::{Index, IndexedPhotograph, PhotographKind, write_json};
+use crate::onnx::Head;
+use crate::recipe::Task;
+use crate::run_folder::{TrainedRun, check_together};
+use crate::split::{Role, Split};
+use crate::stack::{Regression, StackOptions, StackReport, stack};
+
+/// Version of the stack's file that this program reads and writes.
+const FORMAT_VERSION: u32 = 1;
+
+/// Fit the ensemble's last layer, temperature, unknown model and thresholds.
+///
+/// Fitted on the fold of the training part that no classifier saw, and for the unknown model on half of
+/// the whales held out whole. Validation photographs are never used.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Run folders of the classifiers
+    #[arg(required = true, value_name = "RUN")]
+    classifiers: Vec<PathBuf>,
+    /// Index of the photographs
+    #[arg(long, value_name = "FILE", default_value = "runs/data/index.json")]
+    index: PathBuf,
+    /// The split on which the classifiers were trained
+    #[arg(long, value_name = "FILE", default_value = "runs/data/split.json")]
+    split: PathBuf,
+    /// Where the stack is written
+    #[arg(short, long, value_name = "FILE", default_value = "runs/stack.json")]
+    out: PathBuf,
+    /// Slightly moved crops over which probabilities are averaged
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    views: u32,
+    /// Share of unknown whales among those that are met, between 0 and 1
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
+    unknown_share: f64,
+    /// Share of known whales that may be called unknown; 0 sets the threshold to even odds
+    #[arg(long, value_name = "RATE", default_value_t = 0.1)]
+    false_unknown_rate: f64,
+    /// Share of identified whales that must be named rightly
+    #[arg(long, value_name = "SHARE", default_value_t = 0.9)]
+    identified_precision: f64,
+    /// From which the parts of the cross-validation are drawn
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+/// A classifier of a stack.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// Name of its recipe.
+    pub name: String,
+    /// SHA-256 of its weights' file.
+    pub weights_digest: String,
+}
+
+/// A fitted stack, as its file holds it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StackFile {
+    format_version: u32,
+    /// Digest of the data's index.
+    pub data_digest: String,
+    /// Digest of the split.
+    pub split_digest: String,
+    /// The fold it was fitted on.
+    pub held_out_fold: u32,
+    /// Whales of the unknown model; those it may still be measured on are the other unknown ones.
+    pub unknown_individuals: Vec<String>,
+    /// The classifiers, in the order of their features.
+    pub members: Vec<Member>,
+    /// Views over which it was calibrated.
+    pub views: u32,
+    /// How it was fitted.
+    pub options: StackOptions,
+    /// What the fold says of it.
+    pub report: StackReport,
+    /// For the manifest.
+    pub decision: Decision,
+    /// The last layer.
+    pub head: Head,
+}
+
+impl StackFile {
+    /// Reads a stack.
+    ///
+    /// # Errors
+    /// The file cannot be read or has another format.
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        let context = || format!("reading the stack {}", path.display());
+        let bytes = std::fs::read(path).with_context(context)?;
+        let file: Self = serde_json::from_slice(&bytes).with_context(context)?;
+        ensure!(
+            file.format_version == FORMAT_VERSION,
+            "{}: stack format {}, this program reads {FORMAT_VERSION}; run `callosity-train stack` again",
+            path.display(),
+            file.format_version
+        );
+        Ok(file)
+    }
+
+    /// Checks that the stack was fitted on just these networks.
+    ///
+    /// # Errors
+    /// The first that differs.
+    pub fn check_members(&self, runs: &[TrainedRun]) -> anyhow::Result<()> {
+        ensure!(
+            runs.len() == self.members.len(),
+            "the stack was fitted on {} classifiers, {} are given",
+            self.members.len(),
+            runs.len()
+        );
+        for (run, member) in runs.iter().zip(&self.members) {
+            ensure!(
+                run.weights_digest == member.weights_digest,
+                "{}: the stack was fitted on {} with other weights; give the classifiers in the order \
+                 of `stack`, or run it again",
+                run.folder.display(),
+                member.name
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Runs do not belong together or to the split, photographs cannot be read, or nothing can be fitted.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let index = Index::load(&args.index)?;
+    let split = Split::load(&args.split)?;
+    let runs: Result<Vec<TrainedRun>, _> = args
+        .classifiers
+        .iter()
+        .map(|f| TrainedRun::open(f))
+        .collect();
+    let runs = runs?;
+    for run in &runs {
+        run.expect(Task::Classifier)?;
+    }
+    check_together(&runs)?;
+    let record = &runs[0].record;
+    ensure!(
+        record.split_digest == split.digest(),
+        "{} was trained on split {}, {} is {}",
+        runs[0].folder.display(),
+        record.split_digest,
+        args.split.display(),
+        split.digest()
+    );
+    ensure!(
+        split.data_digest == index.digest(),
+        "{} does not belong to {}",
+        args.split.display(),
+        args.index.display()
+    );
+    ensure!(
+        record.individuals == split.individuals,
+        "{} names other individuals than {}",
+        runs[0].folder.display(),
+        args.split.display()
+    );
+
+    let fold = record.held_out_fold;
+    let held_out = |role| matches!(role, Role::Training { fold: f } if f == fold);
+    let (known, labels): (Vec<HeadPhotograph>, Vec<usize>) = split
+        .labelled(&index, held_out)
+        .filter_map(|(p, label, _)| Some((head(&index, p), split.individual_index(label)?)))
+        .unzip();
+    // Every other unknown whale: the rest stay for measuring thresholds on.
+    let fitted: Vec<String> = split
+        .unknown_individuals
+        .iter()
+        .step_by(2)
+        .cloned()
+        .collect();
+    let unknown: Vec<HeadPhotograph> = split
+        .labelled(&index, |role| role == Role::Unknown)
+        .filter(|(_, label, _)| fitted.iter().any(|f| f == label))
+        .map(|(p, _, _)| head(&index, p))
+        .collect();
+
+    let networks: Vec<_> = runs.iter().map(|r| &r.network).collect();
+    let input = runs[0].recipe.input.network_input();
+    let known = extract(&networks, &input, &known, args.views)?;
+    let unknown: Vec<Array2<f64>> = if unknown.is_empty() {
+        vec![]
+    } else {
+        extract(&networks, &input, &unknown, args.views)?
+    };
+    let layers: Result<Vec<_>, _> = networks.iter().map(|n| last_layer(n)).collect();
+    let average = Regression::mean_of(&layers?);
+    let options = StackOptions {
+        seed: args.seed,
+        unknown_share: args.unknown_share,
+        false_unknown_rate: (args.false_unknown_rate > 0.0).then_some(args.false_unknown_rate),
+        identified_precision: args.identified_precision,
+        ..StackOptions::default()
+    };
+    let stacked = stack(&known, &labels, &unknown, &average, &options)?;
+    let report = &stacked.report;
+    println!(
+        "{} photographs of fold {fold}, cross-validated: log loss {:.3} (averaging {:.3}), top-1 {:.3} \
+         (averaging {:.3}), L2 {}",
+        report.photographs,
+        report.log_loss,
+        report.averaging_log_loss,
+        report.top1,
+        report.averaging_top1,
+        report
+            .strength
+            .map_or("infinite: plain averaging".to_owned(), |s| format!("{s}")),
+    );
+    let file = StackFile {
+        format_version: FORMAT_VERSION,
+        data_digest: record.data_digest.clone(),
+        split_digest: record.split_digest.clone(),
+        held_out_fold: fold,
+        unknown_individuals: fitted,
+        members: runs
+            .iter()
+            .map(|run| Member {
+                name: run.recipe.name.clone(),
+                weights_digest: run.weights_digest.clone(),
+            })
+            .collect(),
+        views: args.views,
+        options,
+        report: stacked.report,
+        decision: stacked.decision,
+        head: stacked.head,
+    };
+    write_json(&args.out, &file).with_context(|| args.out.display().to_string())?;
+    println!("{}", args.out.display());
+    Ok(())
+}
+
+fn head(index: &Index, photograph: &IndexedPhotograph) -> HeadPhotograph {
+    HeadPhotograph {
+        path: index.path(photograph),
+        landmarks: match photograph.kind {
+            PhotographKind::Frame => photograph.landmarks.first().copied(),
+            PhotographKind::Head | PhotographKind::UnlabelledHead => None,
+        },
+    }
+}

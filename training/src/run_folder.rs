@@ -1,0 +1,142 @@
+//! Trained networks, read back from their run folders.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use sha2::{Digest, Sha256};
+use tch::Device;
+
+use crate::network::Network;
+use crate::recipe::{Recipe, Task};
+use crate::trainer::RunInfo;
+
+/// A trained network and how it came about.
+pub struct TrainedRun {
+    /// The run folder.
+    pub folder: PathBuf,
+    /// Its recipe.
+    pub recipe: Recipe,
+    /// SHA-256 of the recipe's file.
+    pub recipe_digest: String,
+    /// What it was made from.
+    pub record: RunInfo,
+    /// The network with its best weights, on the CPU.
+    pub network: Network,
+    /// SHA-256 of the weights' file.
+    pub weights_digest: String,
+}
+
+/// Lower-case hexadecimal SHA-256.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+impl TrainedRun {
+    /// Reads a run folder with its best weights.
+    ///
+    /// # Errors
+    /// A file is missing or unreadable, or the weights do not fit the recipe or are not finite.
+    pub fn open(folder: &Path) -> anyhow::Result<Self> {
+        let read = |name: &str| {
+            let path = folder.join(name);
+            std::fs::read(&path).with_context(|| {
+                format!(
+                    "reading {}; {} must be a run folder that `callosity-train train` completed",
+                    path.display(),
+                    folder.display()
+                )
+            })
+        };
+        let recipe_digest = sha256(&read("recipe.toml")?);
+        let recipe = Recipe::load(&folder.join("recipe.toml"))?;
+        let record: RunInfo = serde_json::from_slice(&read("run.json")?)
+            .with_context(|| format!("reading {}", folder.join("run.json").display()))?;
+        if recipe.task == Task::Classifier && record.individuals.is_empty() {
+            bail!("{}: the classifier names nobody", folder.display());
+        }
+        let weights_digest = sha256(&read("best.safetensors")?);
+        let graph = recipe.graph(record.individuals.len().max(1))?;
+        let mut network = Network::new(graph, Device::Cpu);
+        network.load(&folder.join("best.safetensors"))?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            recipe,
+            recipe_digest,
+            record,
+            network,
+            weights_digest,
+        })
+    }
+
+    /// Checks that the network learns what is asked for.
+    ///
+    /// # Errors
+    /// It learns something else.
+    pub fn expect(&self, task: Task) -> anyhow::Result<()> {
+        ensure!(
+            self.recipe.task == task,
+            "{}: a {task:?} is needed here, this run trained a {:?}",
+            self.folder.display(),
+            self.recipe.task
+        );
+        Ok(())
+    }
+}
+
+/// Checks that networks may stand in one bundle: one split, one held-out fold, and for classifiers one
+/// catalogue and one size of input.
+///
+/// # Errors
+/// The first that differs, with both values.
+pub fn check_together<'a>(runs: impl IntoIterator<Item = &'a TrainedRun>) -> anyhow::Result<()> {
+    let mut runs = runs.into_iter();
+    let Some(first) = runs.next() else {
+        bail!("at least one run is needed");
+    };
+    let name = |run: &TrainedRun| run.folder.display().to_string();
+    let mut classifier = (first.recipe.task == Task::Classifier).then_some(first);
+    for run in runs {
+        ensure!(
+            run.record.split_digest == first.record.split_digest,
+            "{} was trained on split {}, {} on split {}: a photograph that one is measured on may have \
+             trained the other; train both on one split",
+            name(first),
+            first.record.split_digest,
+            name(run),
+            run.record.split_digest
+        );
+        ensure!(
+            run.record.data_digest == first.record.data_digest,
+            "{} and {} were trained on different data",
+            name(first),
+            name(run)
+        );
+        ensure!(
+            run.record.held_out_fold == first.record.held_out_fold,
+            "{} held out fold {}, {} fold {}: there is no fold that none of them saw",
+            name(first),
+            first.record.held_out_fold,
+            name(run),
+            run.record.held_out_fold
+        );
+        if run.recipe.task != Task::Classifier {
+            continue;
+        }
+        let reference = *classifier.get_or_insert(run);
+        ensure!(
+            run.record.individuals == reference.record.individuals,
+            "{} and {} name different individuals",
+            name(reference),
+            name(run)
+        );
+        ensure!(
+            run.recipe.input == reference.recipe.input,
+            "{} takes {:?}, {} {:?}: classifiers of an ensemble share one input",
+            name(reference),
+            reference.recipe.input,
+            name(run),
+            run.recipe.input
+        );
+    }
+    Ok(())
+}

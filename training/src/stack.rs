@@ -1,0 +1,940 @@
+//! The ensemble's last layer and its decisions: a multinomial logistic regression on the standardised
+//! pooled features of all classifiers, a temperature, a model of "unknown", and thresholds.
+//!
+//! All of it is fitted on the held-out fold: photographs that no network of the ensemble was trained
+//! on. On its own training photographs a network's features separate the individuals almost perfectly,
+//! and a regression on those would learn to trust them.
+//!
+//! # A prior instead of zero
+//! The held-out fold is small: some hundred photographs against individuals × features weights, and
+//! most individuals do not occur in it. L2 towards zero would forget them. So L2 pulls **towards the
+//! weights that reproduce the mean of the members' own last layers**, at the temperature that suits
+//! that mean best: the regression is the maximum a posteriori estimate under a normal prior around
+//! plain averaging. The strength is chosen by cross-validation within the fold; averaging itself
+//! (infinite strength) is among the candidates, so stacking falls back to it where it gains nothing.
+//!
+//! Temperature, unknown model and thresholds use the cross-validated logits, so that they see the
+//! regression as new photographs will.
+
+use std::cell::RefCell;
+
+use argmin::core::{CostFunction, Executor, Gradient, State};
+use argmin::solver::brent::BrentOpt;
+use argmin::solver::linesearch::MoreThuenteLineSearch;
+use argmin::solver::quasinewton::LBFGS;
+use callosity::bundle::{Decision, UnknownModel};
+use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::onnx::Head;
+
+/// Candidates for the strength of L2, in units of the number of features: at strength 1 the prior
+/// lets each logit stray by about 1 from averaging.
+const STRENGTHS: [f64; 9] = [100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01];
+/// The strength is not lowered any more after it was worse this often.
+const PATIENCE: usize = 2;
+/// A feature that varies less than this over the fold is not scaled.
+const LEAST_DEVIATION: f64 = 1e-6;
+/// Range in which temperatures are sought.
+const TEMPERATURES: (f64, f64) = (0.02, 50.0);
+
+/// Why a stack cannot be fitted.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum StackError {
+    #[error(
+        "the held-out fold has {found} photographs; at least {wanted} are needed, make the fold larger"
+    )]
+    TooFew { found: usize, wanted: usize },
+    #[error("photograph {index} of the held-out fold has a feature that is no finite number")]
+    NotFinite { index: usize },
+    #[error("the share of unknown whales is {0}; it must lie between 0 and 1")]
+    Share(f64),
+    #[error("the rate of known whales called unknown is {0}; it must lie between 0 and 1")]
+    Rate(f64),
+    #[error("{what} did not converge: {source}")]
+    Optimiser {
+        what: &'static str,
+        source: argmin::core::Error,
+    },
+}
+
+/// Multinomial logistic regression: `logits = features · weight + bias`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Regression {
+    /// `features × individuals`.
+    pub weight: Array2<f64>,
+    /// One for each individual.
+    pub bias: Array1<f64>,
+}
+
+impl Regression {
+    /// Logits, `photographs × individuals`, of `photographs × features`.
+    pub fn logits(&self, features: &ArrayView2<'_, f64>) -> Array2<f64> {
+        features.dot(&self.weight) + &self.bias
+    }
+
+    /// The mean of the members' own last layers, as one regression on their features side by side.
+    /// Each member is its weight, `individuals × features`, and its bias.
+    ///
+    /// # Panics
+    /// Where there are no members or they know different numbers of individuals.
+    pub fn mean_of(members: &[(Array2<f64>, Array1<f64>)]) -> Self {
+        let share = 1.0 / members.len() as f64;
+        let weights: Vec<_> = members.iter().map(|(w, _)| w.t()).collect();
+        let weight = concatenate(Axis(0), &weights).expect("as many individuals in each") * share;
+        let mut bias = Array1::zeros(weight.ncols());
+        for (_, b) in members {
+            bias.scaled_add(share, b);
+        }
+        Self { weight, bias }
+    }
+
+    fn scaled(&self, factor: f64) -> Self {
+        Self {
+            weight: &self.weight * factor,
+            bias: &self.bias * factor,
+        }
+    }
+}
+
+/// Mean and standard deviation of each feature.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standardisation {
+    /// Means.
+    pub mean: Array1<f64>,
+    /// Standard deviations; 1 where a feature does not vary.
+    pub std: Array1<f64>,
+}
+
+impl Standardisation {
+    /// Of the rows of `features`, of which there is at least one.
+    pub fn of(features: &ArrayView2<'_, f64>) -> Self {
+        let mean = features.mean_axis(Axis(0)).expect("at least one row");
+        let std = features.std_axis(Axis(0), 0.0);
+        let std = std.mapv(|s| if s < LEAST_DEVIATION { 1.0 } else { s });
+        Self { mean, std }
+    }
+
+    /// Standardised features.
+    pub fn apply(&self, features: &ArrayView2<'_, f64>) -> Array2<f64> {
+        (features - &self.mean) / &self.std
+    }
+
+    /// The regression that does to standardised features what `raw` does to features as they are.
+    pub fn carry(&self, raw: &Regression) -> Regression {
+        let weight = &raw.weight * &self.std.view().insert_axis(Axis(1));
+        let bias = &raw.bias + &self.mean.dot(&raw.weight);
+        Regression { weight, bias }
+    }
+}
+
+/// Logarithm of the sum of the exponentials of each row.
+fn log_sum_exp(logits: &Array2<f64>) -> Array1<f64> {
+    logits.map_axis(Axis(1), |row| {
+        let largest = row.fold(f64::NEG_INFINITY, |a, &b| a.max(b));
+        largest + row.mapv(|v| (v - largest).exp()).sum().ln()
+    })
+}
+
+/// Deviation from the prior, as a minimisation problem in `argmin`'s terms. A parameter is the
+/// deviation of `weight` (row by row) and then of `bias`.
+struct Deviation<'a> {
+    /// With a last column of ones, for the bias.
+    features: Array2<f64>,
+    /// Logits under the prior.
+    offset: Array2<f64>,
+    labels: &'a [usize],
+    strength: f64,
+    /// The line search asks for cost and gradient at the same place, one after the other.
+    last: RefCell<Option<(Vec<f64>, f64, Vec<f64>)>>,
+}
+
+impl Deviation<'_> {
+    fn evaluate<T>(&self, parameter: &Vec<f64>, read: impl Fn(f64, &Vec<f64>) -> T) -> T {
+        if let Some((at, cost, gradient)) = &*self.last.borrow()
+            && at == parameter
+        {
+            return read(*cost, gradient);
+        }
+        let shape = (self.features.ncols(), self.offset.ncols());
+        let deviation = ArrayView2::from_shape(shape, parameter).expect("sized by the caller");
+        let mut logits = self.features.dot(&deviation) + &self.offset;
+        let normaliser = log_sum_exp(&logits);
+        let mut cost = 0.0;
+        for (i, &label) in self.labels.iter().enumerate() {
+            cost += normaliser[i] - logits[[i, label]];
+            let mut row = logits.row_mut(i);
+            row.mapv_inplace(|v| (v - normaliser[i]).exp());
+            row[label] -= 1.0;
+        }
+        let mut gradient = self.features.t().dot(&logits);
+        gradient.scaled_add(self.strength, &deviation);
+        cost += self.strength / 2.0 * parameter.iter().map(|v| v * v).sum::<f64>();
+        let gradient = gradient.as_standard_layout().iter().copied().collect();
+        let result = read(cost, &gradient);
+        *self.last.borrow_mut() = Some((parameter.clone(), cost, gradient));
+        result
+    }
+}
+
+impl CostFunction for Deviation<'_> {
+    type Param = Vec<f64>;
+    type Output = f64;
+    fn cost(&self, parameter: &Vec<f64>) -> Result<f64, argmin::core::Error> {
+        Ok(self.evaluate(parameter, |cost, _| cost))
+    }
+}
+
+impl Gradient for Deviation<'_> {
+    type Param = Vec<f64>;
+    type Gradient = Vec<f64>;
+    fn gradient(&self, parameter: &Vec<f64>) -> Result<Vec<f64>, argmin::core::Error> {
+        Ok(self.evaluate(parameter, |_, gradient| gradient.clone()))
+    }
+}
+
+fn norm(vector: &[f64]) -> f64 {
+    vector.iter().map(|v| v * v).sum::<f64>().sqrt()
+}
+
+/// Minimises from `start` by L-BFGS until the gradient's norm is below `tolerance`.
+fn minimise<P>(
+    what: &'static str,
+    problem: P,
+    start: Vec<f64>,
+    tolerance: f64,
+) -> Result<Vec<f64>, StackError>
+where
+    P: CostFunction<Param = Vec<f64>, Output = f64>
+        + Gradient<Param = Vec<f64>, Gradient = Vec<f64>>,
+{
+    let failed = |source| StackError::Optimiser { what, source };
+    // At an optimum there is no direction in which a line search could go.
+    if norm(&problem.gradient(&start).map_err(failed)?) < tolerance {
+        return Ok(start);
+    }
+    let solver = LBFGS::new(MoreThuenteLineSearch::new(), 10)
+        .with_tolerance_grad(tolerance)
+        .and_then(|solver| solver.with_tolerance_cost(1e-12))
+        .map_err(failed)?;
+    let result = Executor::new(problem, solver)
+        .configure(|state| state.param(start.clone()).max_iters(300))
+        .run()
+        .map_err(failed)?;
+    Ok(result.state.get_best_param().cloned().unwrap_or(start))
+}
+
+/// The regression that minimises `Σ −log p(label) + strength / 2 · ‖θ − prior‖²` over weights and
+/// biases θ. `start` is where the search begins.
+pub fn fit(
+    features: &ArrayView2<'_, f64>,
+    labels: &[usize],
+    prior: &Regression,
+    strength: f64,
+    start: &Regression,
+) -> Result<Regression, StackError> {
+    if strength.is_infinite() {
+        return Ok(prior.clone());
+    }
+    let ones = Array2::ones((features.nrows(), 1));
+    let problem = Deviation {
+        features: concatenate(Axis(1), &[*features, ones.view()]).expect("as many rows"),
+        offset: prior.logits(features),
+        labels,
+        strength,
+        last: RefCell::new(None),
+    };
+    let weight = &start.weight - &prior.weight;
+    let bias = &start.bias - &prior.bias;
+    let mut from: Vec<f64> = weight.iter().copied().collect();
+    from.extend(bias.iter());
+    let tolerance = 1e-5 * (labels.len() as f64).max(1.0);
+    let found = minimise("the logistic regression", problem, from, tolerance)?;
+    let shape = (features.ncols() + 1, prior.bias.len());
+    let found = Array2::from_shape_vec(shape, found).expect("as long as it started");
+    let last = features.ncols();
+    Ok(Regression {
+        weight: &prior.weight + &found.slice(s![..last, ..]),
+        bias: &prior.bias + &found.row(last),
+    })
+}
+
+/// A function of one variable, for `argmin`.
+struct Scalar<F>(F);
+
+impl<F: Fn(f64) -> f64> CostFunction for Scalar<F> {
+    type Param = f64;
+    type Output = f64;
+    fn cost(&self, x: &f64) -> Result<f64, argmin::core::Error> {
+        Ok(self.0(*x))
+    }
+}
+
+/// What an ensemble says of photographs, as the decision in flight works it out: probabilities averaged
+/// over views, and the mean over views of the logarithm of the sum of exponentials.
+#[derive(Clone, Debug)]
+pub struct Opinions {
+    /// `photographs × individuals`.
+    pub probabilities: Array2<f64>,
+    /// One score for each photograph; high where the whale is of the catalogue.
+    pub scores: Array1<f64>,
+}
+
+impl Opinions {
+    /// From the logits of each view, `photographs × individuals`, of which there is at least one.
+    pub fn of(views: &[Array2<f64>], temperature: f64) -> Self {
+        let share = 1.0 / views.len() as f64;
+        let mut probabilities = Array2::zeros(views[0].dim());
+        let mut scores = Array1::zeros(views[0].nrows());
+        for logits in views {
+            let scaled = logits / temperature;
+            let normaliser = log_sum_exp(&scaled);
+            let each = (&scaled - &normaliser.view().insert_axis(Axis(1))).mapv(f64::exp);
+            probabilities.scaled_add(share, &each);
+            scores.scaled_add(share, &normaliser);
+        }
+        Self {
+            probabilities,
+            scores,
+        }
+    }
+
+    /// Mean of `−log p(label)`.
+    pub fn log_loss(&self, labels: &[usize]) -> f64 {
+        let each = labels.iter().enumerate();
+        let sum: f64 = each
+            .map(|(i, &label)| -self.probabilities[[i, label]].max(1e-15).ln())
+            .sum();
+        sum / labels.len() as f64
+    }
+
+    /// Most probable individual of each photograph, and its probability.
+    pub fn best(&self) -> Vec<(usize, f64)> {
+        let rows = self.probabilities.rows();
+        rows.into_iter()
+            .map(|row| {
+                let each = row.iter().copied().enumerate();
+                each.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((0, 0.0))
+            })
+            .collect()
+    }
+
+    /// Share of photographs whose most probable individual is the right one.
+    pub fn top1(&self, labels: &[usize]) -> f64 {
+        let right = self
+            .best()
+            .iter()
+            .zip(labels)
+            .filter(|(b, l)| b.0 == **l)
+            .count();
+        right as f64 / labels.len() as f64
+    }
+}
+
+/// The temperature at which the views' logits have the least log loss.
+pub fn fit_temperature(views: &[Array2<f64>], labels: &[usize]) -> Result<f64, StackError> {
+    let loss = |log_t: f64| Opinions::of(views, log_t.exp()).log_loss(labels);
+    let (least, most) = (TEMPERATURES.0.ln(), TEMPERATURES.1.ln());
+    let result = Executor::new(Scalar(loss), BrentOpt::new(least, most))
+        .configure(|state| state.max_iters(100))
+        .run()
+        .map_err(|source| StackError::Optimiser {
+            what: "the temperature",
+            source,
+        })?;
+    let best = result.state.get_best_param().copied().unwrap_or(0.0);
+    Ok(best.exp())
+}
+
+/// Log loss of a weighted logistic regression in one variable, with a little L2 on the slope so that
+/// separable data have an answer.
+struct Logistic {
+    /// Standardised score, whether unknown, weight.
+    samples: Vec<(f64, bool, f64)>,
+}
+
+const SLOPE_L2: f64 = 1e-3;
+
+impl Logistic {
+    fn sum(&self, p: &[f64], term: impl Fn(f64, f64, bool) -> f64) -> f64 {
+        let each = self.samples.iter();
+        each.map(|&(x, unknown, weight)| weight * term(x, p[0] * x + p[1], unknown))
+            .sum()
+    }
+}
+
+impl CostFunction for Logistic {
+    type Param = Vec<f64>;
+    type Output = f64;
+    fn cost(&self, p: &Vec<f64>) -> Result<f64, argmin::core::Error> {
+        let softplus = |v: f64| v.max(0.0) + (-v.abs()).exp().ln_1p();
+        let loss = self.sum(p, |_, odds, unknown| {
+            softplus(if unknown { -odds } else { odds })
+        });
+        Ok(loss + SLOPE_L2 / 2.0 * p[0] * p[0])
+    }
+}
+
+impl Gradient for Logistic {
+    type Param = Vec<f64>;
+    type Gradient = Vec<f64>;
+    fn gradient(&self, p: &Vec<f64>) -> Result<Vec<f64>, argmin::core::Error> {
+        let residual = |odds: f64, unknown: bool| {
+            1.0 / (1.0 + (-odds).exp()) - if unknown { 1.0 } else { 0.0 }
+        };
+        Ok(vec![
+            self.sum(p, |x, odds, unknown| residual(odds, unknown) * x) + SLOPE_L2 * p[0],
+            self.sum(p, |_, odds, unknown| residual(odds, unknown)),
+        ])
+    }
+}
+
+/// How likely a whale of a given score is none of the catalogue, if a share `prior` of the whales that
+/// are met is: both kinds are weighted so that the samples have that share.
+pub fn fit_unknown(known: &[f64], unknown: &[f64], prior: f64) -> Result<UnknownModel, StackError> {
+    if !(prior > 0.0 && prior < 1.0) {
+        return Err(StackError::Share(prior));
+    }
+    let total = (known.len() + unknown.len()) as f64;
+    let mean = known.iter().chain(unknown).sum::<f64>() / total;
+    let variance = known
+        .iter()
+        .chain(unknown)
+        .map(|s| (s - mean).powi(2))
+        .sum::<f64>()
+        / total;
+    let deviation = variance.sqrt().max(LEAST_DEVIATION);
+    let weighted = |scores: &[f64], is_unknown: bool, share: f64| -> Vec<_> {
+        let weight = share / scores.len() as f64;
+        let each = scores.iter();
+        each.map(|s| ((s - mean) / deviation, is_unknown, weight))
+            .collect()
+    };
+    let mut samples = weighted(known, false, 1.0 - prior);
+    samples.extend(weighted(unknown, true, prior));
+    let p = minimise(
+        "the model of unknown whales",
+        Logistic { samples },
+        vec![0.0, 0.0],
+        1e-9,
+    )?;
+    Ok(UnknownModel {
+        slope: (p[0] / deviation) as f32,
+        intercept: (p[1] - p[0] * mean / deviation) as f32,
+    })
+}
+
+/// Probability that a whale of this score is unknown.
+pub fn unknown_probability(model: &UnknownModel, score: f64) -> f64 {
+    let odds = f64::from(model.intercept) + f64::from(model.slope) * score;
+    1.0 / (1.0 + (-odds).exp())
+}
+
+/// The least probability from which on at least `wanted` of the photographs are named rightly; 1 where
+/// none is. `best` holds each photograph's probability of its best candidate and whether that is right.
+pub fn identified_threshold(best: &[(f64, bool)], wanted: f64) -> f64 {
+    let mut sorted = best.to_vec();
+    sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut right = sorted.iter().filter(|b| b.1).count();
+    for (i, &(probability, is_right)) in sorted.iter().enumerate() {
+        let tie = i > 0 && sorted[i - 1].0 == probability;
+        if !tie && right as f64 >= wanted * (sorted.len() - i) as f64 {
+            return probability;
+        }
+        right -= usize::from(is_right);
+    }
+    1.0
+}
+
+/// The threshold that a share `rate` of the values reaches.
+fn upper_quantile(values: &[f64], rate: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let above = (rate * sorted.len() as f64).floor() as usize;
+    match sorted.len().checked_sub(above + 1) {
+        // Just above the largest value that must stay below.
+        Some(i) => sorted[i] + 1e-6,
+        None => 0.0,
+    }
+}
+
+/// How a stack is fitted.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StackOptions {
+    /// Parts of the cross-validation within the fold.
+    pub parts: usize,
+    /// From which the parts are drawn.
+    pub seed: u64,
+    /// Share of unknown whales among those that are met, between 0 and 1.
+    pub unknown_share: f64,
+    /// Share of known whales that may be called unknown; where absent, the threshold is 0.5.
+    pub false_unknown_rate: Option<f64>,
+    /// Share of identified whales that must be named rightly.
+    pub identified_precision: f64,
+}
+
+impl Default for StackOptions {
+    fn default() -> Self {
+        Self {
+            parts: 5,
+            seed: 0,
+            unknown_share: 0.5,
+            false_unknown_rate: Some(0.1),
+            identified_precision: 0.9,
+        }
+    }
+}
+
+/// What the fold says of a stack; all but the averaging's numbers by cross-validation within it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StackReport {
+    /// Photographs of the fold.
+    pub photographs: usize,
+    /// Photographs of unknown whales.
+    pub unknown_photographs: usize,
+    /// Strength of L2; absent where averaging won.
+    pub strength: Option<f64>,
+    /// Log loss of the chosen regression at its temperature.
+    pub log_loss: f64,
+    /// Its share of right first candidates.
+    pub top1: f64,
+    /// Log loss of averaging the members, at its best temperature.
+    pub averaging_log_loss: f64,
+    /// Its share of right first candidates.
+    pub averaging_top1: f64,
+}
+
+/// A fitted stack.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fitted {
+    /// For the ensemble's ONNX file.
+    pub head: Head,
+    /// For the manifest.
+    pub decision: Decision,
+    /// How good it is on the fold.
+    pub report: StackReport,
+}
+
+/// Fits everything. `known` holds each view's features of the fold, `photographs × features`, the
+/// unmoved view first; `unknown` the same of unknown whales (no rows where there are none); `average`
+/// is the members' mean ([`Regression::mean_of`]).
+pub fn stack(
+    known: &[Array2<f64>],
+    labels: &[usize],
+    unknown: &[Array2<f64>],
+    average: &Regression,
+    options: &StackOptions,
+) -> Result<Fitted, StackError> {
+    let count = labels.len();
+    let wanted = options.parts.max(2);
+    if count < wanted {
+        return Err(StackError::TooFew {
+            found: count,
+            wanted,
+        });
+    }
+    if let Some(rate) = options
+        .false_unknown_rate
+        .filter(|r| !(0.0..1.0).contains(r))
+    {
+        return Err(StackError::Rate(rate));
+    }
+    for view in known.iter().chain(unknown) {
+        let rows = view.rows().into_iter();
+        if let Some(index) = rows
+            .into_iter()
+            .position(|r| r.iter().any(|v| !v.is_finite()))
+        {
+            return Err(StackError::NotFinite { index });
+        }
+    }
+    let standardisation = Standardisation::of(&known[0].view());
+    let standardise = |views: &[Array2<f64>]| -> Vec<Array2<f64>> {
+        let each = views.iter();
+        each.map(|v| standardisation.apply(&v.view())).collect()
+    };
+    let (known, unknown) = (standardise(known), standardise(unknown));
+    let plain = standardisation.carry(average);
+    let logits = |r: &Regression, views: &[Array2<f64>]| -> Vec<Array2<f64>> {
+        views.iter().map(|v| r.logits(&v.view())).collect()
+    };
+    let averaged = logits(&plain, &known);
+    let temperature = fit_temperature(&averaged, labels)?;
+    let prior = plain.scaled(1.0 / temperature);
+    let averaging = Opinions::of(&averaged, temperature);
+
+    let parts = cross_validation_parts(count, wanted, options.seed);
+    let mut starts = vec![prior.clone(); parts.len()];
+    let mut best = (
+        f64::INFINITY,
+        averaging.log_loss(labels),
+        logits(&prior, &known),
+    );
+    let mut worse = 0;
+    for unit in STRENGTHS {
+        let strength = unit * prior.weight.nrows() as f64;
+        let fitted: Result<Vec<Regression>, StackError> = parts
+            .par_iter()
+            .zip(&starts)
+            .map(|(part, start)| {
+                let rest: Vec<usize> = (0..count).filter(|i| !part.contains(i)).collect();
+                let features = known[0].select(Axis(0), &rest);
+                let labels: Vec<usize> = rest.iter().map(|&i| labels[i]).collect();
+                fit(&features.view(), &labels, &prior, strength, start)
+            })
+            .collect();
+        starts = fitted?;
+        let mut views: Vec<Array2<f64>> =
+            vec![Array2::zeros((count, prior.bias.len())); known.len()];
+        for (part, regression) in parts.iter().zip(&starts) {
+            for (view, features) in views.iter_mut().zip(&known) {
+                for &i in part {
+                    let one = features.slice(s![i..=i, ..]);
+                    view.row_mut(i).assign(&regression.logits(&one).row(0));
+                }
+            }
+        }
+        let loss = Opinions::of(&views, fit_temperature(&views, labels)?).log_loss(labels);
+        tracing::debug!(strength, loss, "cross-validated");
+        if loss < best.1 {
+            best = (strength, loss, views);
+            worse = 0;
+        } else {
+            worse += 1;
+            if worse == PATIENCE {
+                break;
+            }
+        }
+    }
+    let (strength, _, held_out) = best;
+    let regression = fit(&known[0].view(), labels, &prior, strength, &prior)?;
+    let temperature = fit_temperature(&held_out, labels)?;
+    let opinions = Opinions::of(&held_out, temperature);
+
+    let unknown_photographs = unknown.first().map_or(0, Array2::nrows);
+    let unknown_model = if unknown_photographs == 0 {
+        // Nothing to learn from: nobody is called unknown.
+        UnknownModel {
+            slope: 0.0,
+            intercept: -20.0,
+        }
+    } else {
+        let strangers = Opinions::of(&logits(&regression, &unknown), temperature);
+        fit_unknown(
+            &opinions.scores.to_vec(),
+            &strangers.scores.to_vec(),
+            options.unknown_share,
+        )?
+    };
+    let strange: Vec<f64> = opinions
+        .scores
+        .iter()
+        .map(|&score| unknown_probability(&unknown_model, score))
+        .collect();
+    let unknown_threshold = match options.false_unknown_rate {
+        Some(rate) if unknown_photographs > 0 => upper_quantile(&strange, rate).min(1.0),
+        _ => 0.5,
+    };
+    let named: Vec<(f64, bool)> = opinions
+        .best()
+        .into_iter()
+        .zip(labels)
+        .zip(&strange)
+        .filter(|(_, strange)| **strange < unknown_threshold)
+        .map(|(((individual, probability), &label), _)| (probability, individual == label))
+        .collect();
+    let narrow = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v as f32).collect();
+    Ok(Fitted {
+        head: Head {
+            mean: narrow(&mut standardisation.mean.iter().copied()),
+            std: narrow(&mut standardisation.std.iter().copied()),
+            weight: narrow(&mut regression.weight.t().iter().copied()),
+            bias: narrow(&mut regression.bias.iter().copied()),
+        },
+        decision: Decision {
+            temperature: temperature as f32,
+            unknown: unknown_model,
+            unknown_threshold: unknown_threshold as f32,
+            identified_threshold: identified_threshold(&named, options.identified_precision) as f32,
+        },
+        report: StackReport {
+            photographs: count,
+            unknown_photographs,
+            strength: strength.is_finite().then_some(strength),
+            log_loss: opinions.log_loss(labels),
+            top1: opinions.top1(labels),
+            averaging_log_loss: averaging.log_loss(labels),
+            averaging_top1: averaging.top1(labels),
+        },
+    })
+}
+
+/// Indices below `count`, dealt at random into `parts`.
+fn cross_validation_parts(count: usize, parts: usize, seed: u64) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..count).collect();
+    order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    (0..parts)
+        .map(|part| order.iter().copied().skip(part).step_by(parts).collect())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::Rng;
+    use rand_distr::{Distribution, StandardNormal};
+
+    use super::*;
+
+    fn normal(random: &mut ChaCha8Rng, shape: (usize, usize)) -> Array2<f64> {
+        Array2::from_shape_simple_fn(shape, || StandardNormal.sample(&mut *random))
+    }
+
+    fn problem(seed: u64, strength: f64) -> (Array2<f64>, Vec<usize>, Regression, f64) {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let features = normal(&mut random, (30, 6));
+        let labels = (0..30).map(|_| random.random_range(0..4)).collect();
+        let prior = Regression {
+            weight: normal(&mut random, (6, 4)),
+            bias: normal(&mut random, (1, 4)).row(0).to_owned(),
+        };
+        (features, labels, prior, strength)
+    }
+
+    /// −log likelihood plus penalty, written down once more from its definition.
+    fn objective(
+        features: &Array2<f64>,
+        labels: &[usize],
+        prior: &Regression,
+        strength: f64,
+        at: &Regression,
+    ) -> f64 {
+        let mut sum = 0.0;
+        for (row, &label) in features.rows().into_iter().zip(labels) {
+            let odds: Vec<f64> = (0..at.bias.len())
+                .map(|k| row.dot(&at.weight.column(k)) + at.bias[k])
+                .collect();
+            sum -= odds[label] - odds.iter().map(|o| o.exp()).sum::<f64>().ln();
+        }
+        let square = |a: f64| a * a;
+        let weights = (&at.weight - &prior.weight).mapv(square).sum();
+        sum + strength / 2.0 * (weights + (&at.bias - &prior.bias).mapv(square).sum())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
+
+        /// At the solution every partial derivative of the objective is 0, by central differences of an
+        /// objective that shares no code with the solver.
+        #[test]
+        fn the_regression_is_optimal(seed in 0..1000u64, strength in 0.05..20.0f64) {
+            let (features, labels, prior, strength) = problem(seed, strength);
+            let found = fit(&features.view(), &labels, &prior, strength, &prior).unwrap();
+            let at = |change: &dyn Fn(&mut Regression)| {
+                let mut moved = found.clone();
+                change(&mut moved);
+                objective(&features, &labels, &prior, strength, &moved)
+            };
+            let h = 1e-4;
+            for k in 0..4 {
+                for d in 0..6 {
+                    let up = at(&|r| r.weight[[d, k]] += h);
+                    let down = at(&|r| r.weight[[d, k]] -= h);
+                    prop_assert!(((up - down) / (2.0 * h)).abs() < 2e-3);
+                }
+                let up = at(&|r| r.bias[k] += h);
+                let down = at(&|r| r.bias[k] -= h);
+                prop_assert!(((up - down) / (2.0 * h)).abs() < 2e-3);
+            }
+        }
+
+        #[test]
+        fn standardising_carries_a_regression_unchanged(seed in 0..1000u64) {
+            let (features, _, raw, _) = problem(seed, 1.0);
+            let features = features * 3.0 + 2.0;
+            let standardisation = Standardisation::of(&features.view());
+            let there = standardisation.carry(&raw);
+            let standardised = standardisation.apply(&features.view());
+            let difference = there.logits(&standardised.view()) - raw.logits(&features.view());
+            prop_assert!(difference.iter().all(|d| d.abs() < 1e-9));
+        }
+
+        /// From the threshold on, enough are right; any lower one that differs would not do.
+        #[test]
+        fn the_identified_threshold_is_the_least_that_does(
+            best in prop::collection::vec((0.0..1.0f64, any::<bool>()), 0..40),
+        ) {
+            let precision = |t: f64| {
+                let named: Vec<bool> = best.iter().filter(|b| b.0 >= t).map(|b| b.1).collect();
+                let right = named.iter().filter(|r| **r).count();
+                (!named.is_empty()).then(|| right as f64 / named.len() as f64)
+            };
+            let threshold = identified_threshold(&best, 0.8);
+            prop_assert!(precision(threshold).is_none_or(|p| p >= 0.8));
+            for &(lower, _) in best.iter().filter(|b| b.0 < threshold) {
+                prop_assert!(precision(lower).is_some_and(|p| p < 0.8));
+            }
+        }
+    }
+
+    #[test]
+    fn infinite_strength_is_the_prior_and_great_strength_nearly() {
+        let (features, labels, prior, _) = problem(3, 1.0);
+        let fitted = |strength| fit(&features.view(), &labels, &prior, strength, &prior).unwrap();
+        assert_eq!(fitted(f64::INFINITY), prior);
+        let strays = |r: &Regression| norm((&r.weight - &prior.weight).as_slice().unwrap());
+        assert!(strays(&fitted(1e5)) < 1e-2);
+        assert!(strays(&fitted(1.0)) > 0.1);
+    }
+
+    #[test]
+    fn the_mean_of_members_is_the_mean_of_their_logits() {
+        let mut random = ChaCha8Rng::seed_from_u64(5);
+        let (a, b) = (normal(&mut random, (7, 3)), normal(&mut random, (7, 2)));
+        let member = |random: &mut ChaCha8Rng, width| {
+            (
+                normal(random, (4, width)),
+                normal(random, (1, 4)).row(0).to_owned(),
+            )
+        };
+        let members = [member(&mut random, 3), member(&mut random, 2)];
+        let both = concatenate(Axis(1), &[a.view(), b.view()]).unwrap();
+        let mean = Regression::mean_of(&members).logits(&both.view());
+        let own = |x: &Array2<f64>, m: &(Array2<f64>, Array1<f64>)| x.dot(&m.0.t()) + &m.1;
+        let expected = (own(&a, &members[0]) + own(&b, &members[1])) / 2.0;
+        assert!((mean - expected).iter().all(|d| d.abs() < 1e-12));
+    }
+
+    #[test]
+    fn the_temperature_undoes_overconfidence() {
+        let mut random = ChaCha8Rng::seed_from_u64(7);
+        let honest = normal(&mut random, (4000, 5)) * 1.5;
+        let labels: Vec<usize> = Opinions::of(std::slice::from_ref(&honest), 1.0)
+            .probabilities
+            .rows()
+            .into_iter()
+            .map(|row| {
+                let mut left: f64 = random.random();
+                let drawn = row.iter().position(|p| {
+                    left -= p;
+                    left < 0.0
+                });
+                drawn.unwrap_or(4)
+            })
+            .collect();
+        let temperature = fit_temperature(&[honest * 3.0], &labels).unwrap();
+        assert!((temperature - 3.0).abs() < 0.2, "{temperature}");
+    }
+
+    /// Two normal distributions of one variance have linear log odds, known in closed form.
+    #[test]
+    fn the_unknown_model_finds_the_odds_of_normal_scores() {
+        let mut random = ChaCha8Rng::seed_from_u64(11);
+        let mut draw = |mean: f64, count: usize| -> Vec<f64> {
+            let noise = normal(&mut random, (1, count));
+            noise.iter().map(|v| v + mean).collect()
+        };
+        let (known, unknown) = (draw(2.0, 6000), draw(0.0, 2000));
+        let model = fit_unknown(&known, &unknown, 0.5).unwrap();
+        assert!((model.slope + 2.0).abs() < 0.2, "{model:?}");
+        assert!((model.intercept - 2.0).abs() < 0.2, "{model:?}");
+        // A share of 1 in 5 lowers the odds by ln 4.
+        let rarer = fit_unknown(&known, &unknown, 0.2).unwrap();
+        let lowered = f64::from(model.intercept - rarer.intercept);
+        assert!((lowered - 4.0_f64.ln()).abs() < 0.2, "{lowered}");
+        assert!(matches!(
+            fit_unknown(&known, &unknown, 1.0),
+            Err(StackError::Share(_))
+        ));
+        // Separable scores have an answer too.
+        let model = fit_unknown(&[5.0, 6.0], &[1.0, 2.0], 0.5).unwrap();
+        assert!(unknown_probability(&model, 1.0) > 0.9 && unknown_probability(&model, 6.0) < 0.1);
+    }
+
+    /// Features of two members: class centres plus noise; the second one is pure noise, but its own
+    /// last layer does not know.
+    fn synthetic(
+        random: &mut ChaCha8Rng,
+        count: usize,
+        strangers: bool,
+    ) -> (Array2<f64>, Vec<usize>) {
+        let individuals = 6;
+        let labels: Vec<usize> = (0..count)
+            .map(|_| random.random_range(0..individuals))
+            .collect();
+        let mut features = normal(random, (count, 2 * individuals));
+        for (i, &label) in labels.iter().enumerate() {
+            if !strangers {
+                features[[i, label]] += 4.0;
+            }
+        }
+        (features, labels)
+    }
+
+    #[test]
+    fn stacking_learns_which_member_to_trust() {
+        let mut random = ChaCha8Rng::seed_from_u64(13);
+        let (known, labels) = synthetic(&mut random, 200, false);
+        let (unknown, _) = synthetic(&mut random, 80, true);
+        let own = (Array2::eye(6), Array1::zeros(6));
+        let average = Regression::mean_of(&[own.clone(), own]);
+        let options = StackOptions::default();
+        let known = [known];
+        let fitted = stack(&known, &labels, &[unknown], &average, &options).unwrap();
+        let report = &fitted.report;
+        assert!(report.strength.is_some());
+        assert!(
+            report.log_loss < 0.8 * report.averaging_log_loss,
+            "{report:?}"
+        );
+        assert!(report.top1 > report.averaging_top1, "{report:?}");
+        assert!(fitted.decision.unknown.slope < 0.0, "{:?}", fitted.decision);
+        assert_eq!(fitted.head.weight.len(), 6 * 12);
+        assert!(fitted.decision.temperature > 0.3 && fitted.decision.temperature < 3.0);
+
+        // The head reproduces the regression on features as they are.
+        let head = &fitted.head;
+        let first = known[0].row(0);
+        let logits: Vec<f64> = (0..6)
+            .map(|k| {
+                let terms = (0..12).map(|d| {
+                    let z = (first[d] - f64::from(head.mean[d])) / f64::from(head.std[d]);
+                    z * f64::from(head.weight[k * 12 + d])
+                });
+                terms.sum::<f64>() + f64::from(head.bias[k])
+            })
+            .collect();
+        let best = (0..6)
+            .max_by(|&a, &b| logits[a].total_cmp(&logits[b]))
+            .unwrap();
+        assert_eq!(best, labels[0]);
+    }
+
+    #[test]
+    fn data_that_cannot_be_stacked_are_refused() {
+        let average = Regression {
+            weight: Array2::zeros((12, 6)),
+            bias: Array1::zeros(6),
+        };
+        let options = StackOptions::default();
+        let mut random = ChaCha8Rng::seed_from_u64(17);
+        let (few, labels) = synthetic(&mut random, 3, false);
+        let error = stack(&[few], &labels, &[], &average, &options).unwrap_err();
+        assert!(
+            matches!(error, StackError::TooFew { found: 3, .. }),
+            "{error}"
+        );
+        let (mut broken, labels) = synthetic(&mut random, 30, false);
+        broken[[7, 2]] = f64::NAN;
+        let error = stack(&[broken], &labels, &[], &average, &options).unwrap_err();
+        assert!(
+            matches!(error, StackError::NotFinite { index: 7 }),
+            "{error}"
+        );
+    }
+}
