@@ -88,7 +88,8 @@ fn three() -> usize {
 }
 
 /// What a node computes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Op {
     /// The network's input.
     Input,
@@ -137,7 +138,7 @@ pub enum Op {
 pub const BATCH_NORM_EPS: f64 = 1e-5;
 
 /// Shape of one sample's feature map, or of a feature vector (`height = width = 1`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)]
 pub struct Shape {
     pub channels: usize,
@@ -149,7 +150,7 @@ pub struct Shape {
 
 /// One primitive operation. Its parameters, where it has any, are named `<name>.weight` and
 /// `<name>.bias`, and for batch normalisation `<name>.running_mean` and `<name>.running_var` too.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Node {
     /// Unique in the graph.
     pub name: String,

@@ -1,1 +1,31 @@
-fn main() {}
+//! `callosity-train`: trains Callosity's networks and makes model bundles of them.
+
+use callosity_training::commands;
+use clap::{Parser, Subcommand};
+
+/// Train Callosity's networks on photographs of known whales, and make a model bundle of them.
+///
+/// The usual order is import, split, train (once for each network), stack, bundle, evaluate.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Import(commands::import::Args),
+    Split(commands::split::Args),
+    Train(commands::train::Args),
+    Bench(commands::bench::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Import(args) => commands::import::run(args),
+        Command::Split(args) => commands::split::run(args),
+        Command::Train(args) => commands::train::run(args),
+        Command::Bench(args) => commands::bench::run(args),
+    }
+}

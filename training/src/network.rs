@@ -207,9 +207,10 @@ impl Network {
                     let (h, w) = (node.shape.height as i64, node.shape.width as i64);
                     x.upsample_nearest2d([h, w], None, None)
                 }
-                (Op::GlobalAveragePool, Some(x)) => x
-                    .to_kind(Kind::Float)
-                    .mean_dim([2i64, 3].as_slice(), false, Kind::Float),
+                (Op::GlobalAveragePool, Some(x)) => {
+                    x.to_kind(Kind::Float)
+                        .mean_dim([2i64, 3].as_slice(), false, Kind::Float)
+                }
                 (Op::Dropout { p }, Some(x)) => x.dropout(*p, mode == Mode::Train),
                 // The few multiplications after pooling stay in float32.
                 (Op::Linear, Some(x)) => {
@@ -285,7 +286,12 @@ pub fn save_tensors(tensors: &BTreeMap<String, Tensor>, path: &Path) -> Result<(
     let partial = path.with_extension("partial");
     let named: Vec<(&str, Tensor)> = tensors
         .iter()
-        .map(|(name, t)| (name.as_str(), t.detach().to_device(Device::Cpu).contiguous()))
+        .map(|(name, t)| {
+            (
+                name.as_str(),
+                t.detach().to_device(Device::Cpu).contiguous(),
+            )
+        })
         .collect();
     Tensor::write_safetensors(&named, &partial).map_err(fail)?;
     std::fs::rename(&partial, path).map_err(|e| fail(e.into()))

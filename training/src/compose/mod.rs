@@ -9,6 +9,7 @@
 //! This room knows head photographs, poses and water; it knows no network and no file.
 
 mod camera;
+mod data;
 mod decoy;
 mod head;
 mod noise;
@@ -16,12 +17,16 @@ mod raster;
 mod sea;
 mod whale;
 
+use std::path::PathBuf;
+
 use callosity::geometry::{Affine, Landmarks, Point};
 use image::{Rgb, RgbImage, imageops};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 use rayon::prelude::*;
+
+use crate::index::SourcePose;
 
 use head::HeadPhotograph;
 use noise::NoiseTile;
@@ -53,21 +58,13 @@ pub enum ComposeError {
         height: u32,
         head_length: f64,
     },
-    #[error("cannot compose {width} × {height} pixels: both sides must be from 32 to 4096")]
-    BadSize { width: u32, height: u32 },
-    #[error("an aligner's field of {0} head lengths is not from 1 to 10")]
-    BadField(f64),
-}
-
-/// Where a head lay in a real frame.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct FramePose {
-    /// Width of the frame in pixels.
-    pub frame_width: u32,
-    /// Height of the frame in pixels.
-    pub frame_height: u32,
-    /// The landmarks in the frame, in pixels.
-    pub landmarks: Landmarks,
+    #[error("the cache lacks head photograph {0}: remove the cache and import again")]
+    NotCached(String),
+    #[error("{path}: {source}")]
+    Frame {
+        path: PathBuf,
+        source: callosity::pixels::DecodeError,
+    },
 }
 
 /// A whole frame as the finder sees it.
@@ -91,7 +88,7 @@ pub struct ComposedCrop {
 /// Makes training pictures without end. One is shared by all worker threads.
 pub struct Composer {
     heads: Vec<HeadPhotograph>,
-    poses: Vec<FramePose>,
+    poses: Vec<SourcePose>,
     seas: Vec<SeaSource>,
     tile: NoiseTile,
     fine_tile: NoiseTile,
@@ -107,7 +104,7 @@ impl Composer {
     /// Where there is no head photograph, one is too small, or a pose has no head length.
     pub fn new(
         heads: &[RgbImage],
-        poses: Vec<FramePose>,
+        poses: Vec<SourcePose>,
         seas: Vec<SeaSource>,
     ) -> Result<Self, ComposeError> {
         if heads.is_empty() {
@@ -150,15 +147,10 @@ impl Composer {
     /// Composes a frame of `width × height` pixels (both 32 to 4096): one head in 55 % of the frames,
     /// several in 20 %, none in 25 %. Both landmarks of every head lie inside the picture.
     ///
-    /// # Errors
+    /// # Panics
     /// Where a side is out of range.
-    pub fn frame(
-        &self,
-        rng: &mut impl Rng,
-        width: u32,
-        height: u32,
-    ) -> Result<ComposedFrame, ComposeError> {
-        check_size(width, height)?;
+    pub fn frame(&self, rng: &mut impl Rng, width: u32, height: u32) -> ComposedFrame {
+        check_size(width, height);
         // One type of generator inside: what is drawn does not depend on the caller's.
         let rng = &mut ChaCha8Rng::seed_from_u64(rng.random());
         // Real frames are 3 : 2 and padded to the input's shape.
@@ -220,28 +212,24 @@ impl Composer {
             padded
         };
         let shift = Affine::translation(Point::new(left.into(), top.into()));
-        Ok(ComposedFrame {
+        ComposedFrame {
             image,
             heads: shown.iter().map(|l| l.map(&shift)).collect(),
-        })
+        }
     }
 
     /// Composes a square crop of `side` pixels (32 to 4096) that shows `field_head_lengths` (1 to 10)
     /// *estimated* head lengths, with a finder's errors in the estimate: centre off by up to a quarter
     /// of the head's length, scale 0.7 to 1.4, any rotation but mostly near upright, some shear.
     ///
-    /// # Errors
+    /// # Panics
     /// Where the side or the field is out of range.
-    pub fn crop(
-        &self,
-        rng: &mut impl Rng,
-        side: u32,
-        field_head_lengths: f64,
-    ) -> Result<ComposedCrop, ComposeError> {
-        check_size(side, side)?;
-        if !(1.0..=10.0).contains(&field_head_lengths) {
-            return Err(ComposeError::BadField(field_head_lengths));
-        }
+    pub fn crop(&self, rng: &mut impl Rng, side: u32, field_head_lengths: f64) -> ComposedCrop {
+        check_size(side, side);
+        assert!(
+            (1.0..=10.0).contains(&field_head_lengths),
+            "a field of {field_head_lengths} head lengths is not from 1 to 10"
+        );
         let rng = &mut ChaCha8Rng::seed_from_u64(rng.random());
         let normal = Normal::new(0.0, 1.0).expect("a finite spread");
         let estimated = f64::from(side) / field_head_lengths;
@@ -290,13 +278,13 @@ impl Composer {
         }
         self.paint_whale(&mut canvas, rng, number, &units, &palette, true);
         self.paint_over(&mut canvas, rng, frame_width);
-        Ok(ComposedCrop {
+        ComposedCrop {
             image: camera::photograph(canvas, rng),
             landmarks: Landmarks {
                 bonnet: canvas_from_units.apply(Point::new(1.0, 0.0)),
                 blowhead: canvas_from_units.apply(Point::new(0.0, 0.0)),
             },
-        })
+        }
     }
 
     /// The colours of the water around a head photograph, or near them.
@@ -431,12 +419,11 @@ impl Composer {
     }
 }
 
-fn check_size(width: u32, height: u32) -> Result<(), ComposeError> {
-    if (32..=4096).contains(&width) && (32..=4096).contains(&height) {
-        Ok(())
-    } else {
-        Err(ComposeError::BadSize { width, height })
-    }
+fn check_size(width: u32, height: u32) {
+    assert!(
+        (32..=4096).contains(&width) && (32..=4096).contains(&height),
+        "cannot compose {width} × {height} pixels: both sides must be from 32 to 4096"
+    );
 }
 
 fn placed_landmarks(centre: Point, length: f64, radians: f64) -> Landmarks {

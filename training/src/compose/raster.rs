@@ -3,6 +3,7 @@ use image::RgbImage;
 /// Red, green and blue, nominally 0…255, not clipped.
 pub(super) type Colour = [f32; 3];
 
+#[inline]
 pub(super) fn mix(a: Colour, b: Colour, share_of_b: f32) -> Colour {
     [
         a[0] + (b[0] - a[0]) * share_of_b,
@@ -11,11 +12,13 @@ pub(super) fn mix(a: Colour, b: Colour, share_of_b: f32) -> Colour {
     ]
 }
 
+#[inline]
 pub(super) fn luminance(c: Colour) -> f32 {
     0.299 * c[0] + 0.587 * c[1] + 0.114 * c[2]
 }
 
 /// 0 below `from`, 1 above `to`, smooth between.
+#[inline]
 pub(super) fn smoothstep(from: f32, to: f32, x: f32) -> f32 {
     let t = ((x - from) / (to - from)).clamp(0.0, 1.0);
     t * t * (3.0 - 2.0 * t)
@@ -195,6 +198,7 @@ pub(super) struct Sampler<'a> {
 
 impl Sampler<'_> {
     /// Colour and trust (0…1) at a position in texels of the full texture.
+    #[inline]
     pub fn read(&self, x: f32, y: f32) -> (Colour, f32) {
         let l = self.level;
         let x = (x * self.scale_x - 0.5).clamp(0.0, (l.width - 1) as f32);
@@ -202,13 +206,13 @@ impl Sampler<'_> {
         let (x0, y0) = (x as usize, y as usize);
         let (x1, y1) = ((x0 + 1).min(l.width - 1), (y0 + 1).min(l.height - 1));
         let (fx, fy) = (x - x0 as f32, y - y0 as f32);
-        let (a, b) = (l.texels[y0 * l.width + x0], l.texels[y0 * l.width + x1]);
-        let (c, d) = (l.texels[y1 * l.width + x0], l.texels[y1 * l.width + x1]);
-        let value = |i: usize| {
-            let top = f32::from(a[i]) + (f32::from(b[i]) - f32::from(a[i])) * fx;
-            let bottom = f32::from(c[i]) + (f32::from(d[i]) - f32::from(c[i])) * fx;
+        let texel = |x: usize, y: usize| l.texels[y * l.width + x].map(f32::from);
+        let (a, b, c, d) = (texel(x0, y0), texel(x1, y0), texel(x0, y1), texel(x1, y1));
+        let [r, g, b, trusted]: [f32; 4] = std::array::from_fn(|i| {
+            let top = a[i] + (b[i] - a[i]) * fx;
+            let bottom = c[i] + (d[i] - c[i]) * fx;
             top + (bottom - top) * fy
-        };
-        ([value(0), value(1), value(2)], value(3) / 255.0)
+        });
+        ([r, g, b], trusted / 255.0)
     }
 }

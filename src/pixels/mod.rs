@@ -1,0 +1,16 @@
+//! From the bytes of a photograph to a network's input. The only place where pixels become tensors:
+//! flight and training both prepare a network's input by the functions of this room.
+//!
+//! Owns decoding ([`EncodedPhotograph`], [`Photograph`]), resampling ([`warp`]) and normalisation
+//! ([`write_input`], [`prepare`]). Knows neither networks nor heads: which transform to use is said by
+//! [`geometry`](crate::geometry), whose coordinate convention holds here too.
+
+mod decode;
+mod tensor;
+mod warp;
+
+pub use decode::{
+    DecodeError, EncodedPhotograph, MAX_DECODED_BYTES, MAX_FILE_BYTES, MAX_PIXELS, Photograph,
+};
+pub use tensor::{EncodeError, encode_jpeg, prepare, reduce_to_fit, write_input};
+pub use warp::warp;

@@ -1,0 +1,85 @@
+//! Random changes made to training photographs, as a recipe's [`Augmentation`] bounds them.
+
+use callosity::geometry::{Affine, Point};
+use image::RgbImage;
+use rand::Rng;
+
+use crate::recipe::Augmentation;
+
+/// A random number in `-limit..=limit`, drawn even where the limit is 0, so that switching one change
+/// off leaves the random numbers of the others as they are.
+fn either_way(rng: &mut impl Rng, limit: f64) -> f64 {
+    limit * rng.random_range(-1.0..=1.0)
+}
+
+/// A random factor in `1/(1 + limit)..=1 + limit`, evenly spread in its logarithm.
+fn factor(rng: &mut impl Rng, limit: f64) -> f64 {
+    (1.0 + limit).powf(rng.random_range(-1.0..=1.0))
+}
+
+impl Augmentation {
+    /// A random transform of an input of `width × height` pixels onto itself. Rotation and shear act on
+    /// the head as it is in nature: `pixel_aspect` is how many times finer the input samples across
+    /// than down.
+    pub fn draw_transform(
+        &self,
+        rng: &mut impl Rng,
+        width: f64,
+        height: f64,
+        pixel_aspect: f64,
+    ) -> Affine {
+        let radians = either_way(rng, self.rotation_degrees).to_radians();
+        let scale = factor(rng, self.scale);
+        let aspect = factor(rng, self.aspect).sqrt();
+        let shear = either_way(rng, self.shear);
+        let shift = Point::new(
+            either_way(rng, self.shift) * width,
+            either_way(rng, self.shift) * height,
+        );
+        Affine::scaling(1.0, pixel_aspect)
+            .then(&Affine::shear_x(shear))
+            .then(&Affine::scaling(scale * aspect, scale / aspect))
+            .then(&Affine::rotation(radians))
+            .then(&Affine::scaling(1.0, 1.0 / pixel_aspect))
+            .about(Point::new(width / 2.0, height / 2.0))
+            .then(&Affine::translation(shift))
+    }
+
+    /// Changes light and colour, blurs and erases, in place.
+    pub fn change_pixels(&self, rng: &mut impl Rng, image: &mut RgbImage) {
+        let brightness = either_way(rng, self.brightness);
+        let contrast = factor(rng, self.contrast);
+        let tables: [[u8; 256]; 3] = std::array::from_fn(|_| {
+            let gain = factor(rng, self.colour) * contrast;
+            std::array::from_fn(|v| {
+                let changed = ((v as f64 / 255.0 - 0.5) * gain + 0.5 + brightness) * 255.0;
+                changed.round().clamp(0.0, 255.0) as u8
+            })
+        });
+        for pixel in image.pixels_mut() {
+            for (value, table) in pixel.0.iter_mut().zip(&tables) {
+                *value = table[usize::from(*value)];
+            }
+        }
+        let blur = rng.random_bool(self.blur);
+        let sigma = rng.random_range(0.5..1.5);
+        if blur {
+            *image = image::imageops::fast_blur(image, sigma);
+        }
+        let erase = rng.random_bool(self.erase);
+        let (w, h) = image.dimensions();
+        let size = |rng: &mut dyn rand::RngCore, side: u32| {
+            ((f64::from(side) * rng.random_range(0.1..0.35)) as u32).max(1)
+        };
+        let (ew, eh) = (size(rng, w), size(rng, h));
+        let (x, y) = (rng.random_range(0..=w - ew), rng.random_range(0..=h - eh));
+        let grey = image::Rgb([rng.random::<u8>(); 3]);
+        if erase {
+            for j in y..y + eh {
+                for i in x..x + ew {
+                    image.put_pixel(i, j, grey);
+                }
+            }
+        }
+    }
+}

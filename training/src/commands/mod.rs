@@ -1,0 +1,6 @@
+//! The commands of `callosity-train`, a file each.
+
+pub mod bench;
+pub mod import;
+pub mod split;
+pub mod train;

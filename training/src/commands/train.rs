@@ -1,0 +1,164 @@
+//! `callosity-train train`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use clap::{Args as ClapArgs, ValueEnum};
+use tch::{Cuda, Device};
+
+use crate::cache::Cache;
+use crate::compose::Composer;
+use crate::index::{Index, PhotographKind};
+use crate::network::Precision;
+use crate::recipe::{Recipe, Task as TaskKind};
+use crate::split::Split;
+use crate::tasks::{AlignerTask, ClassifierTask, FinderTask, Task};
+use crate::trainer::{Ending, Execution, RunInfo, train};
+
+/// Train one network as a recipe says.
+///
+/// The run folder gets the recipe, the metrics as CSV, learning curves as SVG, and the best and the last
+/// weights. Ctrl-C leaves a checkpoint there; the same command with --resume goes on as if nothing had
+/// happened.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// The recipe, a TOML file such as training/recipes/resnet-18.toml
+    recipe: PathBuf,
+    /// Index of the photographs, written by `callosity-train import`
+    #[arg(long, default_value = "runs/data/index.json")]
+    index: PathBuf,
+    /// The split, written by `callosity-train split`; one for all networks of a bundle
+    #[arg(long, default_value = "runs/data/split.json")]
+    split: PathBuf,
+    /// Folder for decoded photographs, shared by all runs
+    #[arg(long, default_value = "runs/data/cache")]
+    cache: PathBuf,
+    /// Run folder [default: runs/<name of the recipe>]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Go on with an interrupted run
+    #[arg(long)]
+    resume: bool,
+    /// Fold of the training part that no network of the ensemble sees, kept for stacking
+    #[arg(long, default_value_t = 0)]
+    held_out_fold: u32,
+    /// Epochs, instead of the recipe's
+    #[arg(long)]
+    epochs: Option<u32>,
+    /// Number format of the passes
+    #[arg(long, value_enum, default_value_t = PrecisionChoice::Auto)]
+    precision: PrecisionChoice,
+    /// Threads that prepare batches
+    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(2, usize::from))]
+    workers: usize,
+}
+
+/// Number format of the passes.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum PrecisionChoice {
+    /// bf16 on a GPU or a CPU with AMX, else float32
+    Auto,
+    /// Single precision
+    Float32,
+    /// bfloat16 with float32 master weights
+    Bf16,
+}
+
+/// Set by Ctrl-C and by termination.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Runs the command.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)).context("catching Ctrl-C")?;
+    let mut recipe = Recipe::load(&args.recipe)?;
+    if let Some(epochs) = args.epochs {
+        recipe.schedule.epochs = epochs;
+    }
+    let index = Index::load(&args.index)?;
+    let split = Split::load(&args.split)?;
+    let heads = |p: &crate::index::IndexedPhotograph| p.kind == PhotographKind::Head;
+    let cache = Arc::new(Cache::open_or_build(&index, heads, &args.cache)?);
+    let device = Device::cuda_if_available();
+    let execution = Execution {
+        device,
+        precision: match args.precision {
+            PrecisionChoice::Auto => Precision::fastest(device),
+            PrecisionChoice::Float32 => Precision::Float32,
+            PrecisionChoice::Bf16 => Precision::Bf16,
+        },
+        workers: args.workers,
+        resume: args.resume,
+        interrupted: &INTERRUPTED,
+    };
+    let composers = || -> anyhow::Result<(Arc<Composer>, Arc<Composer>)> {
+        let fold = args.held_out_fold;
+        let training = Composer::from_data(&index, &split, &cache, |f| f != fold)?;
+        let measured = Composer::from_data(&index, &split, &cache, |f| f == fold)?;
+        Ok((Arc::new(training), Arc::new(measured)))
+    };
+    let (task, individuals): (Box<dyn Task>, Vec<String>) = match recipe.task {
+        TaskKind::Classifier => (
+            Box::new(ClassifierTask::new(
+                &recipe,
+                &index,
+                &split,
+                &cache,
+                args.held_out_fold,
+            )),
+            split.individuals.clone(),
+        ),
+        TaskKind::Aligner => {
+            let (training, measured) = composers()?;
+            (
+                Box::new(AlignerTask::new(&recipe, training, measured)),
+                vec![],
+            )
+        }
+        TaskKind::Finder => {
+            let (training, measured) = composers()?;
+            (
+                Box::new(FinderTask::new(&recipe, training, measured)),
+                vec![],
+            )
+        }
+    };
+    let graph = recipe.graph(individuals.len())?;
+    let info = RunInfo {
+        data_digest: index.digest(),
+        split_digest: split.digest(),
+        held_out_fold: args.held_out_fold,
+        individuals,
+        parameters: graph.parameter_count(),
+        multiply_adds: graph.multiply_adds(),
+        epochs_completed: 0,
+        metrics: Default::default(),
+    };
+    let folder = args
+        .out
+        .unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
+    eprintln!(
+        "{}: {} training samples, {:.2} million parameters, {:.0} million multiply-adds, {:?} on {}",
+        recipe.name,
+        task.training().len(),
+        info.parameters as f64 / 1e6,
+        info.multiply_adds as f64 / 1e6,
+        execution.precision,
+        match device {
+            Device::Cuda(n) => format!("CUDA device {n} of {}", Cuda::device_count()),
+            _ => format!("{} CPU threads", tch::get_num_threads()),
+        },
+    );
+    match train(&recipe, &*task, info, &folder, &execution)? {
+        Ending::Completed => eprintln!("{}: done, in {}", recipe.name, folder.display()),
+        Ending::Interrupted => {
+            eprintln!(
+                "{}: interrupted; the same command with --resume goes on",
+                recipe.name
+            );
+            std::process::exit(130);
+        }
+    }
+    Ok(())
+}

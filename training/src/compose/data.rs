@@ -1,0 +1,73 @@
+use callosity::pixels::EncodedPhotograph;
+use image::{RgbImage, imageops};
+use rayon::prelude::*;
+
+use super::{ComposeError, Composer, SeaSource};
+use crate::cache::Cache;
+use crate::index::{Index, IndexedPhotograph, PhotographKind};
+use crate::split::{Role, Split};
+
+/// Width to which frames are reduced before water is cut from them: fine enough for heads of 128 pixels.
+const SEA_FRAME_WIDTH: u32 = 1536;
+
+impl Composer {
+    /// Composes from the training heads whose fold is wanted, at the poses of just these heads, and from
+    /// the water of frames that have no landmarks, which nothing is measured on.
+    ///
+    /// # Errors
+    /// Where no head is left, the cache lacks one, or a frame cannot be read.
+    pub fn from_data(
+        index: &Index,
+        split: &Split,
+        cache: &Cache,
+        fold_wanted: impl Fn(u32) -> bool,
+    ) -> Result<Self, ComposeError> {
+        let wanted: Vec<&IndexedPhotograph> = index
+            .photographs
+            .iter()
+            .filter(|p| p.kind == PhotographKind::Head && p.duplicate_of.is_none())
+            // A head cut from a frame that finder and aligner are measured on stays unseen.
+            .filter(|p| p.frame.is_none())
+            .filter(|p| {
+                matches!(split.role(&p.image), Some(Role::Training { fold }) if fold_wanted(fold))
+            })
+            .collect();
+        let heads = wanted
+            .iter()
+            .map(|p| {
+                cache
+                    .pixels(&p.image)
+                    .and_then(|(bytes, w, h)| RgbImage::from_raw(w, h, bytes.to_vec()))
+                    .ok_or_else(|| ComposeError::NotCached(p.image.clone()))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let poses = wanted.iter().filter_map(|p| p.source_pose).collect();
+        let frames: Vec<&IndexedPhotograph> = index
+            .photographs
+            .iter()
+            .filter(|p| p.kind == PhotographKind::Frame && p.landmarks.is_empty())
+            .collect();
+        let seas: Vec<Vec<SeaSource>> = frames
+            .par_iter()
+            .map(|p| {
+                let path = index.path(p);
+                let unreadable = |source| ComposeError::Frame {
+                    path: path.clone(),
+                    source,
+                };
+                let encoded = EncodedPhotograph::open(&path).map_err(unreadable)?;
+                let (width, height) = encoded.size();
+                let scale = (f64::from(SEA_FRAME_WIDTH) / f64::from(width)).min(1.0);
+                let pixels = encoded.decode(scale).map_err(unreadable)?.pixels;
+                let reduced = imageops::resize(
+                    &pixels,
+                    (f64::from(width) * scale).round() as u32,
+                    ((f64::from(height) * scale).round() as u32).max(1),
+                    imageops::FilterType::Triangle,
+                );
+                Ok(SeaSource::from_frame(&reduced))
+            })
+            .collect::<Result<_, ComposeError>>()?;
+        Self::new(&heads, poses, seas.into_iter().flatten().collect())
+    }
+}

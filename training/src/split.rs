@@ -1,0 +1,584 @@
+//! The split: which photograph trains, which one validates, which whales are held out as unknown.
+//!
+//! Made once and stored with its digest; every network of a bundle is trained on the same one, so that
+//! no validation photograph was ever seen by an earlier stage.
+//!
+//! # Rules
+//! - Photographs with the same content, and a head and the frame it was cut from, stay together.
+//! - Some whales, drawn among those with a middling number of photographs, are held out whole as
+//!   [`Role::Unknown`].
+//! - About the asked fraction of the other labelled photographs is [`Role::Validation`], drawn evenly
+//!   over whales. Every whale keeps at least one training photograph; a whale with one photograph
+//!   stays in training. Heads whose whole frame is in the index come first.
+//! - Whole frames with landmarks are [`Role::Validation`]: they are only ever measured on.
+//! - Training photographs carry a fold. A whale with one training photograph is never in fold 0, which
+//!   is the one held out from the networks of an ensemble for stacking.
+//! - Unlabelled heads train, except where they show the same as a held-out photograph.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::index::{Index, IndexedPhotograph, PhotographKind, write_json};
+
+/// Version of the format that this program reads and writes.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Why a split could not be made, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum SplitError {
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is no split.
+    #[error("{path}: {source}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// The file was written by another version or is inconsistent.
+    #[error("{path}: {reason}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The options cannot be met.
+    #[error("{0}")]
+    Options(String),
+}
+
+/// What a photograph is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Networks are trained on it.
+    Training {
+        /// Which of the folds, from 0.
+        fold: u32,
+    },
+    /// Only measured on; its whale is in the catalogue.
+    Validation,
+    /// Only measured on; its whale is not in the catalogue.
+    Unknown,
+}
+
+/// How to split.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SplitOptions {
+    /// Seed of everything drawn.
+    pub seed: u64,
+    /// Fraction of the labelled photographs of the catalogue's whales for validation, 0 to below 1.
+    pub validation_fraction: f64,
+    /// Number of folds of the training photographs, at least 2.
+    pub folds: u32,
+    /// How many whales are held out whole.
+    pub unknown_whales: usize,
+    /// Fewest photographs of a whale held out whole.
+    pub unknown_minimum: usize,
+    /// Most photographs of a whale held out whole.
+    pub unknown_maximum: usize,
+}
+
+impl Default for SplitOptions {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            validation_fraction: 0.15,
+            folds: 20,
+            unknown_whales: 20,
+            unknown_minimum: 4,
+            unknown_maximum: 15,
+        }
+    }
+}
+
+/// What every photograph is used for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Split {
+    /// [`FORMAT_VERSION`] of the program that wrote it.
+    pub format_version: u32,
+    /// [`Index::digest`] of the data that was split.
+    pub data_digest: String,
+    /// How it was split.
+    #[serde(flatten)]
+    pub options: SplitOptions,
+    /// The catalogue: whales that are not held out, sorted. Indices of classes follow this order.
+    pub individuals: Vec<String>,
+    /// Whales held out whole, sorted.
+    pub unknown_individuals: Vec<String>,
+    /// Role by identifier of photograph. What is not here is not used.
+    pub roles: BTreeMap<String, Role>,
+    /// Photographs that are not used: they show the same as a held-out one.
+    pub excluded: BTreeSet<String>,
+    /// Training heads whose whole frame is measured on, because their whale has too few photographs.
+    /// Finder and aligner must not be trained on them.
+    pub hidden_from_finder: BTreeSet<String>,
+}
+
+/// The labelled photographs of one content, which go one way.
+#[derive(Clone, Debug)]
+struct Unit {
+    images: Vec<String>,
+    /// Its whole frame is in the index.
+    has_frame: bool,
+    /// A photograph of the same content has another name: it is kept where it does no harm.
+    contradictory: bool,
+}
+
+impl Split {
+    /// Splits the data.
+    ///
+    /// # Errors
+    /// Where the options cannot be met by the data.
+    pub fn make(index: &Index, options: SplitOptions) -> Result<Self, SplitError> {
+        if !(0.0..1.0).contains(&options.validation_fraction) {
+            let fraction = options.validation_fraction;
+            let reason = format!("validation fraction {fraction}: expected 0 to below 1");
+            return Err(SplitError::Options(reason));
+        }
+        if options.folds < 2 {
+            let reason = format!("{} folds: expected at least 2", options.folds);
+            return Err(SplitError::Options(reason));
+        }
+        let mut random = ChaCha8Rng::seed_from_u64(options.seed);
+        let whales = units_by_whale(index);
+        let unknown = draw_unknown(&whales, &options, &mut random)?;
+        let known: BTreeMap<&String, &Vec<Unit>> = whales
+            .iter()
+            .filter(|(whale, _)| !unknown.contains(*whale))
+            .collect();
+
+        let mut roles = BTreeMap::new();
+        for whale in &unknown {
+            for image in whales[whale].iter().flat_map(|unit| &unit.images) {
+                roles.insert(image.clone(), Role::Unknown);
+            }
+        }
+        let fraction = options.validation_fraction;
+        let (validation, training) = draw_validation(&known, fraction, &mut random);
+        for image in validation.iter().flat_map(|unit| &unit.images) {
+            roles.insert(image.clone(), Role::Validation);
+        }
+        for (fold, unit) in deal_folds(&training, options.folds, &mut random) {
+            for image in &unit.images {
+                roles.insert(image.clone(), Role::Training { fold });
+            }
+        }
+
+        let hidden_from_finder = give_frames_roles(index, &mut roles);
+        let mut excluded = give_unlabelled_roles(index, options.folds, &mut roles, &mut random);
+        let frames = index.photographs.iter();
+        let unused = frames
+            .filter(|p| p.kind == PhotographKind::Frame && !roles.contains_key(&p.image))
+            .map(|p| p.image.clone());
+        excluded.extend(unused);
+        Ok(Self {
+            format_version: FORMAT_VERSION,
+            data_digest: index.digest(),
+            options,
+            individuals: known.keys().map(|whale| (*whale).clone()).collect(),
+            unknown_individuals: unknown.into_iter().collect(),
+            roles,
+            excluded,
+            hidden_from_finder,
+        })
+    }
+
+    /// Reads a split.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, is no split, has another format, or its catalogue is unsorted.
+    pub fn load(path: &Path) -> Result<Self, SplitError> {
+        let text = std::fs::read(path).map_err(|source| SplitError::File {
+            path: path.into(),
+            source,
+        })?;
+        let split: Self = serde_json::from_slice(&text).map_err(|source| SplitError::Json {
+            path: path.into(),
+            source,
+        })?;
+        let invalid = |reason: String| SplitError::Invalid {
+            path: path.into(),
+            reason,
+        };
+        if split.format_version != FORMAT_VERSION {
+            return Err(invalid(format!(
+                "split format {}, this program reads {FORMAT_VERSION}",
+                split.format_version
+            )));
+        }
+        if !split.individuals.is_sorted_by(|a, b| a < b) {
+            let reason = "the individuals must be sorted, each once";
+            return Err(invalid(reason.into()));
+        }
+        Ok(split)
+    }
+
+    /// Writes the split; a reader never sees half of it.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), SplitError> {
+        write_json(path, self).map_err(|source| SplitError::File {
+            path: path.into(),
+            source,
+        })
+    }
+
+    /// SHA-256 of what the split says, lower-case hexadecimal.
+    pub fn digest(&self) -> String {
+        let content = serde_json::to_vec(self).expect("a split has only strings and numbers");
+        hex::encode(Sha256::digest(&content))
+    }
+
+    /// What a photograph is used for; `None` where it is not used.
+    pub fn role(&self, image: &str) -> Option<Role> {
+        self.roles.get(image).copied()
+    }
+
+    /// Place of a whale in the catalogue.
+    pub fn individual_index(&self, label: &str) -> Option<usize> {
+        self.individuals
+            .binary_search_by(|whale| whale.as_str().cmp(label))
+            .ok()
+    }
+
+    /// The labelled photographs with the roles asked for, in the index's order: heads, and frames that
+    /// stand for a head because the data has no cut ones.
+    pub fn labelled<'a>(
+        &'a self,
+        index: &'a Index,
+        wanted: impl Fn(Role) -> bool + 'a,
+    ) -> impl Iterator<Item = (&'a IndexedPhotograph, &'a str, Role)> {
+        let with_heads = frames_with_heads(index);
+        index.photographs.iter().filter_map(move |photograph| {
+            if !is_labelled(photograph, &with_heads) {
+                return None;
+            }
+            let role = self.role(&photograph.image).filter(|role| wanted(*role))?;
+            Some((photograph, photograph.individual.as_deref()?, role))
+        })
+    }
+}
+
+/// Frames from which a head of the index was cut.
+fn frames_with_heads(index: &Index) -> BTreeSet<&str> {
+    index
+        .photographs
+        .iter()
+        .filter_map(|p| p.frame.as_deref())
+        .collect()
+}
+
+/// Whether the photograph names a whale and counts as one of its photographs: an aligned head, or a
+/// frame with landmarks whose head is not cut.
+fn is_labelled(photograph: &IndexedPhotograph, frames_with_heads: &BTreeSet<&str>) -> bool {
+    photograph.individual.is_some()
+        && match photograph.kind {
+            PhotographKind::Head => true,
+            PhotographKind::UnlabelledHead => false,
+            PhotographKind::Frame => {
+                !photograph.landmarks.is_empty()
+                    && !frames_with_heads.contains(photograph.image.as_str())
+            }
+        }
+}
+
+/// Identifier of the first photograph with the same content.
+fn content(photograph: &IndexedPhotograph) -> &str {
+    photograph
+        .duplicate_of
+        .as_deref()
+        .unwrap_or(&photograph.image)
+}
+
+fn units_by_whale(index: &Index) -> BTreeMap<String, Vec<Unit>> {
+    let with_heads = frames_with_heads(index);
+    let mut whales_of_content: HashMap<&str, BTreeSet<&str>> = HashMap::new();
+    let mut units: BTreeMap<(&str, &str), Unit> = BTreeMap::new();
+    for photograph in &index.photographs {
+        let Some(whale) = photograph.individual.as_deref() else {
+            continue;
+        };
+        if !is_labelled(photograph, &with_heads) {
+            continue;
+        }
+        whales_of_content
+            .entry(content(photograph))
+            .or_default()
+            .insert(whale);
+        let unit = units
+            .entry((whale, content(photograph)))
+            .or_insert_with(|| Unit {
+                images: Vec::new(),
+                has_frame: false,
+                contradictory: false,
+            });
+        unit.images.push(photograph.image.clone());
+        unit.has_frame |= photograph.frame.as_deref().is_some_and(|frame| {
+            index
+                .get(frame)
+                .is_some_and(|frame| !frame.landmarks.is_empty())
+        });
+    }
+    let mut whales: BTreeMap<String, Vec<Unit>> = BTreeMap::new();
+    for ((whale, content), mut unit) in units {
+        unit.contradictory = whales_of_content[content].len() > 1;
+        whales.entry(whale.to_owned()).or_default().push(unit);
+    }
+    whales
+}
+
+fn count(units: &[Unit]) -> usize {
+    units.iter().map(|unit| unit.images.len()).sum()
+}
+
+fn draw_unknown(
+    whales: &BTreeMap<String, Vec<Unit>>,
+    options: &SplitOptions,
+    random: &mut ChaCha8Rng,
+) -> Result<BTreeSet<String>, SplitError> {
+    let range = options.unknown_minimum..=options.unknown_maximum;
+    let mut eligible: Vec<&String> = whales
+        .iter()
+        .filter(|(_, units)| range.contains(&count(units)))
+        .filter(|(_, units)| units.iter().all(|u| !u.has_frame && !u.contradictory))
+        .map(|(whale, _)| whale)
+        .collect();
+    if eligible.len() < options.unknown_whales {
+        return Err(SplitError::Options(format!(
+            "{} whales are to be held out, only {} have {} to {} photographs: ask for fewer \
+             (--unknown-whales) or a wider range",
+            options.unknown_whales,
+            eligible.len(),
+            options.unknown_minimum,
+            options.unknown_maximum
+        )));
+    }
+    eligible.shuffle(random);
+    eligible.truncate(options.unknown_whales);
+    Ok(eligible.into_iter().cloned().collect())
+}
+
+/// A whale's photographs while validation is drawn.
+struct Drawing<'a> {
+    /// Free to be drawn, in random order, those with a frame first.
+    units: Vec<&'a Unit>,
+    /// How many of `units`, from the front, are drawn.
+    drawn: usize,
+    /// Must train.
+    kept: Vec<&'a Unit>,
+}
+
+impl Drawing<'_> {
+    fn limit(&self) -> usize {
+        let all_free = self.kept.is_empty();
+        self.units.len().saturating_sub(usize::from(all_free))
+    }
+
+    fn forced(&self) -> usize {
+        let with_frame = self.units.iter().filter(|u| u.has_frame).count();
+        with_frame.min(self.limit())
+    }
+}
+
+/// Validation and training units of the known whales.
+fn draw_validation<'a>(
+    known: &BTreeMap<&String, &'a Vec<Unit>>,
+    fraction: f64,
+    random: &mut ChaCha8Rng,
+) -> (Vec<&'a Unit>, Vec<Vec<&'a Unit>>) {
+    let photographs: usize = known.values().map(|units| count(units)).sum();
+    let target = (fraction * photographs as f64).round() as usize;
+    let mut drawings: Vec<Drawing> = known
+        .values()
+        .map(|units| {
+            let (kept, mut free): (Vec<&Unit>, Vec<&Unit>) =
+                units.iter().partition(|u| u.contradictory);
+            free.shuffle(random);
+            free.sort_by_key(|unit| !unit.has_frame);
+            Drawing {
+                units: free,
+                drawn: 0,
+                kept,
+            }
+        })
+        .collect();
+    drawings.shuffle(random);
+
+    // Systematic sampling over the whales in random order: each whale gets its share rounded up or
+    // down, and the sum of the shares is met.
+    let mut share = 0.5;
+    for drawing in &mut drawings {
+        let before = f64::floor(share);
+        share += fraction * (drawing.units.len() + drawing.kept.len()) as f64;
+        let quota = (share.floor() - before) as usize;
+        drawing.drawn = quota.clamp(drawing.forced(), drawing.limit());
+    }
+    let total = |drawings: &[Drawing]| -> usize {
+        let drawn = drawings.iter().flat_map(|d| &d.units[..d.drawn]);
+        drawn.map(|unit| unit.images.len()).sum()
+    };
+    // What whales without a photograph to spare could not give, or frames gave too much, is
+    // balanced where the whale's own fraction is farthest off.
+    loop {
+        let sum = total(&drawings);
+        let fraction_with =
+            |d: &Drawing, drawn: usize| drawn as f64 / (d.units.len() + d.kept.len()) as f64;
+        let next = if sum < target {
+            let candidates = drawings.iter_mut().filter(|d| d.drawn < d.limit());
+            candidates
+                .min_by(|a, b| {
+                    fraction_with(a, a.drawn + 1).total_cmp(&fraction_with(b, b.drawn + 1))
+                })
+                .map(|d| (d.drawn + 1, d))
+        } else {
+            let candidates = drawings.iter_mut().filter(|d| {
+                d.drawn > d.forced() && sum - d.units[d.drawn - 1].images.len() >= target
+            });
+            candidates
+                .max_by(|a, b| fraction_with(a, a.drawn).total_cmp(&fraction_with(b, b.drawn)))
+                .map(|d| (d.drawn - 1, d))
+        };
+        match next {
+            Some((drawn, drawing)) => drawing.drawn = drawn,
+            None => break,
+        }
+        // Adding may overshoot by part of a unit; that is near enough.
+        if total(&drawings) >= target && sum < target {
+            break;
+        }
+    }
+
+    let mut validation = Vec::new();
+    let mut training = Vec::new();
+    for drawing in drawings {
+        validation.extend(&drawing.units[..drawing.drawn]);
+        let rest = drawing.units[drawing.drawn..].iter();
+        training.push(rest.chain(&drawing.kept).copied().collect());
+    }
+    (validation, training)
+}
+
+/// Deals each whale's training units over the folds.
+fn deal_folds<'a>(
+    training: &[Vec<&'a Unit>],
+    folds: u32,
+    random: &mut ChaCha8Rng,
+) -> Vec<(u32, &'a Unit)> {
+    let mut dealt = Vec::new();
+    let (mut next, mut next_single) = (0, 0);
+    for units in training {
+        if let [unit] = units.as_slice() {
+            dealt.push((1 + next_single % (folds - 1), *unit));
+            next_single += 1;
+            continue;
+        }
+        let mut units = units.clone();
+        units.shuffle(random);
+        for unit in units {
+            dealt.push((next % folds, unit));
+            next += 1;
+        }
+    }
+    dealt
+}
+
+/// Frames with landmarks are measured on, frames without are a source of sea unless their head is held
+/// out. Returns the training heads whose frame is measured on.
+fn give_frames_roles(index: &Index, roles: &mut BTreeMap<String, Role>) -> BTreeSet<String> {
+    let mut held_out = BTreeSet::new();
+    let of_held_out_heads: BTreeSet<&str> = index
+        .photographs
+        .iter()
+        .filter(|p| matches!(roles.get(&p.image), Some(Role::Validation | Role::Unknown)))
+        .filter_map(|p| p.frame.as_deref())
+        .collect();
+    for photograph in &index.photographs {
+        if photograph.kind == PhotographKind::Frame && !roles.contains_key(&photograph.image) {
+            let role = if photograph.landmarks.is_empty() {
+                if of_held_out_heads.contains(photograph.image.as_str()) {
+                    continue;
+                }
+                Role::Training { fold: 0 }
+            } else {
+                held_out.insert(photograph.image.clone());
+                Role::Validation
+            };
+            roles.insert(photograph.image.clone(), role);
+        }
+    }
+    index
+        .photographs
+        .iter()
+        .filter(|p| p.frame.as_ref().is_some_and(|f| held_out.contains(f)))
+        .filter(|p| matches!(roles.get(&p.image), Some(Role::Training { .. })))
+        .map(|p| p.image.clone())
+        .collect()
+}
+
+/// Unlabelled heads train, in the fold of what shows the same; returns those that must not.
+fn give_unlabelled_roles(
+    index: &Index,
+    folds: u32,
+    roles: &mut BTreeMap<String, Role>,
+    random: &mut ChaCha8Rng,
+) -> BTreeSet<String> {
+    let mut of_content: HashMap<&str, Vec<Role>> = HashMap::new();
+    for photograph in &index.photographs {
+        if let Some(role) = roles.get(&photograph.image) {
+            let content = content(photograph);
+            of_content.entry(content).or_default().push(*role);
+        }
+    }
+    let mut contents: Vec<(&str, Vec<&str>)> = Vec::new();
+    let mut place: HashMap<&str, usize> = HashMap::new();
+    for photograph in &index.photographs {
+        let unlabelled =
+            photograph.kind != PhotographKind::Frame && photograph.individual.is_none();
+        if unlabelled {
+            let content = content(photograph);
+            let at = *place.entry(content).or_insert_with(|| {
+                contents.push((content, Vec::new()));
+                contents.len() - 1
+            });
+            contents[at].1.push(&photograph.image);
+        }
+    }
+    contents.shuffle(random);
+    let mut excluded = BTreeSet::new();
+    for (i, (content, images)) in contents.into_iter().enumerate() {
+        let same = of_content
+            .get(content)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let fold = same.iter().find_map(|role| match role {
+            Role::Training { fold } => Some(*fold),
+            _ => None,
+        });
+        let held_out = same.iter().any(|r| !matches!(r, Role::Training { .. }));
+        for image in images {
+            if held_out {
+                excluded.insert(image.to_owned());
+            } else {
+                let fold = fold.unwrap_or(1 + i as u32 % (folds - 1));
+                roles.insert(image.to_owned(), Role::Training { fold });
+            }
+        }
+    }
+    excluded
+}
