@@ -5,9 +5,14 @@
 //! whale is (that is [`identify`](crate::identify)). The training crate writes manifests through the
 //! same types.
 
+mod check;
+mod error;
 mod manifest;
+mod open;
 
+pub use error::{BundleError, ManifestProblem};
 pub use manifest::{
     Aligner, Catalogue, Decision, Ensemble, FORMAT_VERSION, Finder, MANIFEST_FILE, Manifest,
     Network, NetworkInput, Provenance, SelfTest, UnknownModel,
 };
+pub use open::{Bundle, Role, SelfTestVectors};

@@ -112,14 +112,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         TaskKind::Aligner => {
             let (training, measured) = composers()?;
             (
-                Box::new(AlignerTask::new(&recipe, training, measured)),
+                Box::new(AlignerTask::new(&recipe, training, measured)?),
                 vec![],
             )
         }
         TaskKind::Finder => {
             let (training, measured) = composers()?;
             (
-                Box::new(FinderTask::new(&recipe, training, measured)),
+                Box::new(FinderTask::new(&recipe, training, measured)?),
                 vec![],
             )
         }

@@ -5,7 +5,7 @@ use callosity::pixels;
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Reduction, Tensor};
 
-use crate::compose::Composer;
+use crate::compose::{ComposeError, Composer};
 use crate::loader::{Samples, random};
 use crate::recipe::Recipe;
 use crate::tasks::{Sums, Task, scalar};
@@ -26,7 +26,16 @@ pub struct AlignerTask {
 impl AlignerTask {
     /// Trains on crops from `training` and measures on a fixed set from `measured`, whose heads the
     /// network never sees.
-    pub fn new(recipe: &Recipe, training: Arc<Composer>, measured: Arc<Composer>) -> Self {
+    ///
+    /// # Errors
+    /// Where the recipe's input is too small or too large to compose.
+    pub fn new(
+        recipe: &Recipe,
+        training: Arc<Composer>,
+        measured: Arc<Composer>,
+    ) -> Result<Self, ComposeError> {
+        let mut rng = random(recipe.seed, MEASURED, 0);
+        training.crop(&mut rng, recipe.input.width, ALIGNER_FIELD_HEAD_LENGTHS)?;
         let set = |composer, len, fixed| {
             Arc::new(ComposedCrops {
                 input: recipe.input.network_input(),
@@ -36,10 +45,10 @@ impl AlignerTask {
                 fixed,
             })
         };
-        Self {
+        Ok(Self {
             training: set(training, recipe.schedule.samples_per_epoch, false),
             measured: set(measured, MEASURED_SAMPLES, true),
-        }
+        })
     }
 }
 
@@ -106,7 +115,10 @@ impl Samples for ComposedCrops {
         let mut own = random(self.recipe.seed, MEASURED, item as u64);
         let rng = if self.fixed { &mut own } else { rng };
         let side = self.input.width;
-        let mut crop = self.composer.crop(rng, side, ALIGNER_FIELD_HEAD_LENGTHS);
+        let mut crop = self
+            .composer
+            .crop(rng, side, ALIGNER_FIELD_HEAD_LENGTHS)
+            .expect("the size was tried in `new`");
         if !self.fixed {
             self.recipe.augmentation.change_pixels(rng, &mut crop.image);
         }

@@ -6,7 +6,7 @@ use callosity::pixels;
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
-use crate::compose::Composer;
+use crate::compose::{ComposeError, Composer};
 use crate::loader::{Samples, random};
 use crate::recipe::Recipe;
 use crate::tasks::{Sums, Task, scalar};
@@ -34,7 +34,16 @@ pub struct FinderTask {
 impl FinderTask {
     /// Trains on frames from `training` and measures on a fixed set from `measured`, whose heads the
     /// network never sees.
-    pub fn new(recipe: &Recipe, training: Arc<Composer>, measured: Arc<Composer>) -> Self {
+    ///
+    /// # Errors
+    /// Where the recipe's input is too small or too large to compose.
+    pub fn new(
+        recipe: &Recipe,
+        training: Arc<Composer>,
+        measured: Arc<Composer>,
+    ) -> Result<Self, ComposeError> {
+        let mut rng = random(recipe.seed, MEASURED, 0);
+        training.frame(&mut rng, recipe.input.width, recipe.input.height)?;
         let set = |composer, len, fixed| {
             Arc::new(ComposedFrames {
                 input: recipe.input.network_input(),
@@ -44,10 +53,10 @@ impl FinderTask {
                 fixed,
             })
         };
-        Self {
+        Ok(Self {
             training: set(training, recipe.schedule.samples_per_epoch, false),
             measured: set(measured, MEASURED_SAMPLES, true),
-        }
+        })
     }
 
     /// Sums over the batch: focal loss, weighted absolute offset error, heads.
@@ -121,7 +130,10 @@ impl Samples for ComposedFrames {
         let mut own = random(self.recipe.seed, MEASURED, item as u64);
         let rng = if self.fixed { &mut own } else { rng };
         let (width, height) = (self.input.width, self.input.height);
-        let mut frame = self.composer.frame(rng, width, height);
+        let mut frame = self
+            .composer
+            .frame(rng, width, height)
+            .expect("the size was tried in `new`");
         if !self.fixed {
             self.recipe
                 .augmentation

@@ -1,0 +1,116 @@
+//! The command line: arguments become validated settings, errors become words and an exit code.
+//!
+//! A command is a module with `Args` (clap) and `run(Args) -> anyhow::Result<ExitCode>`; to add one,
+//! name the module here and give it a line in `commands!`.
+
+mod bundle;
+#[cfg(feature = "flight")]
+mod demo;
+mod engine;
+mod identify;
+mod interrupt;
+#[cfg(feature = "flight")]
+mod run;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Nothing could be done.
+const FAILED: u8 = 1;
+/// Done, but not for everything that was asked for.
+const PARTLY_FAILED: u8 = 2;
+/// The command line makes no sense (`EX_USAGE`; clap's own 2 would read as "partly failed").
+const USAGE: u8 = 64;
+/// Ended by Ctrl-C or a request to terminate, as a shell would report it.
+const INTERRUPTED: u8 = 130;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    everything was done
+  1    nothing could be done (no bundle, no engine, no photograph)
+  2    some photographs failed or a check did not pass; the rest was done
+  64   the command line makes no sense
+  130  ended by Ctrl-C; what was finished before has been written";
+
+/// Recognises individual North Atlantic right whales from survey aircraft.
+#[derive(Parser)]
+#[command(name = "callosity", version, after_help = EXIT_CODES)]
+struct Program {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Declares the commands: for each a variant that carries its module's `Args`, and its call.
+macro_rules! commands {
+    ($($(#[$about:meta])* $variant:ident => $module:ident),+ $(,)?) => {
+        #[derive(Subcommand)]
+        enum Command {
+            $($(#[$about])* $variant($module::Args),)+
+        }
+
+        fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+            match command {
+                $($(#[$about])* Command::$variant(args) => $module::run(args),)+
+            }
+        }
+    };
+}
+
+commands! {
+    /// Name the whales in photographs
+    Identify => identify,
+    /// Look into model bundles
+    Bundle => bundle,
+    /// Fly: name whales as frames come and say so over MQTT
+    #[cfg(feature = "flight")]
+    Run => run,
+    /// Fly a virtual survey on this machine, with a broker and a ground station of its own
+    #[cfg(feature = "flight")]
+    Demo => demo,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let program = match Program::try_parse() {
+        Ok(program) => program,
+        Err(error) => {
+            // Help and version are no errors and go to standard output.
+            let usage = error.use_stderr();
+            // Nobody is left to tell when standard error is closed.
+            let _ = error.print();
+            return if usage {
+                ExitCode::from(USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            EnvFilter::try_from_env("CALLOSITY_LOG").unwrap_or_else(|_| EnvFilter::new("error")),
+        )
+        .with_writer(io::stderr)
+        .init();
+    match dispatch(program.command) {
+        Ok(code) => code,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("callosity: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// `callosity identify … | head` has got what it wanted.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let io = match cause.downcast_ref::<csv::Error>().map(csv::Error::kind) {
+            Some(csv::ErrorKind::Io(io)) => Some(io),
+            _ => cause.downcast_ref::<io::Error>(),
+        };
+        io.is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    })
+}

@@ -1,0 +1,73 @@
+use super::ensemble::Opinion;
+use super::report::{Candidate, Verdict};
+use crate::bundle::Decision;
+
+/// Individuals by falling probability; of equals, the first in the catalogue first.
+pub(super) fn candidates(individuals: &[String], opinion: &Opinion) -> Vec<Candidate> {
+    let mut candidates: Vec<_> = individuals
+        .iter()
+        .zip(&opinion.probabilities)
+        .map(|(individual, &probability)| Candidate {
+            individual: individual.clone(),
+            probability,
+        })
+        .collect();
+    candidates.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+    candidates
+}
+
+/// What is said of a head. "Unknown" is asked first: a whale that is probably nobody of the catalogue
+/// is not named, however like one of them it looks among them.
+pub(super) fn decide(decision: &Decision, opinion: &Opinion) -> Verdict {
+    let best = opinion.probabilities.iter().copied().fold(0.0, f32::max);
+    if opinion.unknown >= decision.unknown_threshold {
+        Verdict::Unknown
+    } else if best >= decision.identified_threshold {
+        Verdict::Identified
+    } else {
+        Verdict::Uncertain
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::UnknownModel;
+
+    #[test]
+    fn thresholds_decide_and_unknown_comes_first() {
+        let decision = Decision {
+            temperature: 1.0,
+            unknown: UnknownModel {
+                slope: -1.0,
+                intercept: 0.0,
+            },
+            unknown_threshold: 0.5,
+            identified_threshold: 0.8,
+        };
+        let verdict = |best: f32, unknown: f32| {
+            let opinion = Opinion {
+                probabilities: vec![1.0 - best, best],
+                unknown,
+            };
+            decide(&decision, &opinion)
+        };
+        assert_eq!(verdict(0.8, 0.49), Verdict::Identified);
+        assert_eq!(verdict(0.79, 0.49), Verdict::Uncertain);
+        assert_eq!(verdict(0.99, 0.5), Verdict::Unknown);
+    }
+
+    #[test]
+    fn candidates_fall_and_keep_the_catalogues_order_among_equals() {
+        let individuals = ["a", "b", "c", "d"].map(String::from);
+        let opinion = Opinion {
+            probabilities: vec![0.2, 0.4, 0.2, 0.2],
+            unknown: 0.0,
+        };
+        let order: Vec<_> = candidates(&individuals, &opinion)
+            .into_iter()
+            .map(|c| c.individual)
+            .collect();
+        assert_eq!(order, ["b", "a", "c", "d"]);
+    }
+}

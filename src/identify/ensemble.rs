@@ -1,0 +1,128 @@
+use super::aligner;
+use crate::bundle::Decision;
+use crate::geometry::{Affine, Point};
+
+/// Probabilities that an ensemble's logits mean, averaged over views.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Opinion {
+    /// For each individual, given that the whale is one of the catalogue.
+    pub probabilities: Vec<f32>,
+    /// That it is none of the catalogue.
+    pub unknown: f32,
+}
+
+/// How far a classifier's view strays, as a fraction of the aligner's: landmarks are known by now.
+const STRENGTH: f64 = 0.4;
+
+/// The transform, within a head crop of `width × height` pixels, that makes its `index`th view; the
+/// first leaves it as it is.
+pub(super) fn view(index: u32, width: u32, height: u32) -> Affine {
+    let full = aligner::view(index, width, height);
+    let towards = |value: f64, identity: f64| identity + STRENGTH * (value - identity);
+    // Blended about the middle of the crop, where a turn or a stretch moves nothing.
+    let centre = Point::new(f64::from(width) / 2.0, f64::from(height) / 2.0);
+    let moved = full.apply(centre) - centre;
+    Affine {
+        xx: towards(full.xx, 1.0),
+        xy: towards(full.xy, 0.0),
+        x0: 0.0,
+        yx: towards(full.yx, 0.0),
+        yy: towards(full.yy, 1.0),
+        y0: 0.0,
+    }
+    .about(centre)
+    .then(&Affine::translation(moved * STRENGTH))
+}
+
+/// From the logits of each view to probabilities. Views without logits give `None`.
+pub(super) fn opinion<'a>(
+    decision: &Decision,
+    views: impl Iterator<Item = &'a [f32]>,
+) -> Option<Opinion> {
+    let temperature = f64::from(decision.temperature);
+    let mut probabilities: Vec<f64> = Vec::new();
+    let (mut score, mut count) = (0.0, 0.0);
+    for logits in views {
+        let scaled: Vec<f64> = logits.iter().map(|&l| f64::from(l) / temperature).collect();
+        let largest = scaled.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = scaled.iter().map(|l| (l - largest).exp()).sum();
+        probabilities.resize(scaled.len(), 0.0);
+        for (total, l) in probabilities.iter_mut().zip(&scaled) {
+            *total += (l - largest).exp() / sum;
+        }
+        score += largest + sum.ln();
+        count += 1.0;
+    }
+    if count == 0.0 || probabilities.is_empty() {
+        return None;
+    }
+    let model = &decision.unknown;
+    let odds = f64::from(model.intercept) + f64::from(model.slope) * (score / count);
+    Some(Opinion {
+        probabilities: probabilities
+            .into_iter()
+            .map(|p| (p / count) as f32)
+            .collect(),
+        unknown: (1.0 / (1.0 + (-odds).exp())) as f32,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::bundle::UnknownModel;
+
+    fn decision(temperature: f32) -> Decision {
+        Decision {
+            temperature,
+            unknown: UnknownModel {
+                slope: -1.0,
+                intercept: 2.0,
+            },
+            unknown_threshold: 0.5,
+            identified_threshold: 0.5,
+        }
+    }
+
+    /// By hand: softmax of (ln 1, ln 3) is (1/4, 3/4), and the logarithm of the sum is ln 4.
+    #[test]
+    fn probabilities_and_unknown_by_hand() {
+        let logits = [0.0, 3.0_f32.ln()];
+        let opinion = opinion(&decision(1.0), [logits.as_slice()].into_iter()).unwrap();
+        assert!((opinion.probabilities[0] - 0.25).abs() < 1e-6);
+        assert!((opinion.probabilities[1] - 0.75).abs() < 1e-6);
+        let expected = 1.0 / (1.0 + (-(2.0 - 4.0_f64.ln())).exp());
+        assert!((f64::from(opinion.unknown) - expected).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_first_view_is_the_crop_itself() {
+        assert_eq!(view(0, 224, 160), Affine::IDENTITY);
+    }
+
+    proptest! {
+        #[test]
+        fn any_finite_logits_give_probabilities(
+            views in prop::collection::vec(prop::collection::vec(-1e30..1e30_f32, 5), 1..4),
+            temperature in 0.01..100.0_f32,
+        ) {
+            let opinion =
+                opinion(&decision(temperature), views.iter().map(Vec::as_slice)).unwrap();
+            let sum: f32 = opinion.probabilities.iter().sum();
+            prop_assert!((sum - 1.0).abs() < 1e-4, "{sum}");
+            prop_assert!((0.0..=1.0).contains(&opinion.unknown));
+        }
+
+        /// A classifier's views keep the landmarks within a tenth of the crop of where they belong.
+        #[test]
+        fn views_stray_little(index in 0..13_u32) {
+            let crop = crate::geometry::HeadCrop::RIGHT_WHALE;
+            let truth = crop.landmarks(224, 224);
+            let seen = truth.map(&view(index, 224, 224));
+            prop_assert!(seen.bonnet.distance(truth.bonnet) < 22.4);
+            prop_assert!(seen.blowhead.distance(truth.blowhead) < 22.4);
+        }
+    }
+}

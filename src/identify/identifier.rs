@@ -1,0 +1,561 @@
+use std::borrow::Cow;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::report::{FrameIdentification, HeadIdentification, StageTimes};
+use super::{FoundHead, aligner, decision, decode_heat_map, ensemble};
+use crate::bundle::{Bundle, Manifest, Role};
+use crate::geometry::{Affine, HeadCrop, Landmarks};
+use crate::inference::{Engine, EngineConfig, EngineError, InferenceError, Network};
+use crate::pixels::{
+    DecodeError, EncodedPhotograph, Photograph, prepare, reduce_to_fit, warp, write_input,
+};
+
+/// Most images that enter a network at once: above it memory grows and speed does not.
+const LARGEST_BATCH: usize = 16;
+
+/// How much smaller than the finder thinks a head may turn out to be before its pixels grow scarce.
+const SCALE_MARGIN: f64 = 1.15;
+
+/// What the head photographs of the training data show outside their frame.
+const BLACK: [u8; 3] = [0; 3];
+
+/// Why nothing can be said of a photograph.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentifyError {
+    /// The photograph cannot be decoded.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// There is no engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A network cannot be loaded or run.
+    #[error(transparent)]
+    Inference(#[from] InferenceError),
+    /// Landmarks were given that are no head's.
+    #[error(
+        "bonnet ({:.1}, {:.1}) and blowhead ({:.1}, {:.1}) are no landmarks of a head: they coincide or are no numbers",
+        landmarks.bonnet.x, landmarks.bonnet.y, landmarks.blowhead.x, landmarks.blowhead.y
+    )]
+    Landmarks {
+        /// The landmarks.
+        landmarks: Landmarks,
+    },
+}
+
+/// Where a photograph's pixels come from.
+enum Source<'a> {
+    Encoded(&'a EncodedPhotograph),
+    Decoded(&'a Photograph),
+}
+
+impl<'a> Source<'a> {
+    fn size(&self) -> (u32, u32) {
+        match self {
+            Self::Encoded(photograph) => photograph.size(),
+            Self::Decoded(photograph) => (photograph.frame_width, photograph.frame_height),
+        }
+    }
+
+    fn decode(&self, least_scale: f64) -> Result<Cow<'a, Photograph>, DecodeError> {
+        match self {
+            Self::Encoded(photograph) => photograph.decode(least_scale).map(Cow::Owned),
+            Self::Decoded(photograph) => Ok(Cow::Borrowed(photograph)),
+        }
+    }
+}
+
+/// A photograph decoded as large as has been needed so far.
+struct Pixels<'a> {
+    source: Source<'a>,
+    photograph: Option<Cow<'a, Photograph>>,
+    time: Duration,
+}
+
+impl<'a> Pixels<'a> {
+    fn new(source: Source<'a>) -> Self {
+        Self {
+            source,
+            photograph: None,
+            time: Duration::ZERO,
+        }
+    }
+
+    /// The photograph at a scale not below `least`, or at full size where that is smaller.
+    fn at_scale(&mut self, least: f64) -> Result<&Photograph, DecodeError> {
+        let least = least.min(1.0);
+        let enough = self.photograph.as_ref().is_some_and(|photograph| {
+            let transform = photograph.pixels_from_frame();
+            // Sides are whole pixels, so the scale may fall short of what was asked by a rounding.
+            transform.xx.min(transform.yy) >= least * 0.99
+        });
+        if !enough || self.photograph.is_none() {
+            // The smaller one goes before the larger one comes, so that only one is in memory.
+            self.photograph = None;
+            let start = Instant::now();
+            let photograph = self.source.decode(least)?;
+            self.time += start.elapsed();
+            return Ok(self.photograph.insert(photograph));
+        }
+        match &self.photograph {
+            Some(photograph) => Ok(photograph),
+            None => unreachable!("decoded above"),
+        }
+    }
+}
+
+/// A bundle's networks, ready to find and name heads.
+///
+/// It may be used from several threads at once; networks take turns, decoding and cutting run beside
+/// them.
+#[derive(Debug)]
+pub struct Identifier {
+    manifest: Manifest,
+    finder: Option<Mutex<Network>>,
+    aligner: Option<Mutex<Network>>,
+    ensemble: Mutex<Network>,
+    bundle: std::path::PathBuf,
+    engine: String,
+}
+
+impl Identifier {
+    /// Loads the networks of a bundle.
+    ///
+    /// # Errors
+    /// There is no engine as asked for, or it does not take a network.
+    pub fn new(bundle: &Bundle, config: &EngineConfig) -> Result<Self, IdentifyError> {
+        let engine = Engine::start(config)?;
+        let load = |role| Network::load(&engine, bundle, role);
+        let load_some = |role| match bundle.manifest().network(role) {
+            Some(_) => load(role).map(|network| Some(Mutex::new(network))),
+            None => Ok(None),
+        };
+        let ensemble = load(Role::Ensemble)?;
+        Ok(Self {
+            finder: load_some(Role::Finder)?,
+            aligner: load_some(Role::Aligner)?,
+            engine: ensemble.engine().to_owned(),
+            ensemble: Mutex::new(ensemble),
+            manifest: bundle.manifest().clone(),
+            bundle: bundle.directory().to_owned(),
+        })
+    }
+
+    /// What the bundle says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// What the networks run on, such as `ONNX Runtime 1.24.1, CPU` or `built-in`.
+    pub fn engine(&self) -> &str {
+        &self.engine
+    }
+
+    /// Finds and names the heads in a frame.
+    ///
+    /// # Errors
+    /// The photograph cannot be decoded, the bundle has no finder, or a network fails.
+    pub fn identify_frame(
+        &self,
+        frame: &EncodedPhotograph,
+    ) -> Result<FrameIdentification, IdentifyError> {
+        self.identify(Pixels::new(Source::Encoded(frame)))
+    }
+
+    /// Finds and names the heads in a frame that is decoded already.
+    ///
+    /// # Errors
+    /// The bundle has no finder, or a network fails.
+    pub fn identify_photograph(
+        &self,
+        frame: &Photograph,
+    ) -> Result<FrameIdentification, IdentifyError> {
+        self.identify(Pixels::new(Source::Decoded(frame)))
+    }
+
+    /// Names the head in a photograph that is a head crop already, cut as the bundle's
+    /// [`head_crop`](crate::bundle::Ensemble::head_crop) says, at any size.
+    ///
+    /// # Errors
+    /// The photograph cannot be decoded, or a network fails.
+    pub fn identify_head(
+        &self,
+        crop: &EncodedPhotograph,
+    ) -> Result<FrameIdentification, IdentifyError> {
+        self.identify_crop(Pixels::new(Source::Encoded(crop)))
+    }
+
+    /// [`identify_head`](Self::identify_head) of a photograph that is decoded already.
+    ///
+    /// # Errors
+    /// A network fails.
+    pub fn identify_head_photograph(
+        &self,
+        crop: &Photograph,
+    ) -> Result<FrameIdentification, IdentifyError> {
+        self.identify_crop(Pixels::new(Source::Decoded(crop)))
+    }
+
+    /// Names the heads at given landmarks, in pixels of the upright frame at full size.
+    ///
+    /// # Errors
+    /// The photograph cannot be decoded, landmarks are no head's, or a network fails.
+    pub fn identify_landmarks(
+        &self,
+        frame: &EncodedPhotograph,
+        landmarks: &[Landmarks],
+    ) -> Result<FrameIdentification, IdentifyError> {
+        for &landmarks in landmarks {
+            self.crop_from_frame(&landmarks)
+                .ok_or(IdentifyError::Landmarks { landmarks })?;
+        }
+        let heads = landmarks.iter().map(|&landmarks| FoundHead {
+            landmarks,
+            confidence: 1.0,
+        });
+        self.name(
+            Pixels::new(Source::Encoded(frame)),
+            heads.collect(),
+            StageTimes::default(),
+        )
+    }
+
+    /// Finds the heads in a frame and places their landmarks, without naming them. `refine` says
+    /// whether the aligner is used.
+    ///
+    /// # Errors
+    /// The photograph cannot be decoded, the bundle has no finder, or a network fails.
+    pub fn locate(
+        &self,
+        frame: &EncodedPhotograph,
+        refine: bool,
+    ) -> Result<Vec<FoundHead>, IdentifyError> {
+        let mut pixels = Pixels::new(Source::Encoded(frame));
+        let mut heads = self.find(&mut pixels)?;
+        if refine {
+            self.align(&mut pixels, &mut heads)?;
+        }
+        Ok(heads)
+    }
+
+    fn identify(&self, mut pixels: Pixels) -> Result<FrameIdentification, IdentifyError> {
+        let mut times = StageTimes::default();
+        let clock = Stopwatch::start(&pixels);
+        let mut heads = self.find(&mut pixels)?;
+        times.find = clock.stop(&pixels);
+        let clock = Stopwatch::start(&pixels);
+        self.align(&mut pixels, &mut heads)?;
+        times.align = clock.stop(&pixels);
+        self.name(pixels, heads, times)
+    }
+
+    /// The heads of a frame, as the finder sees them, in pixels of the frame.
+    fn find(&self, pixels: &mut Pixels) -> Result<Vec<FoundHead>, IdentifyError> {
+        let (Some(finder), Some(network)) = (&self.manifest.finder, &self.finder) else {
+            return Err(InferenceError::Absent {
+                bundle: self.bundle.clone(),
+                role: Role::Finder,
+            }
+            .into());
+        };
+        let input = &finder.network.input;
+        let (width, height) = pixels.source.size();
+        let input_from_frame = reduce_to_fit((width, height), input.width, input.height);
+        let Some(frame_from_input) = input_from_frame.inverse() else {
+            return Ok(Vec::new());
+        };
+        let photograph = pixels.at_scale(input_from_frame.xx)?;
+        let mut values = vec![0.0; 3 * input.width as usize * input.height as usize];
+        prepare(
+            &photograph.pixels,
+            &in_pixels(photograph, &input_from_frame),
+            input,
+            &mut values,
+        );
+        let output = lock(network).run(1, &values)?;
+        let inside = |head: &FoundHead| {
+            let centre = head.landmarks.centre();
+            (0.0..f64::from(width)).contains(&centre.x)
+                && (0.0..f64::from(height)).contains(&centre.y)
+        };
+        Ok(decode_heat_map(finder, &output.data)
+            .into_iter()
+            .map(|head| FoundHead {
+                landmarks: head.landmarks.map(&frame_from_input),
+                ..head
+            })
+            .filter(inside)
+            .filter(|head| self.crop_from_frame(&head.landmarks).is_some())
+            .collect())
+    }
+
+    /// Moves the heads' landmarks to where the aligner sees them.
+    fn align(&self, pixels: &mut Pixels, heads: &mut [FoundHead]) -> Result<(), IdentifyError> {
+        let (Some(aligner), Some(network)) = (&self.manifest.aligner, &self.aligner) else {
+            return Ok(());
+        };
+        if heads.is_empty() {
+            return Ok(());
+        }
+        let input = &aligner.network.input;
+        for round in 1..=aligner.rounds {
+            let views = if round == aligner.rounds {
+                aligner.views
+            } else {
+                1
+            };
+            // Every head's views go through the network together.
+            let cuts: Vec<(usize, Affine)> = heads
+                .iter()
+                .enumerate()
+                .filter_map(|(i, head)| {
+                    Some((i, aligner::input_from_frame(aligner, &head.landmarks)?))
+                })
+                .flat_map(|(i, crop)| {
+                    (0..views)
+                        .map(move |v| (i, crop.then(&aligner::view(v, input.width, input.height))))
+                })
+                .collect();
+            let photograph = pixels.at_scale(
+                self.scale_for_heads(heads)
+                    .max(cuts.iter().map(|(_, cut)| scale(cut)).fold(0.0, f64::max)),
+            )?;
+            let mut seen: Vec<Vec<Landmarks>> = vec![Vec::new(); heads.len()];
+            for batch in cuts.chunks(LARGEST_BATCH) {
+                let each = 3 * input.width as usize * input.height as usize;
+                let mut values = vec![0.0; each * batch.len()];
+                for ((_, cut), out) in batch.iter().zip(values.chunks_exact_mut(each)) {
+                    prepare(&photograph.pixels, &in_pixels(photograph, cut), input, out);
+                }
+                let output = lock(network).run(batch.len(), &values)?;
+                for ((i, cut), output) in batch.iter().zip(output.images()) {
+                    let back = cut.inverse();
+                    let landmarks =
+                        back.and_then(|back| aligner::landmarks_in_frame(aligner, output, &back));
+                    seen[*i].extend(landmarks);
+                }
+            }
+            for (head, seen) in heads.iter_mut().zip(&seen) {
+                if let Some(mean) = aligner::mean(seen)
+                    && aligner::plausible(aligner, &head.landmarks, &mean)
+                {
+                    head.landmarks = mean;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Names heads at known landmarks.
+    fn name(
+        &self,
+        mut pixels: Pixels,
+        heads: Vec<FoundHead>,
+        mut times: StageTimes,
+    ) -> Result<FrameIdentification, IdentifyError> {
+        let clock = Stopwatch::start(&pixels);
+        let crops: Vec<(FoundHead, Affine)> = heads
+            .iter()
+            .filter_map(|&head| Some((head, self.crop_from_frame(&head.landmarks)?)))
+            .collect();
+        let transforms: Vec<Affine> = crops.iter().map(|(_, crop)| *crop).collect();
+        let opinions = self.opinions(&mut pixels, &transforms)?;
+        times.identify = clock.stop(&pixels);
+        let heads = crops
+            .iter()
+            .zip(opinions)
+            .map(|((head, _), opinion)| self.head(&head.landmarks, head.confidence, &opinion));
+        Ok(self.frame(&pixels, heads.collect(), times))
+    }
+
+    fn identify_crop(&self, mut pixels: Pixels) -> Result<FrameIdentification, IdentifyError> {
+        let clock = Stopwatch::start(&pixels);
+        let (width, height) = pixels.source.size();
+        let input = &self.manifest.ensemble.network.input;
+        let whole = Affine::scaling(
+            f64::from(input.width) / f64::from(width.max(1)),
+            f64::from(input.height) / f64::from(height.max(1)),
+        );
+        let opinions = self.opinions(&mut pixels, &[whole])?;
+        let times = StageTimes {
+            identify: clock.stop(&pixels),
+            ..StageTimes::default()
+        };
+        let landmarks = self.manifest.ensemble.head_crop.landmarks(width, height);
+        let heads = opinions
+            .iter()
+            .map(|opinion| self.head(&landmarks, 1.0, opinion));
+        Ok(self.frame(&pixels, heads.collect(), times))
+    }
+
+    /// What the ensemble says of each crop, given as the transform from the frame to its input.
+    fn opinions(
+        &self,
+        pixels: &mut Pixels,
+        crops: &[Affine],
+    ) -> Result<Vec<ensemble::Opinion>, IdentifyError> {
+        if crops.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ensemble = &self.manifest.ensemble;
+        let input = &ensemble.network.input;
+        let photograph = pixels.at_scale(crops.iter().map(scale).fold(0.0, f64::max))?;
+        let cuts: Vec<Affine> = crops
+            .iter()
+            .flat_map(|crop| {
+                (0..ensemble.views)
+                    .map(move |v| crop.then(&ensemble::view(v, input.width, input.height)))
+            })
+            .collect();
+        let each = 3 * input.width as usize * input.height as usize;
+        let mut logits = Vec::new();
+        for batch in cuts.chunks(LARGEST_BATCH) {
+            let mut values = vec![0.0; each * batch.len()];
+            for (cut, out) in batch.iter().zip(values.chunks_exact_mut(each)) {
+                let image = warp(
+                    &photograph.pixels,
+                    &in_pixels(photograph, cut),
+                    input.width,
+                    input.height,
+                    BLACK,
+                );
+                write_input(&image, input, out);
+            }
+            let output = lock(&self.ensemble).run(batch.len(), &values)?;
+            logits.extend(output.images().map(<[f32]>::to_vec));
+        }
+        Ok(logits
+            .chunks(ensemble.views as usize)
+            .filter_map(|views| {
+                ensemble::opinion(&self.manifest.decision, views.iter().map(Vec::as_slice))
+            })
+            .collect())
+    }
+
+    fn head(
+        &self,
+        landmarks: &Landmarks,
+        confidence: f32,
+        opinion: &ensemble::Opinion,
+    ) -> HeadIdentification {
+        HeadIdentification {
+            bonnet: landmarks.bonnet,
+            blowhead: landmarks.blowhead,
+            confidence,
+            decision: decision::decide(&self.manifest.decision, opinion),
+            candidates: decision::candidates(&self.manifest.catalogue.individuals, opinion),
+            unknown_probability: opinion.unknown,
+        }
+    }
+
+    fn frame(
+        &self,
+        pixels: &Pixels,
+        heads: Vec<HeadIdentification>,
+        times: StageTimes,
+    ) -> FrameIdentification {
+        let (width, height) = pixels.source.size();
+        FrameIdentification {
+            width,
+            height,
+            heads,
+            stages_ms: StageTimes {
+                decode: milliseconds(pixels.time),
+                ..times
+            },
+            engine: self.engine.clone(),
+        }
+    }
+
+    fn head_crop(&self) -> &HeadCrop {
+        &self.manifest.ensemble.head_crop
+    }
+
+    fn crop_from_frame(&self, landmarks: &Landmarks) -> Option<Affine> {
+        let input = &self.manifest.ensemble.network.input;
+        let crop = self
+            .head_crop()
+            .crop_from_frame(landmarks, input.width, input.height)?;
+        // A crop that cannot be mapped back is of a head without size.
+        crop.inverse().map(|_| crop)
+    }
+
+    /// The scale at which the heads' crops have a pixel of the photograph for each of their own.
+    fn scale_for_heads(&self, heads: &[FoundHead]) -> f64 {
+        heads
+            .iter()
+            .filter_map(|head| self.crop_from_frame(&head.landmarks))
+            .map(|crop| scale(&crop) * SCALE_MARGIN)
+            .fold(0.0, f64::max)
+    }
+}
+
+/// Wall time of a stage without the decoding in it.
+struct Stopwatch {
+    start: Instant,
+    decoded: Duration,
+}
+
+impl Stopwatch {
+    fn start(pixels: &Pixels) -> Self {
+        Self {
+            start: Instant::now(),
+            decoded: pixels.time,
+        }
+    }
+
+    fn stop(self, pixels: &Pixels) -> f64 {
+        let decoding = pixels.time - self.decoded;
+        milliseconds(self.start.elapsed().saturating_sub(decoding))
+    }
+}
+
+/// In milliseconds to a hundredth: more digits are noise.
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e5).round() / 100.0
+}
+
+fn lock(network: &Mutex<Network>) -> MutexGuard<'_, Network> {
+    // A thread that panicked left no network in pieces: sessions keep no state between runs.
+    network.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The transform as it is for the photograph's pixels instead of the frame.
+fn in_pixels(photograph: &Photograph, from_frame: &Affine) -> Affine {
+    let pixels_from_frame = photograph.pixels_from_frame();
+    match pixels_from_frame.inverse() {
+        Some(frame_from_pixels) => frame_from_pixels.then(from_frame),
+        None => *from_frame,
+    }
+}
+
+/// The larger of the factors by which a transform stretches the frame's axes: at this scale a
+/// photograph has a pixel for each of the output's.
+fn scale(from_frame: &Affine) -> f64 {
+    // Largest singular value.
+    let sum = from_frame.xx.powi(2)
+        + from_frame.xy.powi(2)
+        + from_frame.yx.powi(2)
+        + from_frame.yy.powi(2);
+    let det = from_frame.determinant();
+    ((sum + (sum * sum - 4.0 * det * det).max(0.0).sqrt()) / 2.0).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn scale_is_the_largest_stretch(
+            turn in 0.0..7.0_f64, x in 0.01..10.0_f64, y in 0.01..10.0_f64, after in 0.0..7.0_f64,
+        ) {
+            let transform = Affine::rotation(turn)
+                .then(&Affine::scaling(x, y))
+                .then(&Affine::rotation(after));
+            prop_assert!((scale(&transform) - x.max(y)).abs() < 1e-6);
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! From a photograph to identified heads: finder, aligner, ensemble and decision.
+//!
+//! ```text
+//! frame, reduced ─► finder ─► heads, roughly ─► aligner ─► landmarks ─► head crop ─► ensemble ─► decision
+//! ```
+//!
+//! Pure: the same photograph and bundle give the same answer. It touches no disk and no network, and
+//! the clock only to say how long each stage took.
+//!
+//! # What is decoded
+//! The frame is decoded at the scale that the finder needs, so an empty one costs little. Where heads
+//! are found, it is decoded once more at the scale that their crops need, unless the first decoding
+//! is large enough.
+//!
+//! # Heads at the edge
+//! A found head whose centre lies outside the frame, in the padding of the finder's input, is none. A
+//! single landmark outside the frame is kept and reported where it is estimated to be; what a crop
+//! shows outside the frame is mid-grey. Landmarks that come so near to each other, or so far from
+//! where the head was found, that they cannot be a head's are not used: the estimate of the round
+//! before stands.
+
+mod aligner;
+mod decision;
+mod ensemble;
+mod finder;
+mod identifier;
+mod report;
+
+pub use finder::{FoundHead, decode_heat_map};
+pub use identifier::{Identifier, IdentifyError};
+pub use report::{
+    Candidate, FrameIdentification, FrameReport, HeadIdentification, StageTimes, Verdict,
+};

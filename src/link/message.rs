@@ -1,0 +1,275 @@
+//! What is said over MQTT.
+//!
+//! Field names follow Darwin Core where it has a term. Units stand in field names; positions in a
+//! frame follow the convention of [`geometry`](crate::geometry). Times are UTC. Receivers ignore
+//! fields that they do not know, so a field may be added within one major version.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::geometry::Point;
+
+/// Version of the messages; sent with each as the user property [`SCHEMA_VERSION_PROPERTY`].
+/// The major version is also in the topic.
+pub const SCHEMA_VERSION: &str = "1.0.0";
+
+/// Name of the MQTT user property with [`SCHEMA_VERSION`].
+pub const SCHEMA_VERSION_PROPERTY: &str = "schema-version";
+
+/// Content type of all messages but crops.
+pub const JSON: &str = "application/json";
+
+/// Content type of crops.
+pub const JPEG: &str = "image/jpeg";
+
+/// Whether a platform is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Presence {
+    /// Connected.
+    Online,
+    /// Lost without a word: the broker says so in the platform's place.
+    Offline,
+    /// Ended in order, with everything delivered.
+    Stopped,
+}
+
+/// Topic `callosity/v1/<platform>/status`: retained; the last will says `offline`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Name of the aircraft, as in the topic.
+    pub platform: String,
+    /// Whether it is there.
+    pub status: Presence,
+    /// When this was written. For `offline`, which is lodged with the broker in advance, the time of
+    /// the connection that was lost.
+    pub time: Timestamp,
+    /// Version of the program that flies.
+    pub program_version: String,
+}
+
+/// Where a sighting stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SightingState {
+    /// First word of it.
+    New,
+    /// More evidence.
+    Update,
+    /// The animal was left behind; nothing more will come.
+    End,
+}
+
+/// Darwin Core's class of evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BasisOfRecord {
+    /// Made by an instrument, without a person.
+    MachineObservation,
+}
+
+/// What to make of the candidates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Decision {
+    /// The first candidate is taken to be the animal.
+    Identified,
+    /// The first candidate is likely, but not enough.
+    Uncertain,
+    /// Probably none of the catalogue.
+    Unknown,
+}
+
+/// An individual that the animal may be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Candidate {
+    /// The individual's label in the bundle's catalogue.
+    #[serde(rename = "organismID")]
+    pub organism_id: String,
+    /// 0…1.
+    pub probability: f32,
+}
+
+/// The frame in which the animal was seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FrameReference {
+    /// Running number of the frame since the service started.
+    pub number: u64,
+    /// Name of the photograph, where the camera gives one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Width of the upright frame.
+    pub width_pixels: u32,
+    /// Height of the upright frame.
+    pub height_pixels: u32,
+}
+
+/// Where the head lies in the upright frame.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Head {
+    /// Tip of the snout.
+    pub bonnet_pixels: Point,
+    /// Just ahead of the blowholes.
+    pub blowhead_pixels: Point,
+    /// Distance between the two.
+    pub head_length_pixels: f64,
+    /// Confidence that this is a head, 0…1.
+    pub confidence: f32,
+}
+
+/// Topic `callosity/v1/<platform>/sighting`.
+///
+/// Delivered at least once: receivers drop what has the same `occurrenceID` and `revision`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Sighting {
+    /// UUID version 7: stable over the life of the sighting.
+    #[serde(rename = "occurrenceID")]
+    pub occurrence_id: Uuid,
+    /// Where the sighting stands in its life.
+    pub state: SightingState,
+    /// 0 with `new`, one more with each further message of this sighting.
+    pub revision: u32,
+    /// When the frame was taken.
+    pub event_date: Timestamp,
+    /// Name of the aircraft, as in the topic.
+    pub platform: String,
+    /// Class of evidence.
+    pub basis_of_record: BasisOfRecord,
+    /// The species that the bundle catalogues.
+    pub scientific_name: String,
+    /// Program and model bundle with their versions.
+    pub identified_by: String,
+    /// What to make of the candidates.
+    pub decision: Decision,
+    /// The individual, only where the decision is `identified`.
+    #[serde(rename = "organismID", skip_serializing_if = "Option::is_none")]
+    pub organism_id: Option<String>,
+    /// The most probable individuals, best first.
+    pub candidates: Vec<Candidate>,
+    /// Where it was seen.
+    pub frame: FrameReference,
+    /// Where the head lies in the frame.
+    pub head: Head,
+}
+
+/// What became of the frames since the service started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FrameCounts {
+    /// Frames that the camera gave.
+    pub captured: u64,
+    /// Frames that were looked at.
+    pub identified: u64,
+    /// Frames thrown away unseen because inference was behind, or at the end.
+    pub dropped: u64,
+    /// Frames that could not be read, decoded or identified.
+    pub failed: u64,
+    /// Heads found in the frames that were looked at.
+    pub heads: u64,
+}
+
+/// The last frame that could not be used.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FrameFailure {
+    /// When.
+    pub time: Timestamp,
+    /// The frame's running number.
+    pub frame: u64,
+    /// Name of the photograph, where the camera gives one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// What was wrong with it.
+    pub reason: String,
+}
+
+/// What waits in the queues.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueDepths {
+    /// Frames that wait for inference.
+    pub frames: u64,
+    /// Most frames that can wait.
+    pub frames_capacity: u64,
+    /// Sightings that wait to be sent.
+    pub sightings: u64,
+    /// Crops that wait to be sent.
+    pub crops: u64,
+    /// Their size.
+    pub crops_bytes: u64,
+}
+
+/// What runs the networks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Engine {
+    /// The inference engine and its execution provider, as they really run.
+    pub name: String,
+    /// Name and version of the model bundle.
+    pub bundle: String,
+}
+
+/// Time that a stage took, over the frames since the last health message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StageTime {
+    /// Mean.
+    pub mean_milliseconds: f64,
+    /// Longest.
+    pub maximum_milliseconds: f64,
+    /// Number of frames.
+    pub frames: u64,
+}
+
+/// The link since the service started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkCounts {
+    /// Sightings and crops handed to the broker, repetitions counted again.
+    pub sent: u64,
+    /// Sightings and crops that the broker acknowledged.
+    pub acknowledged: u64,
+    /// Sightings and crops sent and not acknowledged yet.
+    pub unacknowledged: u64,
+    /// Sightings and crops that the broker refused for good.
+    pub refused: u64,
+    /// Crops thrown away because too many waited.
+    pub crops_dropped: u64,
+    /// Connections to the broker after the first.
+    pub reconnects: u64,
+}
+
+/// Topic `callosity/v1/<platform>/health`: periodic.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    /// Name of the aircraft, as in the topic.
+    pub platform: String,
+    /// When this was written.
+    pub time: Timestamp,
+    /// Version of the program that flies.
+    pub program_version: String,
+    /// Time since the service started.
+    pub uptime_seconds: f64,
+    /// What became of the frames.
+    pub frames: FrameCounts,
+    /// The last frame that could not be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<FrameFailure>,
+    /// What waits.
+    pub queues: QueueDepths,
+    /// What runs the networks.
+    pub engine: Engine,
+    /// Time of each stage, by its name.
+    pub stages: BTreeMap<String, StageTime>,
+    /// The link.
+    pub link: LinkCounts,
+}

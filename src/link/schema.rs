@@ -1,0 +1,144 @@
+//! JSON schemas of the messages and the AsyncAPI page that documents the topics.
+//!
+//! Both are generated from the Rust types and committed under `src/link/schema/`, so that receivers
+//! in other languages have them without building this program.
+
+use schemars::{JsonSchema, generate::SchemaSettings};
+use serde_json::{Value, json};
+
+use super::message::{
+    Health, JPEG, JSON, SCHEMA_VERSION, SCHEMA_VERSION_PROPERTY, Sighting, Status,
+};
+use super::topic::ROOT;
+
+/// All generated documents: name of the file, content.
+pub fn documents() -> Vec<(&'static str, Value)> {
+    vec![
+        ("status.json", schema::<Status>()),
+        ("sighting.json", schema::<Sighting>()),
+        ("health.json", schema::<Health>()),
+        ("asyncapi.json", asyncapi()),
+    ]
+}
+
+fn schema<T: JsonSchema>() -> Value {
+    SchemaSettings::draft2020_12()
+        .into_generator()
+        .into_root_schema_for::<T>()
+        .into()
+}
+
+fn asyncapi() -> Value {
+    let headers = json!({
+        "type": "object",
+        "description": "MQTT user properties",
+        "properties": { SCHEMA_VERSION_PROPERTY: { "type": "string", "const": SCHEMA_VERSION } },
+        "required": [SCHEMA_VERSION_PROPERTY],
+    });
+    let message = |name: &str, summary: &str| {
+        json!({
+            "name": name,
+            "summary": summary,
+            "contentType": JSON,
+            "headers": headers,
+            "payload": { "$ref": format!("./{name}.json") },
+        })
+    };
+    let platform =
+        json!({ "platform": { "description": "Name of the aircraft: one topic level." } });
+    let channel = |name: &str, description: &str| {
+        json!({
+            "address": format!("{ROOT}/{{platform}}/{name}"),
+            "description": description,
+            "parameters": platform,
+            "messages": { name: { "$ref": format!("#/components/messages/{name}") } },
+        })
+    };
+    let operation = |name: &str, qos: u8, retain: bool, expiry: Option<u32>| {
+        let mut binding = json!({ "qos": qos, "retain": retain, "bindingVersion": "0.2.0" });
+        if let Some(seconds) = expiry {
+            binding["messageExpiryInterval"] = json!(seconds);
+        }
+        json!({
+            "action": "send",
+            "channel": { "$ref": format!("#/channels/{name}") },
+            "bindings": { "mqtt": binding },
+        })
+    };
+    json!({
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Callosity: right whales recognised in the air",
+            "version": SCHEMA_VERSION,
+            "description": "What an aircraft says over MQTT 5. Times are UTC, RFC 3339. Positions in a \
+                frame are continuous pixels of the upright frame: origin at the outer corner of the \
+                top-left pixel, x to the right, y down.",
+            "license": { "name": "MIT OR Apache-2.0" },
+        },
+        "defaultContentType": JSON,
+        "channels": {
+            "status": channel("status", "Whether the platform is there. Retained; the last will says \
+                offline, online comes with each connection, stopped at an end in order."),
+            "sighting": channel("sighting", "Heads that were seen, with the individuals they may be. \
+                Delivered at least once: drop what has the same occurrenceID and revision."),
+            "crop": {
+                "address": format!("{ROOT}/{{platform}}/crop/{{sighting}}"),
+                "description": "The head of one sighting, turned so that the bonnet lies to the right: \
+                    two head lengths wide, one high, bonnet at 80 % and blowhead at 30 % of the width, \
+                    both at half height. Comes after its sighting, or not at all when the link is thin.",
+                "parameters": {
+                    "platform": platform["platform"],
+                    "sighting": { "description": "occurrenceID of the sighting." },
+                },
+                "messages": { "crop": { "$ref": "#/components/messages/crop" } },
+            },
+            "health": channel("health", "How the service fares: periodic."),
+        },
+        "operations": {
+            "sendStatus": operation("status", 1, true, None),
+            "sendSighting": operation("sighting", 1, false, Some(super::session::SIGHTING_EXPIRY_SECONDS)),
+            "sendCrop": operation("crop", 1, false, Some(super::session::CROP_EXPIRY_SECONDS)),
+            "sendHealth": operation("health", 0, false, Some(super::session::HEALTH_EXPIRY_SECONDS)),
+        },
+        "components": {
+            "messages": {
+                "status": message("status", "Whether the platform is there."),
+                "sighting": message("sighting", "A head that was seen."),
+                "health": message("health", "How the service fares."),
+                "crop": {
+                    "name": "crop",
+                    "summary": "JPEG picture of a head.",
+                    "contentType": JPEG,
+                    "headers": headers,
+                },
+            },
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// Set `CALLOSITY_UPDATE_SCHEMA=1` to write the documents anew.
+    #[test]
+    fn committed_documents_are_those_of_the_types() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/link/schema");
+        for (name, document) in documents() {
+            let path = folder.join(name);
+            let text = serde_json::to_string_pretty(&document).unwrap() + "\n";
+            if std::env::var_os("CALLOSITY_UPDATE_SCHEMA").is_some() {
+                fs::write(&path, &text).unwrap();
+            }
+            let committed = fs::read_to_string(&path).unwrap_or_default();
+            assert!(
+                committed == text,
+                "{} differs from the types; run this test with CALLOSITY_UPDATE_SCHEMA=1 and commit",
+                path.display()
+            );
+        }
+    }
+}

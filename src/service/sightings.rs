@@ -1,0 +1,111 @@
+//! From what was seen in a frame to messages.
+
+use tracing::warn;
+use uuid::Uuid;
+
+use super::{About, Seen};
+use crate::camera::Frame;
+use crate::geometry::{HeadCrop, Landmarks};
+use crate::link::message::{
+    BasisOfRecord, Decision, FrameReference, Head, Sighting, SightingState,
+};
+use crate::link::session::json;
+use crate::link::topic::Platform;
+use crate::outbox::{Message, Priority};
+use crate::pixels::{Photograph, encode_jpeg, warp};
+
+/// Candidates that a sighting names.
+const CANDIDATES: usize = 5;
+
+/// Size of a crop in pixels; un-squeezed, so twice as wide as high.
+const CROP: (u32, u32) = (448, 224);
+
+const CROP_QUALITY: u8 = 80;
+
+/// Each head is a sighting of its own, until tracking joins them over frames; its crop follows it.
+pub(super) fn messages(
+    frame: &Frame,
+    seen: &Seen,
+    about: &About,
+    platform: &Platform,
+) -> Vec<Message> {
+    let (width, height) = frame.photograph.size();
+    let mut messages = Vec::new();
+    let pictures = decode_for_crops(frame, seen);
+    for head in &seen.heads {
+        let mut candidates = head.candidates.clone();
+        candidates.truncate(CANDIDATES);
+        let best = candidates.first().map(|c| c.organism_id.clone());
+        let sighting = Sighting {
+            occurrence_id: Uuid::now_v7(),
+            state: SightingState::New,
+            revision: 0,
+            event_date: frame.tag.time,
+            platform: platform.to_string(),
+            basis_of_record: BasisOfRecord::MachineObservation,
+            scientific_name: about.scientific_name.clone(),
+            identified_by: format!("callosity {}, {}", env!("CARGO_PKG_VERSION"), about.bundle),
+            decision: head.decision,
+            organism_id: best.filter(|_| head.decision == Decision::Identified),
+            candidates,
+            frame: FrameReference {
+                number: frame.tag.number,
+                file: frame.tag.file.clone(),
+                width_pixels: width,
+                height_pixels: height,
+            },
+            head: Head {
+                bonnet_pixels: head.landmarks.bonnet,
+                blowhead_pixels: head.landmarks.blowhead,
+                head_length_pixels: head.landmarks.head_length(),
+                confidence: head.confidence,
+            },
+        };
+        messages.push(Message {
+            priority: Priority::Sighting,
+            topic: platform.sighting(),
+            payload: json(&sighting),
+        });
+        let crop = pictures.as_ref().and_then(|p| crop(p, &head.landmarks));
+        messages.extend(crop.map(|payload| Message {
+            priority: Priority::Crop,
+            topic: platform.crop(sighting.occurrence_id),
+            payload,
+        }));
+    }
+    messages
+}
+
+/// The frame, no larger than its smallest head's crop asks for.
+fn decode_for_crops(frame: &Frame, seen: &Seen) -> Option<Photograph> {
+    let least = seen
+        .heads
+        .iter()
+        .map(|h| f64::from(CROP.0) / (2.0 * h.landmarks.head_length()))
+        .fold(0.0, f64::max);
+    if seen.heads.is_empty() {
+        return None;
+    }
+    match frame.photograph.decode(least.min(1.0)) {
+        Ok(photograph) => Some(photograph),
+        Err(e) => {
+            warn!(frame = frame.tag.number, "no crops: {e}");
+            None
+        }
+    }
+}
+
+fn crop(photograph: &Photograph, landmarks: &Landmarks) -> Option<Vec<u8>> {
+    let (width, height) = CROP;
+    let crop_from_frame = HeadCrop::RIGHT_WHALE.crop_from_frame(landmarks, width, height)?;
+    let frame_from_pixels = photograph.pixels_from_frame().inverse()?;
+    let crop_from_pixels = frame_from_pixels.then(&crop_from_frame);
+    let image = warp(&photograph.pixels, &crop_from_pixels, width, height, [0; 3]);
+    match encode_jpeg(&image, CROP_QUALITY) {
+        Ok(jpeg) => Some(jpeg),
+        Err(e) => {
+            warn!("no crop: {e}");
+            None
+        }
+    }
+}

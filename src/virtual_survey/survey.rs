@@ -1,0 +1,322 @@
+//! Flights over the virtual sea: who is met when, and where in each frame.
+
+use image::RgbImage;
+use rand::{Rng, SeedableRng, seq::IndexedRandom};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+
+use super::{Catalogue, Pose, Scene, SeaState};
+use crate::geometry::{Affine, Landmarks, Point};
+
+/// Plans are made for frames of this width, in pixels; other sizes show the same, scaled.
+pub const REFERENCE_WIDTH: f64 = 3072.0;
+/// Height over width of the frames for which plans are made.
+const REFERENCE_HEIGHT: f64 = 2048.0;
+
+/// A whale in a [`FramePlan`].
+#[derive(Clone, Debug)]
+pub struct PlannedHead {
+    /// Index in [`Catalogue::individuals`].
+    pub individual: usize,
+    /// Its pose in a frame of 3072 × 2048 pixels.
+    pub pose: Pose,
+}
+
+/// What a frame will show, before it is drawn at some size.
+#[derive(Clone, Debug)]
+pub struct FramePlan {
+    /// Number of the frame in its survey, from 0.
+    pub number: u64,
+    /// Number of the pass over a whale or group that the frame belongs to; none over empty sea.
+    pub pass: Option<u64>,
+    /// Weather, light and camera.
+    pub sea: SeaState,
+    /// How long a head is at this height of flight, in pixels of a frame 3072 wide.
+    pub head_length: f64,
+    /// The whales whose heads lie within the frame.
+    pub heads: Vec<PlannedHead>,
+    /// Decides where each wave stands.
+    pub seed: u64,
+}
+
+/// A head in a [`VirtualFrame`]: the truth.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VirtualHead {
+    /// Name in the catalogue.
+    pub individual: String,
+    /// Whether models trained on the catalogue know it.
+    pub known: bool,
+    /// In the frame's pixels.
+    pub landmarks: Landmarks,
+}
+
+/// A rendered frame with its truth.
+#[derive(Clone, Debug)]
+pub struct VirtualFrame {
+    /// Number of the frame in its survey, from 0.
+    pub number: u64,
+    /// Number of the pass over a whale or group that the frame belongs to; none over empty sea.
+    pub pass: Option<u64>,
+    /// The photograph.
+    pub image: RgbImage,
+    /// Every head in it.
+    pub heads: Vec<VirtualHead>,
+}
+
+impl FramePlan {
+    /// The frame's truth at `width × height` pixels. The plan's 3:2 view is scaled to fill the frame;
+    /// where the frame has another shape, what sticks out above and below, or left and right, is cut.
+    pub fn heads_at(&self, catalogue: &Catalogue, width: u32, height: u32) -> Vec<VirtualHead> {
+        let to_frame = fill(width, height);
+        self.heads
+            .iter()
+            .filter_map(|head| {
+                let individual = catalogue.individuals().get(head.individual)?;
+                let landmarks = head.pose.landmarks().map(&to_frame);
+                inside(&landmarks, f64::from(width), f64::from(height), 0.0).then(|| VirtualHead {
+                    individual: individual.name.clone(),
+                    known: individual.known,
+                    landmarks,
+                })
+            })
+            .collect()
+    }
+
+    /// Draws the frame at `width × height` pixels. The catalogue is the one the plan was made for;
+    /// whales that it lacks are left out.
+    pub fn render(&self, catalogue: &Catalogue, width: u32, height: u32) -> VirtualFrame {
+        let to_frame = fill(width, height);
+        let whales: Vec<_> = self
+            .heads
+            .iter()
+            .filter_map(|head| {
+                let individual = catalogue.individuals().get(head.individual)?;
+                let pose = Pose {
+                    picture_from_whale: head.pose.picture_from_whale.then(&to_frame),
+                    ..head.pose
+                };
+                Some((&individual.whale, pose))
+            })
+            .collect();
+        let image = Scene {
+            sea: &self.sea,
+            seed: self.seed,
+            head_length: self.head_length * to_frame.xx,
+            stretch: 1.0,
+            whales: &whales,
+            open_water: true,
+        }
+        .render(width, height);
+        VirtualFrame {
+            number: self.number,
+            pass: self.pass,
+            image,
+            heads: self.heads_at(catalogue, width, height),
+        }
+    }
+}
+
+/// From the plan's pixels to a frame's that it fills, centred.
+fn fill(width: u32, height: u32) -> Affine {
+    let (w, h) = (f64::from(width), f64::from(height));
+    let scale = (w / REFERENCE_WIDTH).max(h / REFERENCE_HEIGHT);
+    Affine::scaling(scale, scale).then(&Affine::translation(Point::new(
+        (w - scale * REFERENCE_WIDTH) / 2.0,
+        (h - scale * REFERENCE_HEIGHT) / 2.0,
+    )))
+}
+
+fn inside(landmarks: &Landmarks, width: f64, height: f64, margin: f64) -> bool {
+    [landmarks.bonnet, landmarks.blowhead].iter().all(|p| {
+        (margin..=width - margin).contains(&p.x) && (margin..=height - margin).contains(&p.y)
+    })
+}
+
+/// A whale during a pass.
+struct Passing {
+    individual: usize,
+    centre: Point,
+    heading: f64,
+    pose: Pose,
+}
+
+/// An endless flight over a population: a stretch of empty sea, a pass of one to three frames over a
+/// whale or a group, empty sea again. The same seed gives the same flight.
+pub struct Survey<'a> {
+    catalogue: &'a Catalogue,
+    rng: ChaCha8Rng,
+    number: u64,
+    pass: u64,
+    /// Frames planned but not yet handed out, the next one last.
+    ahead: Vec<FramePlan>,
+}
+
+impl<'a> Survey<'a> {
+    /// A flight over that population.
+    pub fn new(catalogue: &'a Catalogue, seed: u64) -> Self {
+        Self {
+            catalogue,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            number: 0,
+            pass: 0,
+            ahead: Vec::new(),
+        }
+    }
+
+    /// Weather changes from leg to leg; on each, empty sea comes first and then a pass.
+    fn plan_leg(&mut self) {
+        let rng = &mut self.rng;
+        let sea = SeaState::draw(rng);
+        let spread: f64 = StandardNormal.sample(rng);
+        // Median and percentiles of real survey frames.
+        let head_length = (269.0 * (0.4 * spread).exp()).clamp(95.0, 660.0);
+        let mut frames: Vec<(Option<u64>, Vec<PlannedHead>)> = Vec::new();
+        for _ in 0..rng.random_range(0..4) {
+            frames.push((None, Vec::new()));
+        }
+        if !self.catalogue.individuals().is_empty() {
+            let pass = plan_pass(self.catalogue, rng, head_length);
+            frames.extend(pass.into_iter().map(|heads| {
+                let number = (!heads.is_empty()).then_some(self.pass);
+                (number, heads)
+            }));
+            self.pass += 1;
+        } else {
+            frames.push((None, Vec::new()));
+        }
+        for (pass, heads) in frames {
+            self.ahead.push(FramePlan {
+                number: self.number,
+                pass,
+                sea: sea.clone(),
+                head_length,
+                heads,
+                seed: self.rng.random(),
+            });
+            self.number += 1;
+        }
+        self.ahead.reverse();
+    }
+}
+
+fn plan_pass(catalogue: &Catalogue, rng: &mut impl Rng, head_length: f64) -> Vec<Vec<PlannedHead>> {
+    let (w, h) = (REFERENCE_WIDTH, REFERENCE_HEIGHT);
+    let sizes = [1, 1, 1, 1, 1, 1, 2, 2, 3, 5];
+    let group = sizes.choose(rng).copied().unwrap_or(1);
+    let frames = rng.random_range(1..=3);
+    // The aircraft moves on by a third to half a frame between two photographs.
+    let way = Affine::rotation(rng.random_range(0.0..std::f64::consts::TAU))
+        .apply(Point::new(rng.random_range(0.25..0.45) * h, 0.0));
+    let middle = (frames as f64 - 1.0) / 2.0;
+    let common_heading = rng.random_range(0.0..std::f64::consts::TAU);
+    let mut whales: Vec<Passing> = Vec::new();
+    let (known, all) = (catalogue.known().len(), catalogue.individuals().len());
+    for _ in 0..group {
+        let unknown = known == 0 || (known < all && rng.random_bool(0.2));
+        let individual = if unknown {
+            rng.random_range(known..all)
+        } else {
+            rng.random_range(0..known)
+        };
+        let centre = Point::new(
+            rng.random_range(0.15..0.85) * w,
+            rng.random_range(0.15..0.85) * h,
+        );
+        // Animals of a group do not lie on top of each other, and nobody is in two places.
+        let taken = whales
+            .iter()
+            .any(|o| o.individual == individual || o.centre.distance(centre) < 1.8 * head_length);
+        if taken {
+            continue;
+        }
+        let heading = if rng.random_bool(0.6) {
+            common_heading + rng.random_range(-0.5..0.5)
+        } else {
+            rng.random_range(0.0..std::f64::consts::TAU)
+        };
+        let unit = placed(centre, heading, head_length);
+        if let Some(pose) = Pose::draw(rng, &unit) {
+            whales.push(Passing {
+                individual,
+                centre,
+                heading,
+                pose,
+            });
+        }
+    }
+    (0..frames)
+        .map(|k| {
+            let shift = way * (f64::from(k) - middle);
+            let mut heads = Vec::new();
+            for whale in &mut whales {
+                whale.heading += rng.random_range(-0.12..0.12);
+                let length = head_length * rng.random_range(0.94..1.06);
+                let landmarks = placed(whale.centre - shift, whale.heading, length);
+                let drawn = Pose::draw(rng, &landmarks);
+                let Some(drawn) = drawn.filter(|_| inside(&landmarks, w, h, 12.0)) else {
+                    continue;
+                };
+                // The animal keeps its place in the water between two frames, roughly.
+                let pose = Pose {
+                    submergence: 0.75 * whale.pose.submergence + 0.25 * drawn.submergence,
+                    roll: 0.6 * whale.pose.roll + 0.4 * drawn.roll,
+                    bend: 0.6 * whale.pose.bend + 0.4 * drawn.bend,
+                    turbidity: whale.pose.turbidity,
+                    white_water: 0.6 * whale.pose.white_water + 0.4 * drawn.white_water,
+                    ..drawn
+                };
+                heads.push(PlannedHead {
+                    individual: whale.individual,
+                    pose,
+                });
+            }
+            heads
+        })
+        .collect()
+}
+
+fn placed(centre: Point, heading: f64, length: f64) -> Landmarks {
+    let half = Affine::rotation(heading).apply(Point::new(length / 2.0, 0.0));
+    Landmarks {
+        bonnet: centre + half,
+        blowhead: centre - half,
+    }
+}
+
+impl Iterator for Survey<'_> {
+    type Item = FramePlan;
+
+    fn next(&mut self) -> Option<FramePlan> {
+        while self.ahead.is_empty() {
+            self.plan_leg();
+        }
+        self.ahead.pop()
+    }
+}
+
+/// A [`Survey`] whose frames are rendered at one size; endless.
+pub struct Flight<'a> {
+    survey: Survey<'a>,
+    width: u32,
+    height: u32,
+}
+
+impl<'a> Flight<'a> {
+    /// A flight over that population with frames of `width × height` pixels.
+    pub fn new(catalogue: &'a Catalogue, seed: u64, width: u32, height: u32) -> Self {
+        Self {
+            survey: Survey::new(catalogue, seed),
+            width,
+            height,
+        }
+    }
+}
+
+impl Iterator for Flight<'_> {
+    type Item = VirtualFrame;
+
+    fn next(&mut self) -> Option<VirtualFrame> {
+        let plan = self.survey.next()?;
+        Some(plan.render(self.survey.catalogue, self.width, self.height))
+    }
+}

@@ -1,0 +1,317 @@
+//! Bundles that cannot be used are refused with words that name what is wrong.
+#![allow(missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use callosity::bundle::{Bundle, BundleError, Manifest};
+use callosity::inference::{
+    self, Engine, EngineChoice, EngineConfig, InferenceError, SelfTestError,
+};
+use common::{copy_of_tiny, edit, replace_ensemble, tiny};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn builtin() -> Engine {
+    Engine::start(&EngineConfig {
+        choice: EngineChoice::Builtin,
+        ..EngineConfig::default()
+    })
+    .unwrap()
+}
+
+/// The error of a bundle with one value changed.
+fn refused(pointer: &str, value: Value) -> String {
+    let folder = copy_of_tiny();
+    edit(folder.path(), |m| *m.pointer_mut(pointer).unwrap() = value);
+    let error = Bundle::open(folder.path()).unwrap_err();
+    error.to_string()
+}
+
+#[test]
+fn the_toy_bundle_opens_and_passes_its_self_tests() {
+    let bundle = Bundle::open(tiny()).unwrap();
+    let outcomes = inference::run_self_tests(&builtin(), &bundle).unwrap();
+    assert_eq!(outcomes.len(), bundle.manifest().self_test.len());
+    for outcome in outcomes {
+        assert!(outcome.passed(), "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_self_test_with_other_numbers_does_not_pass() {
+    let folder = copy_of_tiny();
+    let path = folder.path().join("self_test/ensemble.output.f32");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[..4].copy_from_slice(&1e6_f32.to_le_bytes());
+    fs::write(path, bytes).unwrap();
+    let bundle = Bundle::open(folder.path()).unwrap();
+    let outcomes = inference::run_self_tests(&builtin(), &bundle).unwrap();
+    let passed: Vec<_> = outcomes
+        .iter()
+        .map(|o| (o.role.name(), o.passed()))
+        .collect();
+    assert_eq!(passed, [("aligner", true), ("ensemble", false)]);
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let folder = copy_of_tiny();
+    fs::remove_file(folder.path().join("aligner.onnx")).unwrap();
+    let error = Bundle::open(folder.path()).unwrap_err();
+    assert!(matches!(error, BundleError::Missing { .. }), "{error}");
+    assert!(error.to_string().contains("aligner.onnx"));
+}
+
+#[test]
+fn a_changed_file_is_named_with_both_hashes() {
+    let folder = copy_of_tiny();
+    let path = folder.path().join("finder.onnx");
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).unwrap();
+    let error = Bundle::open(folder.path()).unwrap_err();
+    assert!(matches!(error, BundleError::Hash { .. }), "{error}");
+    assert!(error.to_string().contains("finder.onnx"));
+}
+
+#[test]
+fn a_folder_that_is_no_bundle_and_a_folder_that_is_not() {
+    let empty = tempfile::tempdir().unwrap();
+    let error = Bundle::open(empty.path()).unwrap_err();
+    assert!(matches!(error, BundleError::NoManifest { .. }), "{error}");
+    let error = Bundle::open(empty.path().join("nowhere")).unwrap_err();
+    assert!(error.to_string().contains("nowhere"), "{error}");
+}
+
+#[test]
+fn values_that_cannot_be_used_are_named() {
+    let long = "0".repeat(64);
+    for (pointer, value, named) in [
+        ("/format_version", json!(2), "format version 2"),
+        ("/minimum_program_version", json!("99.0.0"), "99.0.0"),
+        ("/catalogue/individuals", json!([]), "catalogue.individuals"),
+        ("/catalogue/individuals/1", json!("ash"), "individuals[1]"),
+        ("/catalogue/individuals/2", json!(" "), "individuals[2]"),
+        (
+            "/catalogue/individuals/2",
+            json!("unknown"),
+            "individuals[2]",
+        ),
+        (
+            "/finder/network/file",
+            json!("../finder.onnx"),
+            "finder.network.file",
+        ),
+        (
+            "/finder/network/file",
+            json!("/finder.onnx"),
+            "finder.network.file",
+        ),
+        ("/finder/network/file", json!(""), "finder.network.file"),
+        ("/finder/network/sha256", json!("A".repeat(64)), "sha256"),
+        ("/finder/network/sha256", json!(long), "SHA-256"),
+        ("/finder/stride", json!(0), "finder.stride"),
+        ("/finder/stride", json!(7), "finder.stride"),
+        ("/finder/threshold", json!(1.5), "finder.threshold"),
+        ("/finder/maximum_heads", json!(0), "maximum_heads"),
+        ("/finder", Value::Null, "finder"),
+        (
+            "/aligner/network/input/width",
+            json!(0),
+            "aligner.network.input.width",
+        ),
+        ("/aligner/network/input/std/1", json!(0.0), "std"),
+        (
+            "/aligner/field_head_lengths",
+            json!(-1.0),
+            "field_head_lengths",
+        ),
+        ("/aligner/rounds", json!(0), "aligner.rounds"),
+        ("/aligner/views", json!(0), "aligner.views"),
+        ("/ensemble/views", json!(0), "ensemble.views"),
+        ("/ensemble/head_crop/bonnet_x", json!(0.3), "bonnet_x"),
+        ("/ensemble/head_crop/aspect", json!(0.0), "aspect"),
+        ("/decision/temperature", json!(0.0), "temperature"),
+        (
+            "/decision/unknown_threshold",
+            json!(-0.1),
+            "unknown_threshold",
+        ),
+        ("/self_test/0/role", json!("painter"), "self_test[0].role"),
+        (
+            "/self_test/0/tolerance",
+            json!(-1.0),
+            "self_test[0].tolerance",
+        ),
+        (
+            "/self_test/0/input",
+            json!("self_test/aligner.output.f32"),
+            "self_test[0].input",
+        ),
+    ] {
+        let error = refused(pointer, value);
+        assert!(error.contains(named), "{pointer}: {error}");
+    }
+}
+
+#[test]
+fn a_link_out_of_the_bundle_is_refused() {
+    let folder = copy_of_tiny();
+    let path = folder.path().join("finder.onnx");
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink(tiny().join("finder.onnx"), path).unwrap();
+    let error = Bundle::open(folder.path()).unwrap_err();
+    assert!(matches!(error, BundleError::Outside { .. }), "{error}");
+}
+
+fn self_test_error(folder: &Path) -> SelfTestError {
+    let bundle = Bundle::open(folder).unwrap();
+    inference::run_self_tests(&builtin(), &bundle).unwrap_err()
+}
+
+#[test]
+fn a_wrong_input_size_is_named() {
+    let folder = copy_of_tiny();
+    edit(folder.path(), |m| {
+        m["ensemble"]["network"]["input"]["width"] = 48.into();
+        m["self_test"] = json!([]);
+    });
+    let error = self_test_error(folder.path());
+    let SelfTestError::Inference(InferenceError::Contract {
+        found, expected, ..
+    }) = &error
+    else {
+        panic!("{error}");
+    };
+    assert!(
+        found.ends_with("3 × 32 × 32") && expected.ends_with("3 × 32 × 48"),
+        "{error}"
+    );
+}
+
+#[test]
+fn wrong_names_and_a_wrong_number_of_individuals_are_named() {
+    for (change, named) in [
+        ("/ensemble/network/input/name", "picture"),
+        ("/ensemble/network/output", "names"),
+    ] {
+        let folder = copy_of_tiny();
+        edit(folder.path(), |m| {
+            *m.pointer_mut(change).unwrap() = named.into()
+        });
+        let error = self_test_error(folder.path()).to_string();
+        assert!(
+            error.contains(named) && error.contains("ensemble"),
+            "{error}"
+        );
+    }
+    let folder = copy_of_tiny();
+    edit(folder.path(), |m| {
+        m["catalogue"]["individuals"] = json!(["ash", "indigo"]);
+        m["self_test"] = json!([]);
+    });
+    let error = self_test_error(folder.path()).to_string();
+    assert!(error.contains('3') && error.contains("N × 2"), "{error}");
+}
+
+#[test]
+fn a_network_that_gives_no_number_is_named() {
+    let folder = copy_of_tiny();
+    replace_ensemble(folder.path(), "nan.onnx");
+    let error = self_test_error(folder.path());
+    assert!(
+        matches!(
+            error,
+            SelfTestError::Inference(InferenceError::NotFinite { .. })
+        ),
+        "{error}"
+    );
+    assert!(error.to_string().contains("ensemble"), "{error}");
+}
+
+#[test]
+fn a_file_that_is_no_network_is_named() {
+    let folder = copy_of_tiny();
+    fs::write(folder.path().join("ensemble.onnx"), b"\xffnot a network").unwrap();
+    edit(folder.path(), |m| {
+        use sha2::Digest;
+        let hash = hex::encode(sha2::Sha256::digest(b"\xffnot a network"));
+        m["ensemble"]["network"]["sha256"] = hash.into();
+    });
+    let error = self_test_error(folder.path()).to_string();
+    assert!(error.contains("ensemble.onnx"), "{error}");
+}
+
+/// Any JSON, of any shape, in the place of a value.
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        Just(json!(1e300)),
+        ".{0,12}".prop_map(Value::from),
+        Just(json!("..")),
+    ];
+    leaf.prop_recursive(2, 8, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+            prop::collection::btree_map("[a-z_]{1,8}", inner, 0..3)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+/// Every place in a value, as JSON pointers.
+fn places(value: &Value, at: String, found: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            for (key, inner) in map {
+                places(inner, format!("{at}/{key}"), found);
+            }
+        }
+        Value::Array(items) => {
+            for (i, inner) in items.iter().enumerate() {
+                places(inner, format!("{at}/{i}"), found);
+            }
+        }
+        _ => {}
+    }
+    found.push(at);
+}
+
+proptest! {
+    /// Whatever stands in a manifest, it is read or refused in words; what is read keeps the rules on
+    /// which the rest of the program builds.
+    #[test]
+    fn no_manifest_makes_the_check_panic(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any_json()), 1..4),
+    ) {
+        let path = tiny().join("manifest.json");
+        let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        for (which, value) in changes {
+            let mut found = Vec::new();
+            places(&manifest, String::new(), &mut found);
+            *manifest.pointer_mut(which.get(&found)).unwrap() = value;
+        }
+        let bytes = serde_json::to_vec(&manifest).unwrap();
+        match Bundle::read_manifest(&path, &bytes) {
+            Ok(manifest) => {
+                let back: Manifest = serde_json::from_slice(&serde_json::to_vec(&manifest).unwrap()).unwrap();
+                prop_assert_eq!(&back, &manifest);
+                prop_assert!(!manifest.catalogue.individuals.is_empty());
+                prop_assert!(manifest.decision.temperature > 0.0);
+            }
+            Err(error) => prop_assert!(error.to_string().contains("manifest.json")),
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_the_reading_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert!(Bundle::read_manifest(Path::new("manifest.json"), &bytes).is_err());
+    }
+}

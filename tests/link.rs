@@ -1,0 +1,682 @@
+//! The flight service against a real Mosquitto: passwords, TLS, a broker that dies on the way.
+#![cfg(feature = "flight")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use callosity::camera::Replay;
+use callosity::geometry::{Landmarks, Point};
+use callosity::ground::{Received, Receiver};
+use callosity::link::broker::Credentials;
+use callosity::link::message::{Candidate, Decision, Presence, SCHEMA_VERSION};
+use callosity::link::{BrokerAddress, BrokerOptions};
+use callosity::outbox::Limits;
+use callosity::pixels::{EncodedPhotograph, encode_jpeg};
+use callosity::rehearsal::EmbeddedBroker;
+use callosity::service::{About, Flight, FlightReport, Identify, Seen, SeenHead, fly};
+use image::RgbImage;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
+use rumqttc::v5::{AsyncClient, Event, MqttOptions};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// Long enough for a loaded machine; a test that waits for it has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const USER: &str = "aircraft";
+const PASSWORD: &str = "right whale";
+
+/// Sees two heads in each frame, at known places, after a known time.
+struct TwoHeads {
+    takes: Duration,
+}
+
+impl Identify for TwoHeads {
+    fn about(&self) -> About {
+        About {
+            engine: "test".into(),
+            bundle: "two-heads 1.0.0".into(),
+            scientific_name: "Eubalaena glacialis".into(),
+        }
+    }
+
+    fn identify(&mut self, photograph: &EncodedPhotograph) -> anyhow::Result<Seen> {
+        photograph.decode(1.0)?;
+        std::thread::sleep(self.takes);
+        let head = |x: f64, decision| SeenHead {
+            landmarks: Landmarks {
+                bonnet: Point::new(x + 20.0, 30.0),
+                blowhead: Point::new(x, 30.0),
+            },
+            confidence: 0.75,
+            decision,
+            candidates: vec![Candidate {
+                organism_id: "Snowcone".into(),
+                probability: 0.5,
+            }],
+        };
+        Ok(Seen {
+            heads: vec![
+                head(10.0, Decision::Identified),
+                head(60.0, Decision::Unknown),
+            ],
+            stages_ms: vec![("decode".into(), 1.5)],
+        })
+    }
+}
+
+/// A folder with `good` photographs and, last of all, the given broken ones.
+fn photographs(folder: &Path, good: usize, broken: &[&[u8]]) {
+    let jpeg = encode_jpeg(&RgbImage::new(96, 64), 80).unwrap();
+    for i in 0..good {
+        fs::write(folder.join(format!("{i:04}.jpg")), &jpeg).unwrap();
+    }
+    for (i, bytes) in broken.iter().enumerate() {
+        fs::write(folder.join(format!("x{i}.jpg")), bytes).unwrap();
+    }
+}
+
+fn mosquitto() -> Option<PathBuf> {
+    let found = [
+        "/usr/sbin/mosquitto",
+        "/usr/local/sbin/mosquitto",
+        "/usr/bin/mosquitto",
+    ]
+    .iter()
+    .map(PathBuf::from)
+    .find(|p| p.exists());
+    if found.is_none() {
+        eprintln!("SKIPPED: mosquitto is not installed");
+    }
+    found
+}
+
+/// A Mosquitto of its own: configuration, port, passwords, certificate. Killed when dropped.
+struct Mosquitto {
+    program: PathBuf,
+    folder: tempfile::TempDir,
+    port: u16,
+    tls: bool,
+    process: Child,
+}
+
+impl Mosquitto {
+    fn start(tls: bool) -> Option<Self> {
+        let program = mosquitto()?;
+        let folder = tempfile::tempdir().unwrap();
+        // Mosquitto leaves the rights of root and must still read its files.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let passwords = folder.path().join("passwords");
+        fs::write(&passwords, "").unwrap();
+        let made = Command::new("mosquitto_passwd")
+            .args([
+                "-b".as_ref(),
+                passwords.as_os_str(),
+                USER.as_ref(),
+                PASSWORD.as_ref(),
+            ])
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(made.success());
+        let mut config = format!(
+            "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {}\npersistence false\n\
+             max_queued_messages 0\nmax_inflight_messages 0\n",
+            passwords.display()
+        );
+        if tls {
+            let mut authority = rcgen::CertificateParams::new(vec![]).unwrap();
+            authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            let authority_key = rcgen::KeyPair::generate().unwrap();
+            let authority_certificate = authority.self_signed(&authority_key).unwrap();
+            let issuer = rcgen::Issuer::new(authority, authority_key);
+            let key = rcgen::KeyPair::generate().unwrap();
+            let certificate = rcgen::CertificateParams::new(vec!["localhost".into()])
+                .unwrap()
+                .signed_by(&key, &issuer)
+                .unwrap();
+            for (name, pem) in [
+                ("ca.pem", authority_certificate.pem()),
+                ("cert.pem", certificate.pem()),
+                ("key.pem", key.serialize_pem()),
+            ] {
+                fs::write(folder.path().join(name), pem).unwrap();
+            }
+            let at = folder.path().display();
+            config += &format!("certfile {at}/cert.pem\nkeyfile {at}/key.pem\n");
+        }
+        if is_root() {
+            config += "user root\n";
+        }
+        fs::write(folder.path().join("mosquitto.conf"), config).unwrap();
+        let process = Self::spawn(&program, folder.path(), port);
+        Some(Self {
+            program,
+            folder,
+            port,
+            tls,
+            process,
+        })
+    }
+
+    fn spawn(program: &Path, folder: &Path, port: u16) -> Child {
+        let process = Command::new(program)
+            .arg("-c")
+            .arg(folder.join("mosquitto.conf"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        for _ in 0..200 {
+            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
+                return process;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("mosquitto does not listen on port {port}");
+    }
+
+    /// As a loss of power would.
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    fn start_again(&mut self) {
+        self.process = Self::spawn(&self.program, self.folder.path(), self.port);
+    }
+
+    fn address(&self) -> BrokerAddress {
+        let scheme = if self.tls { "mqtts" } else { "mqtt" };
+        format!("{scheme}://localhost:{}", self.port)
+            .parse()
+            .unwrap()
+    }
+
+    fn options(&self) -> BrokerOptions {
+        let ca = self.folder.path().join("ca.pem");
+        self.options_with(PASSWORD, self.tls.then_some(&ca))
+            .unwrap()
+    }
+
+    fn options_with(
+        &self,
+        password: &str,
+        ca: Option<&PathBuf>,
+    ) -> Result<BrokerOptions, callosity::link::LinkError> {
+        let credentials = Credentials {
+            username: USER.into(),
+            password: password.into(),
+        };
+        BrokerOptions::new(self.address(), Some(credentials), ca.map(PathBuf::as_path))
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output();
+    id.is_ok_and(|o| o.stdout.trim_ascii() == b"0")
+}
+
+fn flight(folder: &Path, rate_hz: f64, broker: BrokerOptions) -> Flight<TwoHeads> {
+    Flight {
+        camera: Replay::open(folder, rate_hz, false).unwrap(),
+        identifier: TwoHeads {
+            takes: Duration::ZERO,
+        },
+        broker,
+        platform: "test".parse().unwrap(),
+        frame_queue: 64,
+        outbox: Limits::default(),
+        health_interval: Duration::from_millis(200),
+        stop_deadline: PATIENCE,
+    }
+}
+
+/// Writes down every message with its properties, as a client that shares no code with the receiver.
+struct Recorder {
+    heard: mpsc::UnboundedReceiver<Publish>,
+}
+
+impl Recorder {
+    async fn start(port: u16) -> Self {
+        let (say, heard) = mpsc::unbounded_channel();
+        let (ready, is_ready) = tokio::sync::oneshot::channel();
+        let mut ready = Some(ready);
+        let mut options = MqttOptions::new("recorder", "127.0.0.1", port);
+        options
+            .set_credentials(USER, PASSWORD)
+            .set_clean_start(false)
+            .set_session_expiry_interval(Some(3600))
+            .set_max_packet_size(Some(1 << 20));
+        let (client, mut events) = AsyncClient::new(options, 8);
+        tokio::spawn(async move {
+            loop {
+                match events.poll().await {
+                    Ok(Event::Incoming(Packet::ConnAck(_))) => {
+                        client
+                            .try_subscribe("callosity/#", QoS::AtLeastOnce)
+                            .unwrap();
+                    }
+                    Ok(Event::Incoming(Packet::SubAck(_))) => {
+                        ready.take().map(|r| r.send(()));
+                    }
+                    Ok(Event::Incoming(Packet::Publish(p))) if say.send(p).is_err() => return,
+                    Ok(_) => {}
+                    Err(_) => sleep(Duration::from_millis(50)).await,
+                }
+            }
+        });
+        timeout(PATIENCE, is_ready).await.unwrap().unwrap();
+        Self { heard }
+    }
+
+    /// Everything up to and with the given status.
+    async fn until(&mut self, status: Presence) -> Vec<Publish> {
+        let mut all = Vec::new();
+        let collect = async {
+            loop {
+                let publish = self.heard.recv().await.unwrap();
+                let is_status = publish.topic.ends_with(b"/status");
+                let said = serde_json::from_slice::<serde_json::Value>(&publish.payload);
+                all.push(publish);
+                let wanted = serde_json::to_value(status).unwrap();
+                if is_status && said.is_ok_and(|v| v["status"] == wanted) {
+                    return;
+                }
+            }
+        };
+        let ended = timeout(PATIENCE, collect).await;
+        let topics: Vec<_> = all
+            .iter()
+            .map(|p| String::from_utf8_lossy(&p.topic))
+            .collect();
+        assert!(ended.is_ok(), "{status:?} was not heard, only {topics:?}");
+        all
+    }
+}
+
+/// Asserts that every message is as the committed schema says and carries its properties; returns the
+/// ids of the sightings.
+fn check(heard: &[Publish]) -> BTreeSet<String> {
+    let schemas: BTreeMap<_, _> = ["status", "sighting", "health"]
+        .into_iter()
+        .map(|name| {
+            let path = format!("{}/src/link/schema/{name}.json", env!("CARGO_MANIFEST_DIR"));
+            let schema = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+            (name, jsonschema::validator_for(&schema).unwrap())
+        })
+        .collect();
+    let mut ids = BTreeSet::new();
+    let mut crops = BTreeSet::new();
+    for publish in heard {
+        let topic = String::from_utf8(publish.topic.to_vec()).unwrap();
+        let properties = publish.properties.as_ref().unwrap();
+        let version = ("schema-version".to_owned(), SCHEMA_VERSION.to_owned());
+        assert!(properties.user_properties.contains(&version), "{topic}");
+        let name = topic.strip_prefix("callosity/v1/test/").unwrap();
+        if let Some(id) = name.strip_prefix("crop/") {
+            assert_eq!(properties.content_type.as_deref(), Some("image/jpeg"));
+            assert_eq!(
+                image::load_from_memory(&publish.payload).unwrap().width(),
+                448
+            );
+            crops.insert(id.to_owned());
+            continue;
+        }
+        assert_eq!(properties.content_type.as_deref(), Some("application/json"));
+        assert_eq!(
+            properties.message_expiry_interval.is_none(),
+            name == "status"
+        );
+        let value: serde_json::Value = serde_json::from_slice(&publish.payload).unwrap();
+        let errors: Vec<_> = schemas[name]
+            .iter_errors(&value)
+            .map(|e| e.to_string())
+            .collect();
+        assert!(errors.is_empty(), "{topic} {value}: {errors:?}");
+        if name == "sighting" {
+            assert_eq!(publish.qos, QoS::AtLeastOnce);
+            ids.insert(value["occurrenceID"].as_str().unwrap().to_owned());
+        }
+    }
+    assert!(crops.is_subset(&ids), "a crop without its sighting");
+    ids
+}
+
+fn delivered(report: &FlightReport) {
+    assert!(report.messages.is_empty(), "{report:?}");
+    assert_eq!(report.straggler, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_arrives_over_tls_and_with_password() {
+    let Some(broker) = Mosquitto::start(true) else {
+        return;
+    };
+    // One more listener cannot be had without TLS, so the receiver of the ground hears.
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), 5, &[b"", b"\xff\xd8\xff\xe0 no photograph"]);
+    let mut receiver = Receiver::connect(broker.options(), "ground").await.unwrap();
+    let flying = tokio::spawn(fly(
+        flight(folder.path(), 50.0, broker.options()),
+        CancellationToken::new(),
+    ));
+    let (mut sightings, mut crops, mut health) = (BTreeSet::new(), BTreeSet::new(), None);
+    let listen = async {
+        loop {
+            match receiver.next().await {
+                Received::Sighting(s) => assert!(sightings.insert(s.occurrence_id)),
+                Received::Crop { sighting, jpeg } => {
+                    assert!(jpeg.starts_with(b"\xff\xd8"));
+                    crops.insert(sighting);
+                }
+                Received::Health(h) => health = Some(h),
+                Received::Status(s) if s.status == Presence::Stopped => return,
+                Received::Status(_) => {}
+                Received::Malformed { topic, reason } => panic!("{topic}: {reason}"),
+            }
+        }
+    };
+    timeout(PATIENCE, listen).await.unwrap();
+    let report = flying.await.unwrap().unwrap();
+    delivered(&report);
+    assert_eq!((report.frames.captured, report.frames.identified), (7, 5));
+    assert_eq!(sightings.len(), 10);
+    assert_eq!(crops, sightings);
+    let health = health.unwrap();
+    assert_eq!(health.frames.failed, 2);
+    assert_eq!(health.link.acknowledged, 20);
+    assert!(health.last_failure.unwrap().file.unwrap().starts_with('x'));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_when_the_broker_dies() {
+    let Some(mut broker) = Mosquitto::start(false) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), 60, &[]);
+    let mut recorder = Recorder::start(broker.port).await;
+    let flying = tokio::spawn(fly(
+        flight(folder.path(), 25.0, broker.options()),
+        CancellationToken::new(),
+    ));
+    let mut heard = recorder.until(Presence::Online).await;
+    for _ in 0..20 {
+        heard.push(
+            timeout(PATIENCE, recorder.heard.recv())
+                .await
+                .unwrap()
+                .unwrap(),
+        );
+    }
+    // Frames go on while there is no broker. A message that Mosquitto has acknowledged and not yet
+    // passed on dies with it (that is QoS 1 without persistence), so the recorder's own counting would
+    // blame us; it is made certain that all acknowledged has been heard by the pause of the flight.
+    broker.kill();
+    sleep(Duration::from_millis(800)).await;
+    broker.start_again();
+    let again = Recorder::start(broker.port);
+    let mut recorder_again = again.await;
+    heard.extend(std::iter::from_fn(|| recorder.heard.try_recv().ok()));
+    heard.extend(recorder_again.until(Presence::Stopped).await);
+    heard.extend(std::iter::from_fn(|| recorder.heard.try_recv().ok()));
+    let report = timeout(PATIENCE, flying).await.unwrap().unwrap().unwrap();
+    delivered(&report);
+    assert!(report.connections >= 2, "{report:?}");
+    assert_eq!(report.frames.identified, 60);
+    let ids = check(&heard);
+    assert_eq!(ids.len() as u64, report.frames.heads, "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flight_may_begin_before_its_broker() {
+    let Some(mut broker) = Mosquitto::start(false) else {
+        return;
+    };
+    broker.kill();
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), 10, &[]);
+    let flying = tokio::spawn(fly(
+        flight(folder.path(), 100.0, broker.options()),
+        CancellationToken::new(),
+    ));
+    sleep(Duration::from_millis(300)).await;
+    broker.start_again();
+    let report = timeout(PATIENCE, flying).await.unwrap().unwrap().unwrap();
+    delivered(&report);
+    assert_eq!(report.messages.acknowledged, 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_said() {
+    let Some(broker) = Mosquitto::start(true) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), 1, &[]);
+    let ca = broker.folder.path().join("ca.pem");
+    let other_ca = folder.path().join("other.pem");
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut other = rcgen::CertificateParams::new(vec![]).unwrap();
+    other.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    fs::write(&other_ca, other.self_signed(&key).unwrap().pem()).unwrap();
+    let no_ca = folder.path().join("no.pem");
+    fs::write(&no_ca, "not a certificate").unwrap();
+
+    let failure = async |options: BrokerOptions| {
+        let flown = fly(
+            flight(folder.path(), 100.0, options),
+            CancellationToken::new(),
+        );
+        let error = timeout(PATIENCE, flown).await.unwrap().unwrap_err();
+        error.to_string()
+    };
+    let wrong_password = failure(broker.options_with("wrong", Some(&ca)).unwrap()).await;
+    assert!(
+        wrong_password.contains("password is wrong"),
+        "{wrong_password}"
+    );
+    assert!(!wrong_password.contains(PASSWORD), "{wrong_password}");
+    let untrusted = failure(broker.options_with(PASSWORD, Some(&other_ca)).unwrap()).await;
+    assert!(untrusted.contains("not trusted"), "{untrusted}");
+    let address = BrokerAddress {
+        host: "127.0.0.1".into(),
+        ..broker.address()
+    };
+    let other_name = failure(BrokerOptions::new(address, None, Some(&ca)).unwrap()).await;
+    assert!(other_name.contains("another host"), "{other_name}");
+    let no_certificate = broker.options_with(PASSWORD, Some(&no_ca)).err().unwrap();
+    assert!(
+        no_certificate.to_string().contains("no.pem"),
+        "{no_certificate}"
+    );
+    let unknown_host = BrokerAddress {
+        host: "no-such-host.invalid".into(),
+        port: 1883,
+        tls: false,
+    };
+    let options = BrokerOptions::new(unknown_host, None, None).unwrap();
+    let error = Receiver::connect(options, "ground").await.err().unwrap();
+    assert!(
+        error
+            .to_string()
+            .contains("cannot reach broker mqtt://no-such-host.invalid:1883"),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_identifier_drops_the_oldest_frames() {
+    let Some(broker) = Mosquitto::start(false) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), 40, &[]);
+    let mut recorder = Recorder::start(broker.port).await;
+    let mut flight = flight(folder.path(), 200.0, broker.options());
+    flight.identifier.takes = Duration::from_millis(60);
+    flight.frame_queue = 2;
+    let flying = tokio::spawn(fly(flight, CancellationToken::new()));
+    let heard = recorder.until(Presence::Stopped).await;
+    let report = flying.await.unwrap().unwrap();
+    delivered(&report);
+    let frames = &report.frames;
+    assert_eq!(frames.captured, 40);
+    assert_eq!(frames.identified + frames.dropped, 40);
+    assert!(frames.dropped > 0, "{frames:?}");
+    assert_eq!(check(&heard).len() as u64, 2 * frames.identified);
+    let last = heard
+        .iter()
+        .filter(|p| p.topic.ends_with(b"/sighting"))
+        .map(|p| serde_json::from_slice::<serde_json::Value>(&p.payload).unwrap())
+        .map(|s| s["frame"]["number"].as_u64().unwrap())
+        .max();
+    assert_eq!(last, Some(39), "the newest frame is always looked at");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_keeps_what_was_decided() {
+    let Some(broker) = Mosquitto::start(false) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), 2000, &[]);
+    let mut recorder = Recorder::start(broker.port).await;
+    let stop = CancellationToken::new();
+    let flying = tokio::spawn(fly(
+        flight(folder.path(), 50.0, broker.options()),
+        stop.clone(),
+    ));
+    let mut heard = recorder.until(Presence::Online).await;
+    for _ in 0..30 {
+        heard.push(
+            timeout(PATIENCE, recorder.heard.recv())
+                .await
+                .unwrap()
+                .unwrap(),
+        );
+    }
+    stop.cancel();
+    heard.extend(recorder.until(Presence::Stopped).await);
+    let report = flying.await.unwrap().unwrap();
+    delivered(&report);
+    assert!(report.frames.captured < 2000);
+    assert_eq!(check(&heard).len() as u64, report.frames.heads);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_without_broker_ends_at_its_deadline_and_says_what_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), 3, &[]);
+    let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = nobody.local_addr().unwrap().port();
+    drop(nobody);
+    let options = BrokerOptions::new(BrokerAddress::loopback(port), None, None).unwrap();
+    let mut flight = flight(folder.path(), 100.0, options);
+    flight.stop_deadline = Duration::from_millis(300);
+    let stop = CancellationToken::new();
+    let flying = tokio::spawn(fly(flight, stop.clone()));
+    sleep(Duration::from_millis(500)).await;
+    stop.cancel();
+    let report = timeout(PATIENCE, flying).await.unwrap().unwrap().unwrap();
+    assert_eq!(report.straggler, Some("delivery"));
+    assert_eq!(report.messages.sightings, 6);
+}
+
+/// Flies until it is killed; started as a process of its own by the test below.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "the process that another test kills"]
+async fn child_that_is_killed() {
+    let Ok(port) = std::env::var("LINK_TEST_PORT") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), 1, &[]);
+    let credentials = Credentials {
+        username: USER.into(),
+        password: PASSWORD.into(),
+    };
+    let address = BrokerAddress::loopback(port.parse().unwrap());
+    let options = BrokerOptions::new(address, Some(credentials), None).unwrap();
+    let mut flight = flight(folder.path(), 10.0, options);
+    flight.camera = Replay::open(folder.path(), 10.0, true).unwrap();
+    fly(flight, CancellationToken::new()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_service_is_said_to_be_offline() {
+    let Some(broker) = Mosquitto::start(false) else {
+        return;
+    };
+    let mut recorder = Recorder::start(broker.port).await;
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_that_is_killed", "--ignored"])
+        .env("LINK_TEST_PORT", broker.port.to_string())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut heard = recorder.until(Presence::Online).await;
+    heard.push(
+        timeout(PATIENCE, recorder.heard.recv())
+            .await
+            .unwrap()
+            .unwrap(),
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+    heard.extend(recorder.until(Presence::Offline).await);
+    check(&heard);
+    let mut late = Receiver::connect(broker.options(), "late").await.unwrap();
+    let retained = timeout(PATIENCE, late.next()).await.unwrap();
+    assert!(
+        matches!(&retained, Received::Status(s) if s.status == Presence::Offline),
+        "{retained:?}"
+    );
+}
+
+/// What the demo asks of the embedded broker: MQTT 5 properties, retained status, order.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_embedded_broker_carries_a_flight() {
+    let broker = EmbeddedBroker::start().unwrap();
+    let options = BrokerOptions::new(broker.address(), None, None).unwrap();
+    let mut recorder = Recorder::start(broker.address().port).await;
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), 20, &[]);
+    let flying = tokio::spawn(fly(
+        flight(folder.path(), 50.0, options.clone()),
+        CancellationToken::new(),
+    ));
+    let heard = recorder.until(Presence::Stopped).await;
+    let report = flying.await.unwrap().unwrap();
+    delivered(&report);
+    assert_eq!(check(&heard).len(), 40);
+    let mut late = Receiver::connect(options, "late").await.unwrap();
+    let retained = timeout(PATIENCE, late.next()).await.unwrap();
+    assert!(
+        matches!(&retained, Received::Status(s) if s.status == Presence::Stopped),
+        "{retained:?}"
+    );
+}

@@ -1,0 +1,177 @@
+//! Laws of resampling and normalisation, for any photograph and any transform.
+
+use callosity::bundle::NetworkInput;
+use callosity::geometry::{Affine, Point};
+use callosity::pixels::{encode_jpeg, prepare, reduce_to_fit, warp, write_input};
+use image::{Rgb, RgbImage};
+use proptest::prelude::*;
+
+const FILL: [u8; 3] = [1, 2, 3];
+
+fn photograph() -> impl Strategy<Value = RgbImage> {
+    (1u32..24, 1u32..24).prop_flat_map(|(w, h)| {
+        prop::collection::vec(any::<u8>(), (3 * w * h) as usize)
+            .prop_map(move |bytes| RgbImage::from_raw(w, h, bytes).unwrap())
+    })
+}
+
+/// Any transform, sane or not.
+fn any_affine() -> impl Strategy<Value = Affine> {
+    let coefficient = || {
+        prop_oneof![
+            8 => -3.0..3.0f64,
+            1 => Just(0.0),
+            1 => prop::num::f64::ANY,
+        ]
+    };
+    prop::array::uniform6(coefficient()).prop_map(|[xx, xy, x0, yx, yy, y0]| Affine {
+        xx,
+        xy,
+        x0: x0 * 10.0,
+        yx,
+        yy,
+        y0: y0 * 10.0,
+    })
+}
+
+fn checkerboard(size: u32) -> RgbImage {
+    RgbImage::from_fn(size, size, |x, y| Rgb([255 * ((x + y) % 2) as u8; 3]))
+}
+
+proptest! {
+    #[test]
+    fn the_identity_changes_nothing(image in photograph()) {
+        let (w, h) = image.dimensions();
+        prop_assert_eq!(warp(&image, &Affine::IDENTITY, w, h, FILL), image);
+    }
+
+    #[test]
+    fn a_move_by_whole_pixels_is_exact(image in photograph(), dx in -30i32..30, dy in -30i32..30) {
+        let by = Affine::translation(Point::new(f64::from(dx), f64::from(dy)));
+        let moved = warp(&image, &by, 20, 20, FILL);
+        for (x, y, pixel) in moved.enumerate_pixels() {
+            let from = (x as i32 - dx, y as i32 - dy);
+            let within = from.0 >= 0 && from.1 >= 0;
+            let expected = within
+                .then(|| image.get_pixel_checked(from.0 as u32, from.1 as u32))
+                .flatten();
+            prop_assert_eq!(pixel, expected.unwrap_or(&Rgb(FILL)));
+        }
+    }
+
+    #[test]
+    fn quarter_turns_and_mirrors_are_exact(image in photograph()) {
+        let (w, h) = image.dimensions();
+        let quarter = Affine { xx: 0.0, xy: -1.0, x0: f64::from(h), yx: 1.0, yy: 0.0, y0: 0.0 };
+        prop_assert_eq!(
+            warp(&image, &quarter, h, w, FILL),
+            image::imageops::rotate90(&image)
+        );
+        let mirror = Affine { xx: -1.0, x0: f64::from(w), ..Affine::IDENTITY };
+        prop_assert_eq!(
+            warp(&image, &mirror, w, h, FILL),
+            image::imageops::flip_horizontal(&image)
+        );
+    }
+
+    #[test]
+    fn a_constant_photograph_stays_constant(
+        colour in any::<[u8; 3]>(), size in (1u32..80, 1u32..80), t in any_affine()
+    ) {
+        let image = RgbImage::from_pixel(size.0, size.1, Rgb(colour));
+        let warped = warp(&image, &t, 17, 13, colour);
+        prop_assert!(warped.pixels().all(|p| p.0 == colour), "{:?}", t);
+    }
+
+    #[test]
+    fn what_lies_within_never_mixes_with_the_outside(
+        image in photograph(), scale in (0.05..4.0f64, 0.05..4.0f64), at in (0.0..1.0f64, 0.0..1.0f64)
+    ) {
+        // A white photograph, enlarged or shrunk, seen through a window that lies within it.
+        let (w, h) = image.dimensions();
+        let white = RgbImage::from_pixel(w, h, Rgb([255; 3]));
+        let (sw, sh) = (f64::from(w) * scale.0, f64::from(h) * scale.1);
+        let (out_w, out_h) = (sw.floor() as u32, sh.floor() as u32);
+        let corner = Point::new(
+            -at.0 * (sw - f64::from(out_w)), -at.1 * (sh - f64::from(out_h))
+        );
+        let t = Affine::scaling(scale.0, scale.1).then(&Affine::translation(corner));
+        let seen = warp(&white, &t, out_w, out_h, [0; 3]);
+        prop_assert!(seen.pixels().all(|p| p.0 == [255; 3]));
+    }
+
+    #[test]
+    fn any_transform_gives_an_image_of_the_size_asked_for(
+        image in photograph(), t in any_affine(), w in 0u32..20, h in 0u32..20
+    ) {
+        let warped = warp(&image, &t, w, h, FILL);
+        prop_assert_eq!(warped.dimensions(), (w, h));
+        if t.inverse().is_none() {
+            prop_assert!(warped.pixels().all(|p| p.0 == FILL));
+        }
+    }
+
+    #[test]
+    fn shrinking_a_checkerboard_gives_its_mean(
+        times in 1.5..12.0f64, turn in -3.2..3.2f64, shift in 0.0..1.0f64
+    ) {
+        let size = 200;
+        let half = Point::new(100.0 + shift, 100.0 - shift);
+        let t = Affine::translation(Point::new(-half.x, -half.y))
+            .then(&Affine::rotation(turn))
+            .then(&Affine::scaling(1.0 / times, 1.0 / times))
+            .then(&Affine::translation(Point::new(4.0, 4.0)));
+        for pixel in warp(&checkerboard(size), &t, 8, 8, FILL).pixels() {
+            let grey = i32::from(pixel[0]);
+            prop_assert!((grey - 127).abs() <= 14, "{} at {} times", grey, times);
+        }
+    }
+
+    #[test]
+    fn an_input_is_the_warped_photograph_normalised(
+        image in photograph(), t in any_affine(),
+        mean in prop::array::uniform3(0.0..1.0f32), std in prop::array::uniform3(0.1..1.0f32)
+    ) {
+        let input = NetworkInput { name: "x".into(), width: 9, height: 7, mean, std };
+        let mut prepared = vec![f32::NAN; 3 * 9 * 7];
+        prepare(&image, &t, &input, &mut prepared);
+        let warped = warp(&image, &t, 9, 7, [128; 3]);
+        for (x, y, pixel) in warped.enumerate_pixels() {
+            for c in 0..3 {
+                let expected = (f32::from(pixel[c]) / 255.0 - mean[c]) / std[c];
+                prop_assert_eq!(prepared[c * 63 + (y * 9 + x) as usize], expected);
+            }
+        }
+        let mut written = vec![0.0; 3 * 9 * 7];
+        write_input(&warped, &input, &mut written);
+        prop_assert_eq!(written, prepared);
+    }
+
+    #[test]
+    fn a_photograph_reduced_to_fit_lies_whole_and_centred(
+        size in (1u32..30_000, 1u32..30_000), width in 1u32..1000, height in 1u32..1000
+    ) {
+        let t = reduce_to_fit(size, width, height);
+        let first = t.apply(Point::default());
+        let last = t.apply(Point::new(f64::from(size.0), f64::from(size.1)));
+        prop_assert!(first.x > -1e-6 && first.y > -1e-6);
+        prop_assert!(last.x < f64::from(width) + 1e-6 && last.y < f64::from(height) + 1e-6);
+        prop_assert!((first.x + last.x - f64::from(width)).abs() < 1e-6);
+        prop_assert!((first.y + last.y - f64::from(height)).abs() < 1e-6);
+        prop_assert!(first.x.abs() < 1e-6 || first.y.abs() < 1e-6, "touches two sides");
+        prop_assert!(t.xx == t.yy && t.xx > 0.0);
+    }
+}
+
+#[test]
+fn an_empty_photograph_gives_fill() {
+    let warped = warp(&RgbImage::new(0, 0), &Affine::IDENTITY, 2, 2, FILL);
+    assert!(warped.pixels().all(|p| p.0 == FILL));
+}
+
+#[test]
+fn a_quality_that_does_not_exist_is_refused() {
+    let error = encode_jpeg(&RgbImage::new(4, 3), 101).unwrap_err();
+    assert!(error.to_string().contains("4 × 3"), "{error}");
+    assert!(encode_jpeg(&RgbImage::new(0, 3), 90).is_err());
+}
