@@ -17,6 +17,7 @@ struct Cli {
 enum Command {
     Import(commands::import::Args),
     Split(commands::split::Args),
+    Compose(commands::compose::Args),
     Train(commands::train::Args),
     Stack(commands::stack::Args),
     Export(commands::export::Args),
@@ -29,6 +30,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Import(args) => commands::import::run(args),
         Command::Split(args) => commands::split::run(args),
+        Command::Compose(args) => commands::compose::run(args),
         Command::Train(args) => commands::train::run(args),
         Command::Stack(args) => commands::stack::run(args),
         Command::Export(args) => commands::export::run(args),

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod bundle;
+pub mod compose;
 pub mod evaluate;
 pub mod export;
 pub mod import;

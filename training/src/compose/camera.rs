@@ -20,16 +20,16 @@ pub(super) fn photograph(mut canvas: Canvas, rng: &mut impl Rng) -> RgbImage {
         };
         canvas.blur(sx, sy);
     }
-    let exposure = (0.22 * normal.sample(rng)).exp();
+    let exposure = (0.17 * normal.sample(rng)).exp();
     let gamma = (0.15 * normal.sample(rng)).exp();
-    let cast: [f32; 3] = std::array::from_fn(|_| (0.05 * normal.sample(rng)).exp());
+    let cast: [f32; 3] = std::array::from_fn(|_| (0.035 * normal.sample(rng)).exp());
     let haze = if rng.random_bool(0.25) {
         rng.random_range(0.0..0.35)
     } else {
         0.0
     };
     let fog = [170.0, 178.0, 185.0].map(|v: f32| v * rng.random_range(0.7..1.2));
-    let saturation = 1.0 + 0.2 * normal.sample(rng);
+    let saturation = 1.0 + 0.12 * normal.sample(rng);
     let vignette = if rng.random_bool(0.3) {
         rng.random_range(0.0..0.4)
     } else {

@@ -56,7 +56,7 @@ pub(super) fn paint(
         return;
     };
     let edge = NoiseView::new(rng, tile, 9.0, 0.0, 1.0);
-    let lace = NoiseView::new(rng, tile, 16.0, 0.0, 1.0);
+    let lace = NoiseView::new(rng, tile, 40.0, 0.0, 1.0);
     let coarse = NoiseView::new(rng, tile, 4.0, 0.0, 1.0);
     let white = [(140.0 + 0.8 * luminance(sea) + rng.random_range(-20.0..60.0)).min(260.0); 3];
     let white = mix(white, sea, rng.random_range(0.0..0.25));
@@ -69,7 +69,7 @@ pub(super) fn paint(
             each(canvas, &units, 2.6, |c, u, v| {
                 let off = (u.hypot(v * 1.3) - radius) / width;
                 let body = (-off * off).exp() * (density + 0.25 * coarse.at(u, v));
-                let share = smoothstep(0.45, 0.9, body + 0.3 * lace.at(u, v) * body.min(1.0));
+                let share = smoothstep(0.45, 0.9, body + 0.5 * lace.at(u, v) * body.min(1.0));
                 *c = mix(*c, white, share);
             });
         }
@@ -138,7 +138,7 @@ pub(super) fn paint(
                     rng.random_range(0.0..canvas.height as f64),
                 );
                 let turn = rng.random_range(0.0..std::f64::consts::TAU);
-                let Some(units) = placed(at, size * rng.random_range(0.05..0.2), turn) else {
+                let Some(units) = placed(at, size * rng.random_range(0.04..0.12), turn) else {
                     continue;
                 };
                 let open = rng.random_range(0.0..0.8f32);

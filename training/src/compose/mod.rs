@@ -13,6 +13,7 @@ mod data;
 mod decoy;
 mod head;
 mod noise;
+pub mod open_water;
 mod raster;
 mod sea;
 mod whale;
@@ -469,4 +470,138 @@ fn neighbour(
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A grey head with a red disc at the bonnet and a green one at the blowhead, on blue water.
+    fn dotted_head() -> RgbImage {
+        RgbImage::from_fn(224, 224, |x, y| {
+            let (s, t) = (
+                (f64::from(x) + 0.5) / 112.0 - 0.6,
+                (f64::from(y) + 0.5) / 224.0 - 0.5,
+            );
+            if (s - 1.0).hypot(t) < 0.1 {
+                Rgb([255, 0, 0])
+            } else if s.hypot(t) < 0.1 {
+                Rgb([0, 255, 0])
+            } else if t.abs() < 0.3 && s < 1.1 {
+                Rgb([60, 60, 60])
+            } else {
+                Rgb([20, 40, 90])
+            }
+        })
+    }
+
+    /// Centre of the pixels that one channel dominates, in pixels.
+    fn centre_of(canvas: &Canvas, channel: usize) -> Option<Point> {
+        let (mut sum, mut n) = (Point::default(), 0.0);
+        for (i, c) in canvas.pixels.iter().enumerate() {
+            let others = (0..3).filter(|&k| k != channel).map(|k| c[k]);
+            if c[channel] > 100.0 + others.fold(0.0, f32::max) {
+                let (x, y) = (i % canvas.width, i / canvas.width);
+                sum = sum + Point::new(x as f64 + 0.5, y as f64 + 0.5);
+                n += 1.0;
+            }
+        }
+        (n > 0.0).then(|| sum * (1.0 / n))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn landmarks_lie_where_the_head_was_painted(
+            seed: u64, x in 60.0..140.0, y in 60.0..140.0, length in 24.0..70.0,
+            radians in 0.0..std::f64::consts::TAU, mirrored: bool,
+        ) {
+            let composer = Composer::new(&[dotted_head()], vec![], vec![]).unwrap();
+            let head = &composer.heads[0];
+            let pose = placed_landmarks(Point::new(x, y), length, radians);
+            let units = whale::units_from_canvas(&pose, mirrored).unwrap();
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let mut canvas = Canvas::new(200, 200);
+            let mut whale = Whale::draw(&mut rng, true, head.sea);
+            whale.keep_dry();
+            whale.paint(&mut canvas, &mut rng, &composer.tile, head, &units, [1.0; 3]);
+            let red = centre_of(&canvas, 0).expect("a bonnet to be seen");
+            let green = centre_of(&canvas, 1).expect("a blowhead to be seen");
+            // A soft mask may thin the front of the bonnet's disc.
+            prop_assert!(red.distance(pose.bonnet) < 0.06 * length + 0.5, "{red:?} {pose:?}");
+            prop_assert!(green.distance(pose.blowhead) < 0.03 * length + 0.5, "{green:?} {pose:?}");
+        }
+
+        #[test]
+        fn heads_lie_inside_and_seeds_decide(seed: u64, width in 96u32..420, height in 96u32..300) {
+            let composer = Composer::new(&[dotted_head()], vec![], vec![]).unwrap();
+            let compose = || composer.frame(&mut ChaCha8Rng::seed_from_u64(seed), width, height);
+            let (one, two) = (compose(), compose());
+            prop_assert_eq!(one.image.dimensions(), (width, height));
+            prop_assert!(one.image == two.image);
+            prop_assert_eq!(&one.heads, &two.heads);
+            for head in &one.heads {
+                prop_assert!(inside(head, width.into(), height.into()), "{:?}", head);
+                prop_assert!(head.head_length() > 0.5);
+            }
+        }
+
+        #[test]
+        fn crops_hold_what_the_finder_may_have_missed(seed: u64, side in 64u32..160) {
+            let composer = Composer::new(&[dotted_head()], vec![], vec![]).unwrap();
+            let crop = composer.crop(&mut ChaCha8Rng::seed_from_u64(seed), side, 2.6);
+            prop_assert_eq!(crop.image.dimensions(), (side, side));
+            let estimated = f64::from(side) / 2.6;
+            let middle = Point::new(f64::from(side) / 2.0, f64::from(side) / 2.0);
+            prop_assert!(crop.landmarks.centre().distance(middle) <= 0.25 * 1.4 * estimated + 1e-9);
+            let ratio = crop.landmarks.head_length() / estimated;
+            prop_assert!((0.4..2.4).contains(&ratio), "{}", ratio);
+        }
+    }
+
+    #[test]
+    fn composers_without_heads_or_with_useless_ones_are_refused() {
+        assert!(matches!(
+            Composer::new(&[], vec![], vec![]),
+            Err(ComposeError::NoHeads)
+        ));
+        assert!(matches!(
+            Composer::new(&[RgbImage::new(3, 3)], vec![], vec![]),
+            Err(ComposeError::HeadTooSmall { number: 0, .. })
+        ));
+        let pose = SourcePose {
+            frame_width: 300,
+            frame_height: 200,
+            landmarks: placed_landmarks(Point::new(9.0, 9.0), 0.0, 0.0),
+        };
+        assert!(matches!(
+            Composer::new(&[dotted_head()], vec![pose], vec![]),
+            Err(ComposeError::BadPose { number: 0, .. })
+        ));
+    }
+
+    #[test]
+    fn real_water_keeps_its_contrast_where_pieces_overlap() {
+        let rng = &mut ChaCha8Rng::seed_from_u64(4);
+        let piece = RgbImage::from_fn(200, 160, |_, _| {
+            let v = rng.random_range(60..140);
+            Rgb([v, v, v])
+        });
+        let source = SeaSource::new(&piece, 200.0).unwrap();
+        let mut canvas = Canvas::new(300, 200);
+        let palette = Palette {
+            mean: [100.0; 3],
+            contrast: 20.0,
+        };
+        sea::paint_real(&mut canvas, rng, &source, &palette, 200.0);
+        assert!(canvas.pixels.iter().flatten().all(|v| v.is_finite()));
+        let n = canvas.pixels.len() as f32;
+        let mean = canvas.pixels.iter().map(|c| c[0]).sum::<f32>() / n;
+        assert!((mean - 100.0).abs() < 3.0, "{mean}");
+        assert!(SeaSource::new(&RgbImage::new(20, 300), 200.0).is_none());
+        assert!(SeaSource::new(&piece, f64::NAN).is_none());
+    }
 }

@@ -351,7 +351,7 @@ pub(super) fn paint_drawn(
         rng.random_range(0.3..0.9),
         rng.random_range(0.2..0.8),
     ];
-    let norm = palette.contrast * rng.random_range(0.6..1.2)
+    let norm = palette.contrast.min(16.0) * rng.random_range(0.5..1.1)
         / weights.iter().map(|w| w * w).sum::<f32>().sqrt();
     let crests = rng.random_range(0.0..0.5f32);
     let sky: Colour = [

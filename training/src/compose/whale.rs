@@ -109,6 +109,15 @@ impl Whale {
         }
     }
 
+    /// Takes away all white water and murk, so that a test sees the photograph alone.
+    #[cfg(test)]
+    pub fn keep_dry(&mut self) {
+        self.splashes.clear();
+        self.rim = 0.0;
+        self.opacity = 1.0;
+        self.shine = 0.0;
+    }
+
     /// Half the body's width, in head lengths, `x` head lengths behind the blowhead.
     fn profile(&self, x: f32) -> f32 {
         let widest = 1.5;
@@ -147,7 +156,7 @@ impl Whale {
         let read = head.sampler(step);
         let edge = NoiseView::new(rng, tile, 9.0, 0.0, 1.0);
         let lace_stretch = rng.random_range(0.7..2.0);
-        let lace = NoiseView::new(rng, tile, 14.0, 0.0, lace_stretch);
+        let lace = NoiseView::new(rng, tile, 40.0, 0.0, lace_stretch);
         let patches = NoiseView::new(rng, tile, 4.0, 0.0, 1.0);
         let [xx, xy, x0, yx, yy, y0] = [
             units_from_canvas.xx,
@@ -268,7 +277,7 @@ impl Whale {
                 if foam > 0.05 {
                     // The head itself stays to be seen.
                     let clear = smoothstep(0.25, 0.5, t.abs()).max(smoothstep(0.1, 0.5, behind));
-                    let n = lace.at(s, t) * 0.35 + patches.at(s, t) * 0.2;
+                    let n = lace.at(s, t) * 0.5 + patches.at(s, t) * 0.2;
                     let share = smoothstep(0.35, 0.85, foam * clear + n * foam.min(1.0));
                     *c = mix(*c, self.foam, share * 0.95);
                 }

@@ -1,0 +1,90 @@
+//! `callosity-train compose`: composed training pictures for people to look at.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use callosity::geometry::Landmarks;
+use image::{Rgb, RgbImage};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::cache::Cache;
+use crate::compose::Composer;
+use crate::index::{Index, IndexedPhotograph, PhotographKind};
+use crate::split::Split;
+
+/// Write composed training frames and crops with their landmarks drawn, for people to look at
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The index that `import` wrote
+    #[arg(long, value_name = "FILE", default_value = "runs/data/index.json")]
+    index: PathBuf,
+
+    /// The split that `split` wrote
+    #[arg(long, value_name = "FILE", default_value = "runs/data/split.json")]
+    split: PathBuf,
+
+    /// Folder of decoded photographs, built where it is missing
+    #[arg(long, value_name = "DIR", default_value = "runs/data/cache")]
+    cache: PathBuf,
+
+    /// Folder for the pictures
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+
+    /// How many frames, and as many crops
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    count: usize,
+
+    /// Seed of everything drawn
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// Composes and writes.
+///
+/// # Errors
+/// Where the data cannot be read or a picture cannot be written.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let index = Index::load(&args.index)?;
+    let split = Split::load(&args.split)?;
+    let heads = |p: &IndexedPhotograph| p.kind == PhotographKind::Head;
+    let cache = Cache::open_or_build(&index, heads, &args.cache)?;
+    let composer = Composer::from_data(&index, &split, &cache, |_| true)?;
+    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
+    let mut rng = ChaCha8Rng::seed_from_u64(args.seed);
+    for i in 0..args.count {
+        let frame = composer.frame(&mut rng, 384, 256);
+        let crop = composer.crop(&mut rng, 128, 2.6);
+        for (name, mut image, heads) in [
+            ("frame", frame.image, frame.heads),
+            ("crop", crop.image, vec![crop.landmarks]),
+        ] {
+            for head in &heads {
+                mark(&mut image, head);
+            }
+            let path = args.out.join(format!("{name}_{i:04}.png"));
+            image
+                .save(&path)
+                .with_context(|| path.display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// A red cross at the bonnet, a green one at the blowhead.
+fn mark(image: &mut RgbImage, head: &Landmarks) {
+    for (at, colour) in [(head.bonnet, [255, 0, 0]), (head.blowhead, [0, 255, 0])] {
+        for k in -2..=2 {
+            for (dx, dy) in [(k, 0), (0, k)] {
+                let (x, y) = (at.x.floor() as i64 + dx, at.y.floor() as i64 + dy);
+                let (Ok(x), Ok(y)) = (u32::try_from(x), u32::try_from(y)) else {
+                    continue;
+                };
+                if let Some(pixel) = image.get_pixel_mut_checked(x, y) {
+                    *pixel = Rgb(colour);
+                }
+            }
+        }
+    }
+}
