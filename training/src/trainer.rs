@@ -109,7 +109,7 @@ pub fn train(
             recipe.name
         );
     }
-    let mut run = Run::start(recipe, info, folder, execution)?;
+    let mut run = Run::start(recipe, task, info, folder, execution)?;
     let steps = steps_in_epoch * u64::from(recipe.schedule.epochs);
     let first = run.position.step;
     let loader = Loader::start(
@@ -191,6 +191,7 @@ fn progress_bar(images: u64) -> ProgressBar {
 impl<'a> Run<'a> {
     fn start(
         recipe: &'a Recipe,
+        task: &dyn Task,
         info: RunInfo,
         folder: &'a Path,
         execution: &Execution,
@@ -200,6 +201,7 @@ impl<'a> Run<'a> {
         tch::manual_seed(recipe.seed as i64);
         let graph = recipe.graph(info.individuals.len())?;
         let network = Network::new(graph.clone(), execution.device);
+        task.initialise(&network);
         let average = (recipe.schedule.weight_average > 0.0).then(|| {
             let average = Network::new(graph, execution.device);
             copy_parameters(&network, &average, 0.0);
