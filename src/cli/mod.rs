@@ -45,15 +45,15 @@ struct Program {
 
 /// Declares the commands: for each a variant that carries its module's `Args`, and its call.
 macro_rules! commands {
-    ($($(#[$about:meta])* $variant:ident => $module:ident),+ $(,)?) => {
+    ($($(#[doc = $about:literal])+ $(#[cfg($feature:meta)])? $variant:ident => $module:ident),+ $(,)?) => {
         #[derive(Subcommand)]
         enum Command {
-            $($(#[$about])* $variant($module::Args),)+
+            $($(#[doc = $about])+ $(#[cfg($feature)])? $variant($module::Args),)+
         }
 
         fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             match command {
-                $($(#[$about])* Command::$variant(args) => $module::run(args),)+
+                $($(#[cfg($feature)])? Command::$variant(args) => $module::run(args),)+
             }
         }
     };
@@ -90,7 +90,8 @@ pub fn main() -> ExitCode {
     };
     tracing_subscriber::fmt()
         .with_env_filter(
-            EnvFilter::try_from_env("CALLOSITY_LOG").unwrap_or_else(|_| EnvFilter::new("error")),
+            EnvFilter::try_from_env("CALLOSITY_LOG")
+                .unwrap_or_else(|_| EnvFilter::new(default_log(&program.command))),
         )
         .with_writer(io::stderr)
         .init();
@@ -101,6 +102,16 @@ pub fn main() -> ExitCode {
             eprintln!("callosity: {error:#}");
             ExitCode::from(FAILED)
         }
+    }
+}
+
+/// What is logged unless `CALLOSITY_LOG` says otherwise: nobody watches a service but through its log,
+/// while a command that prints results is silent unless something is wrong.
+fn default_log(command: &Command) -> &'static str {
+    match command {
+        #[cfg(feature = "flight")]
+        Command::Run(_) => "warn,callosity=info",
+        _ => "error",
     }
 }
 
