@@ -35,7 +35,7 @@ const MAX_SAMPLES: f64 = 64.0;
 /// the centres of the source's pixels. Where the transform shrinks, the output pixel is the mean over
 /// the parallelogram that it covers in the source. What is too fine for the output then fades as that
 /// mean lets it: all of it in the flat, and of the finest pattern there is, a checkerboard seen at 45°,
-//// one fifth at the most. Positions outside the
+/// one fifth at the most. Positions outside the
 /// source are `fill`; positions within it, up to the outer edge of its border pixels, never mix with it.
 ///
 /// A transform without inverse, or an empty source, gives `fill` all over.
