@@ -12,7 +12,7 @@ mod interrupt;
 #[cfg(feature = "flight")]
 mod run;
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -93,6 +93,8 @@ pub fn main() -> ExitCode {
             EnvFilter::try_from_env("CALLOSITY_LOG")
                 .unwrap_or_else(|_| EnvFilter::new(default_log(&program.command))),
         )
+        // A journal is no place for colours.
+        .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
         .init();
     match dispatch(program.command) {
