@@ -6,9 +6,9 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use callosity::bundle::{Bundle, BundleError};
+use callosity::bundle::{Bundle, BundleError, Role};
 use callosity::inference::{
-    self, Engine, EngineChoice, EngineConfig, InferenceError, SelfTestError,
+    self, Engine, EngineChoice, EngineConfig, InferenceError, Network, SelfTestError,
 };
 use common::{copy_of_tiny, edit, replace_ensemble, tiny};
 use proptest::prelude::*;
@@ -37,6 +37,29 @@ fn the_toy_bundle_opens_and_passes_its_self_tests() {
     assert_eq!(outcomes.len(), bundle.manifest().self_test.len());
     for outcome in outcomes {
         assert!(outcome.passed(), "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_batch_of_any_size_gives_what_each_image_gives_alone() {
+    let bundle = Bundle::open(tiny()).unwrap();
+    for role in [Role::Finder, Role::Aligner, Role::Ensemble] {
+        let mut network = Network::load(&builtin(), &bundle, role).unwrap();
+        let each = network.input_len();
+        let values: Vec<f32> = (0..5 * each).map(|i| (i as f32 * 0.37).sin()).collect();
+        let alone: Vec<_> = values
+            .chunks(each)
+            .map(|image| network.run(1, image).unwrap().data)
+            .collect();
+        assert_ne!(alone[0], alone[1], "the images differ");
+        for batch in [2, 5, 1, 3] {
+            let together = network.run(batch, &values[..batch * each]).unwrap();
+            assert_eq!(together.images().count(), batch);
+            for (image, alone) in together.images().zip(&alone) {
+                let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-4 * (1.0 + b.abs());
+                assert!(image.iter().zip(alone).all(near), "{role} of {batch}");
+            }
+        }
     }
 }
 

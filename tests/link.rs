@@ -1,8 +1,11 @@
 //! The flight service against a real Mosquitto: passwords, TLS, a broker that dies on the way.
 #![cfg(feature = "flight")]
 
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -135,9 +138,12 @@ impl Mosquitto {
             .unwrap();
         assert!(made.success());
         let mut config = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {}\npersistence false\n\
+            "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {}\n\
+             persistence true\npersistence_location {}/\n\
+             autosave_on_changes true\nautosave_interval 1\n\
              max_queued_messages 0\nmax_inflight_messages 0\n",
-            passwords.display()
+            passwords.display(),
+            folder.path().display()
         );
         if tls {
             let mut authority = rcgen::CertificateParams::new(vec![]).unwrap();
@@ -191,7 +197,8 @@ impl Mosquitto {
         panic!("mosquitto does not listen on port {port}");
     }
 
-    /// As a loss of power would.
+    /// As a loss of power would. What it has acknowledged it keeps for a session that persists: it
+    /// writes its state down at each change.
     fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
@@ -255,6 +262,7 @@ fn flight(folder: &Path, rate_hz: f64, broker: BrokerOptions) -> Flight<TwoHeads
 }
 
 /// Writes down every message with its properties, as a client that shares no code with the receiver.
+/// Its session outlives the broker, so that what the broker has acknowledged reaches it.
 struct Recorder {
     heard: mpsc::UnboundedReceiver<Publish>,
 }
@@ -282,7 +290,11 @@ impl Recorder {
                     Ok(Event::Incoming(Packet::SubAck(_))) => {
                         ready.take().map(|r| r.send(()));
                     }
-                    Ok(Event::Incoming(Packet::Publish(p))) if say.send(p).is_err() => return,
+                    Ok(Event::Incoming(Packet::Publish(p))) => {
+                        if say.send(p).is_err() {
+                            return;
+                        }
+                    }
                     Ok(_) => {}
                     Err(_) => sleep(Duration::from_millis(50)).await,
                 }
@@ -432,17 +444,11 @@ async fn nothing_is_lost_when_the_broker_dies() {
                 .unwrap(),
         );
     }
-    // Frames go on while there is no broker. A message that Mosquitto has acknowledged and not yet
-    // passed on dies with it (that is QoS 1 without persistence), so the recorder's own counting would
-    // blame us; it is made certain that all acknowledged has been heard by the pause of the flight.
+    // Frames go on while there is no broker.
     broker.kill();
     sleep(Duration::from_millis(800)).await;
     broker.start_again();
-    let again = Recorder::start(broker.port);
-    let mut recorder_again = again.await;
-    heard.extend(std::iter::from_fn(|| recorder.heard.try_recv().ok()));
-    heard.extend(recorder_again.until(Presence::Stopped).await);
-    heard.extend(std::iter::from_fn(|| recorder.heard.try_recv().ok()));
+    heard.extend(recorder.until(Presence::Stopped).await);
     let report = timeout(PATIENCE, flying).await.unwrap().unwrap().unwrap();
     delivered(&report);
     assert!(report.connections >= 2, "{report:?}");
@@ -655,6 +661,116 @@ async fn a_killed_service_is_said_to_be_offline() {
         matches!(&retained, Received::Status(s) if s.status == Presence::Offline),
         "{retained:?}"
     );
+}
+
+/// The program `callosity run` on photographs of one toy whale, over and over.
+fn program(folder: &Path, broker: &str) -> Command {
+    let mut frame = common::sea(768, 512);
+    let whale = common::head((300.0, 180.0), (180.0, 120.0));
+    common::draw(&mut frame, &whale, common::colour("indigo"));
+    frame.save(folder.join("whale.png")).unwrap();
+    let mut program = Command::new(env!("CARGO_BIN_EXE_callosity"));
+    program
+        .args(["run", "--loop", "--rate", "5", "--platform", "test"])
+        .args(["--engine", "builtin", "--username", USER])
+        .args(["--broker", broker, "--source"])
+        .arg(folder)
+        .arg("--bundle")
+        .arg(common::tiny())
+        .env("CALLOSITY_MQTT_PASSWORD", PASSWORD)
+        .env_remove("CALLOSITY_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    program
+}
+
+fn terminate(process: &Child) {
+    let pid = process.id().to_string();
+    let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_flies_until_it_is_asked_to_stop() {
+    let Some(broker) = Mosquitto::start(true) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut receiver = Receiver::connect(broker.options(), "ground").await.unwrap();
+    let process = program(folder.path(), &broker.address().to_string())
+        .arg("--ca")
+        .arg(broker.folder.path().join("ca.pem"))
+        .spawn()
+        .unwrap();
+    let mut sightings = Vec::new();
+    let listen = async {
+        loop {
+            match receiver.next().await {
+                Received::Sighting(s) => {
+                    sightings.push(s);
+                    if sightings.len() == 3 {
+                        terminate(&process);
+                    }
+                }
+                Received::Status(s) if s.status == Presence::Stopped => return,
+                Received::Malformed { topic, reason } => panic!("{topic}: {reason}"),
+                _ => {}
+            }
+        }
+    };
+    timeout(PATIENCE, listen).await.unwrap();
+    let output = process.wait_with_output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{log}");
+    assert!(log.contains("connected to broker mqtts://"), "{log}");
+    assert!(!log.contains(PASSWORD), "{log}");
+    assert!(sightings.len() >= 3);
+    for sighting in sightings {
+        assert_eq!(sighting.organism_id.as_deref(), Some("indigo"));
+        assert_eq!(sighting.frame.file.as_deref(), Some("whale.png"));
+    }
+}
+
+#[test]
+fn the_program_ends_at_a_wrong_password_and_says_so() {
+    let Some(broker) = Mosquitto::start(false) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let output = program(folder.path(), &broker.address().to_string())
+        .env("CALLOSITY_MQTT_PASSWORD", "not it")
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(log.contains("password is wrong"), "{log}");
+    assert!(!log.contains("not it"), "{log}");
+}
+
+#[test]
+fn the_program_without_a_broker_says_that_it_tries_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = format!("mqtt://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    let mut process = program(folder.path(), &address)
+        .args(["--stop-deadline", "1"])
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
+    let warning = log
+        .by_ref()
+        .map(Result::unwrap)
+        .find(|line| line.contains("trying again in"))
+        .unwrap();
+    assert!(warning.contains("WARN"), "{warning}");
+    assert!(warning.contains("cannot reach broker"), "{warning}");
+    terminate(&process);
+    let rest: Vec<_> = log.map(Result::unwrap).collect();
+    assert_eq!(process.wait().unwrap().code(), Some(2), "{rest:?}");
+    let late = "delivery was not done 1 s after being asked to stop";
+    assert!(rest.iter().any(|l| l.contains(late)), "{rest:?}");
 }
 
 /// What the demo asks of the embedded broker: MQTT 5 properties, retained status, order.

@@ -13,7 +13,7 @@ mod interrupt;
 mod run;
 mod virtual_survey;
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -46,15 +46,15 @@ struct Program {
 
 /// Declares the commands: for each a variant that carries its module's `Args`, and its call.
 macro_rules! commands {
-    ($($(#[$about:meta])* $variant:ident => $module:ident),+ $(,)?) => {
+    ($($(#[doc = $about:literal])+ $(#[cfg($feature:meta)])? $variant:ident => $module:ident),+ $(,)?) => {
         #[derive(Subcommand)]
         enum Command {
-            $($(#[$about])* $variant($module::Args),)+
+            $($(#[doc = $about])+ $(#[cfg($feature)])? $variant($module::Args),)+
         }
 
         fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             match command {
-                $($(#[$about])* Command::$variant(args) => $module::run(args),)+
+                $($(#[cfg($feature)])? Command::$variant(args) => $module::run(args),)+
             }
         }
     };
@@ -93,8 +93,11 @@ pub fn main() -> ExitCode {
     };
     tracing_subscriber::fmt()
         .with_env_filter(
-            EnvFilter::try_from_env("CALLOSITY_LOG").unwrap_or_else(|_| EnvFilter::new("error")),
+            EnvFilter::try_from_env("CALLOSITY_LOG")
+                .unwrap_or_else(|_| EnvFilter::new(default_log(&program.command))),
         )
+        // A journal is no place for colours.
+        .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
         .init();
     match dispatch(program.command) {
@@ -104,6 +107,16 @@ pub fn main() -> ExitCode {
             eprintln!("callosity: {error:#}");
             ExitCode::from(FAILED)
         }
+    }
+}
+
+/// What is logged unless `CALLOSITY_LOG` says otherwise: nobody watches a service but through its log,
+/// while a command that prints results is silent unless something is wrong.
+fn default_log(command: &Command) -> &'static str {
+    match command {
+        #[cfg(feature = "flight")]
+        Command::Run(_) => "warn,callosity=info",
+        _ => "error",
     }
 }
 

@@ -22,7 +22,7 @@ use super::{INTERRUPTED, PARTLY_FAILED, engine};
 ///
 /// Ends after the last photograph, when everything is delivered; on Ctrl-C or SIGTERM it stops by a
 /// deadline and says what was not delivered (exit code 2). Log messages go to standard error;
-/// CALLOSITY_LOG chooses them, such as CALLOSITY_LOG=info.
+/// CALLOSITY_LOG chooses them, such as CALLOSITY_LOG=debug.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder of photographs that are replayed in the order of their names

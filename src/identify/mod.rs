@@ -14,8 +14,10 @@
 //!
 //! # Heads at the edge
 //! A found head whose centre lies outside the frame, in the padding of the finder's input, is none. A
-//! single landmark outside the frame is kept and reported where it is estimated to be; what a crop
-//! shows outside the frame is mid-grey. Landmarks that come so near to each other, or so far from
+//! single landmark outside the frame is kept and reported where it is estimated to be. Outside the
+//! frame, the inputs of finder and aligner are mid-grey, and the ensemble's crop is black: so are the
+//! head photographs that it learnt from. (Where training's augmentation leaves such a photograph
+//! itself, it shows mid-grey.) Landmarks that come so near to each other, or so far from
 //! where the head was found, that they cannot be a head's are not used: the estimate of the round
 //! before stands.
 

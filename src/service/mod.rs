@@ -13,6 +13,7 @@ mod progress;
 mod sightings;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -242,7 +243,14 @@ pub async fn fly<I: Identify + 'static>(
         }
     };
 
-    let straggler = std::cell::Cell::new("inference");
+    let delivering = AtomicBool::new(false);
+    let straggler = || {
+        if delivering.load(Ordering::Relaxed) {
+            "delivery"
+        } else {
+            "inference"
+        }
+    };
     let work = async {
         let mut session = std::pin::pin!(session.run());
         let look = async {
@@ -254,7 +262,7 @@ pub async fn fly<I: Identify + 'static>(
             ended = look => ended?,
             () = watch_health => {}
         }
-        straggler.set("delivery");
+        delivering.store(true, Ordering::Relaxed);
         say_health.send_replace(Some(current_health()));
         complete.cancel();
         session.await.map_err(FlightError::from)
@@ -267,8 +275,8 @@ pub async fn fly<I: Identify + 'static>(
     let straggler = tokio::select! {
         ended = work => ended.map(|()| None)?,
         () = deadline => {
-            error!("{} was not done {} s after being asked to stop", straggler.get(), stop_deadline.as_secs_f64());
-            Some(straggler.get())
+            error!("{} was not done {} s after being asked to stop", straggler(), stop_deadline.as_secs_f64());
+            Some(straggler())
         }
     };
     let report = FlightReport {
