@@ -73,7 +73,7 @@ commands! {
     /// Fly a virtual survey on this machine, with a broker and a ground station of its own
     #[cfg(feature = "flight")]
     Demo => demo,
-    /// Write a data set of drawn right whales, with truth, for training, tests and rehearsals
+    /// Write a data set of drawn right whales, with truth
     VirtualSurvey => virtual_survey,
 }
 
