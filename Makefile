@@ -7,7 +7,7 @@ SHELL := /bin/bash
 .NOTPARALLEL:
 
 VENV ?= .venv
-# An environment with PyTorch $(TORCH_VERSION) that is there already saves its gigabytes: make test TORCH_VENV=…
+# An environment with PyTorch that is there already saves its gigabytes: make test TORCH_VENV=…
 TORCH_VENV ?= .venv/torch
 CARGO_DENY_VERSION := 0.20.2
 
@@ -19,7 +19,9 @@ export PATH := $(abspath .venv/native/bin):$(PATH)
 venv := $(abspath $(VENV))
 torch := $(abspath $(TORCH_VENV))
 arch := $(shell uname -m)
-cargo_deny := .venv/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+built_deny := .venv/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+# One that is there already saves minutes: make test CARGO_DENY=cargo-deny
+CARGO_DENY ?= $(built_deny)
 # What links libtorch asks the first python3 for it, and finds its libraries at run time here.
 with_torch = export PATH="$(torch)/bin:$$PATH" LIBTORCH_USE_PYTORCH=1; \
 	torch_lib=$$(echo $(torch)/lib/python3*/site-packages/torch/lib); \
@@ -74,7 +76,7 @@ fmt: ## check formatting
 	$(say) "formatting"
 	@cargo fmt --all --check
 
-$(cargo_deny):
+$(built_deny):
 	$(say) "building cargo-deny $(CARGO_DENY_VERSION)"
 	@CARGO_TARGET_DIR=target/cargo-deny CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
 		CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=0 \
@@ -83,9 +85,9 @@ $(cargo_deny):
 	@rm -rf target/cargo-deny
 
 .PHONY: deny
-deny: $(cargo_deny) ## check licences, bans and sources of dependencies
+deny: $(filter $(built_deny),$(CARGO_DENY)) ## check licences, bans and sources of dependencies
 	$(say) "licences, bans, sources"
-	@$(cargo_deny) --log-level error check --hide-inclusion-graph bans licenses sources
+	@$(CARGO_DENY) --log-level error check --hide-inclusion-graph bans licenses sources
 
 .PHONY: lint
 lint: native torch ## check lints of both crates
@@ -128,7 +130,7 @@ bench: tools torch ## measure speed and memory beside Python and PyTorch; writes
 	@$(with_torch); stages=$$(cargo bench --locked --workspace --bench stages --no-run --message-format json \
 		| sed -n 's/.*"executable":"\([^"]*stages-[^"]*\)".*/\1/p' | tail -1); \
 	$(venv)/bin/python benches/compare.py --stages "$$stages" --torch-python $(torch)/bin/python \
-		--recipes training/recipes/oxfordnet-19.toml training/recipes/resnet-19.toml $(BENCH)
+		--recipes $(wildcard training/recipes/oxfordnet-*.toml training/recipes/resnet-*.toml) $(BENCH)
 
 # --- training -----------------------------------------------------------------------------------
 
