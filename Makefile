@@ -26,7 +26,7 @@ CARGO_DENY ?= $(built_deny)
 with_torch = export PATH="$(torch)/bin:$$PATH" LIBTORCH_USE_PYTORCH=1; \
 	torch_lib=$$(echo $(torch)/lib/python3*/site-packages/torch/lib); \
 	export LD_LIBRARY_PATH="$$torch_lib$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}"
-say = @printf '== %s\n'
+say = @printf '== %(%H:%M:%S)T %s\n' -1
 
 .PHONY: help
 help: ## this list
