@@ -52,6 +52,8 @@ macro_rules! commands {
             $($(#[doc = $about])+ $(#[cfg($feature)])? $variant($module::Args),)+
         }
 
+        // The attributes say when a command exists; what they document is the variants.
+        #[allow(unused_doc_comments)]
         fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             match command {
                 $($(#[cfg($feature)])? Command::$variant(args) => $module::run(args),)+

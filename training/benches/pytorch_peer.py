@@ -31,7 +31,8 @@ class Graph(nn.Module):
                 inputs, channels, kernel, options["stride"], kernel // 2, bias=options["bias"]
             )
         if name == "batch_norm":
-            return nn.BatchNorm2d(channels)
+            flat = node["shape"]["flat"]
+            return nn.BatchNorm1d(channels) if flat else nn.BatchNorm2d(channels)
         if name == "leaky_relu":
             return nn.LeakyReLU(options["slope"], inplace=True)
         if name == "max_pool":

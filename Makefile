@@ -1,0 +1,151 @@
+# `make help` lists what there is. Everything that is installed goes into .venv/, which git ignores, or
+# comes from Debian.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+VENV ?= .venv
+# An environment with PyTorch that is there already saves its gigabytes: make test TORCH_VENV=…
+TORCH_VENV ?= .venv/torch
+CARGO_DENY_VERSION := 0.20.2
+
+export CALLOSITY_DATA ?= $(abspath ../shared/data/right_whales)
+export CARGO_TERM_COLOR ?= auto
+# Where .ci/native puts what Debian could not install.
+export PATH := $(abspath .venv/native/bin):$(PATH)
+
+venv := $(abspath $(VENV))
+torch := $(abspath $(TORCH_VENV))
+arch := $(shell uname -m)
+built_deny := .venv/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+# One that is there already saves minutes: make test CARGO_DENY=cargo-deny
+CARGO_DENY ?= $(built_deny)
+# What links libtorch asks the first python3 for it, and finds its libraries at run time here.
+with_torch = export PATH="$(torch)/bin:$$PATH" LIBTORCH_USE_PYTORCH=1; \
+	torch_lib=$$(echo $(torch)/lib/python3*/site-packages/torch/lib); \
+	export LD_LIBRARY_PATH="$$torch_lib$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}"
+say = @printf '== %(%H:%M:%S)T %s\n' -1
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  DEMO='--count 10'   arguments of callosity demo;  BENCH='--rounds 5'   of benches/compare.py"
+	@echo "  CALLOSITY_DATA      folder of real photographs [$(CALLOSITY_DATA)]"
+
+# --- flying -------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: build onnxruntime ## fly a virtual survey on this machine and show what arrives over MQTT
+	target/release/callosity demo $(DEMO)
+
+.PHONY: build
+build: native ## build the program that flies
+	$(say) "building (the first time takes some minutes)"
+	@cargo build --release --locked --bin callosity
+
+# libjpeg-turbo is built from source: cmake, and on x86-64 nasm for its vector code.
+.PHONY: native
+native:
+	@.ci/native $(if $(filter x86_64,$(arch)),nasm)
+
+.PHONY: onnxruntime
+onnxruntime:
+	@[ -e $(VENV)/.has-tools ] || .ci/python $(VENV) .ci/onnxruntime.txt \
+		|| echo "== no ONNX Runtime: going on with the built-in engine, which is slower"
+
+# --- checking -----------------------------------------------------------------------------------
+
+.PHONY: test
+test: tools torch fmt deny test-callosity lint doc test-training ## install what tests need, then check and test everything
+	$(say) "all is well"
+
+.PHONY: tools
+tools: native
+	@.ci/debian mosquitto:mosquitto openssl:openssl
+	@.ci/python $(VENV) tests/requirements.txt
+	@touch $(VENV)/.has-tools
+
+.PHONY: torch
+torch:
+	@.ci/python $(TORCH_VENV) training/requirements.txt
+
+.PHONY: fmt
+fmt: ## check formatting
+	$(say) "formatting"
+	@cargo fmt --all --check
+
+$(built_deny):
+	$(say) "building cargo-deny $(CARGO_DENY_VERSION)"
+	@CARGO_TARGET_DIR=target/cargo-deny CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
+		CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=0 \
+		cargo install --quiet --locked --no-default-features --version $(CARGO_DENY_VERSION) \
+		--root .venv/cargo-deny-$(CARGO_DENY_VERSION) cargo-deny
+	@rm -rf target/cargo-deny
+
+.PHONY: deny
+deny: $(filter $(built_deny),$(CARGO_DENY)) ## check licences, bans and sources of dependencies
+	$(say) "licences, bans, sources"
+	@$(CARGO_DENY) --log-level error check --hide-inclusion-graph bans licenses sources
+
+.PHONY: lint
+lint: native torch ## check lints of both crates
+	$(say) "lints"
+	@$(with_torch); cargo clippy --quiet --locked --workspace --all-targets --release -- -D warnings
+
+.PHONY: doc
+doc: native torch ## check and build the documentation
+	$(say) "documentation"
+	@$(with_torch); RUSTDOCFLAGS=-Dwarnings cargo doc --quiet --locked --release --workspace --no-deps
+
+.PHONY: photographs
+photographs:
+	@if [ -e "$(CALLOSITY_DATA)/heads.csv" ]; then echo "== real photographs: $(CALLOSITY_DATA)"; \
+		else echo "== SKIPPING tests on real photographs: none in $(CALLOSITY_DATA) (CALLOSITY_DATA)"; fi
+
+# Without libtorch in sight: the program that flies must not need it.
+.PHONY: test-callosity
+test-callosity: tools photographs ## test the program that flies, without libtorch
+	$(say) "tests of callosity, without libtorch"
+	@env -u LIBTORCH -u LIBTORCH_USE_PYTORCH CALLOSITY_PYTHON="$(venv)/bin/python" \
+		PATH="$$PATH:/usr/sbin" cargo test --quiet --locked --release --package callosity
+
+# Targets are chosen by name and the whole workspace is selected, so that dependencies have the features
+# that lints and documentation build them with; the root's integration tests have run already.
+.PHONY: test-training
+test-training: tools torch photographs ## test the training crate
+	$(say) "tests of callosity-training"
+	@$(with_torch); export CALLOSITY_PYTHON="$(venv)/bin/python" PATH="$$PATH:/usr/sbin"; \
+	tests=$$(for file in training/tests/*.rs; do echo --test "$$(basename "$$file" .rs)"; done); \
+	cargo test --quiet --locked --release --workspace --lib --bins $$tests && \
+	cargo test --quiet --locked --release --workspace --doc
+
+# --- measuring ----------------------------------------------------------------------------------
+
+.PHONY: bench
+bench: tools torch ## measure speed and memory beside Python and PyTorch; writes benches/RESULTS.md
+	$(say) "building"
+	@$(with_torch); cargo build --quiet --locked --release --workspace --bins
+	@$(with_torch); stages=$$(cargo bench --locked --workspace --bench stages --no-run --message-format json \
+		| sed -n 's/.*"executable":"\([^"]*stages-[^"]*\)".*/\1/p' | tail -1); \
+	$(venv)/bin/python benches/compare.py --stages "$$stages" --torch-python $(torch)/bin/python \
+		--recipes $(wildcard training/recipes/oxfordnet-*.toml training/recipes/resnet-*.toml) $(BENCH)
+
+# --- training -----------------------------------------------------------------------------------
+
+.PHONY: trainer
+trainer: native torch ## build callosity-train (run it with `make train ARGS='…'`)
+	@$(with_torch); cargo build --locked --release --workspace --bins
+
+.PHONY: train
+train: trainer ## run callosity-train with ARGS, such as ARGS='train training/recipes/finder.toml'
+	@$(with_torch); target/release/callosity-train $(ARGS)
+
+.PHONY: virtual-data
+virtual-data: build ## draw the photographs that models/virtual-survey is trained on into runs/virtual
+	@[ -e runs/virtual/frames.csv ] || target/release/callosity virtual-survey --out runs/virtual
+
+.PHONY: clean
+clean: ## remove what was built; .venv and runs stay
+	cargo clean

@@ -1,0 +1,284 @@
+"""Measures Callosity beside the same work done in Python, in one run on one machine.
+
+Identification: `callosity identify` against python_peer/identify.py (OpenCV, NumPy, onnxruntime) with
+the same bundle, networks, photographs, library and threads: frames a second, peak memory, and whether
+both name the same whales. Training: `callosity-train bench` against training/benches/pytorch_peer.py.
+The two sides take turns, and medians over the rounds are reported, so that what else the machine does
+meets both. Writes RESULTS.md beside itself; `make bench` installs and builds what it needs and runs it.
+"""
+
+import argparse
+import csv
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+PEER = HERE / "python_peer" / "identify.py"
+
+
+def run(command, stdin=None, env=None):
+    """Standard output, seconds and peak bytes of a program."""
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        list(map(str, command)),
+        stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL if not os.environ.get("VERBOSE") else None,
+        text=True,
+        env=env,
+    )
+    if stdin:
+        process.stdin.write(stdin)
+        process.stdin.close()
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"failed with {process.returncode} (VERBOSE=1 shows why): {' '.join(map(str, command))}")
+    return output, seconds, usage.ru_maxrss * 1024
+
+
+def virtual_frames(program, folder, count, width, height):
+    """Photographs with one whale and without any, drawn once and kept."""
+    if not (folder / "frames.csv").exists():
+        print(f"drawing {count} frames of {width} × {height} into {folder}", flush=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        command = [program, "virtual-survey", "--out", folder, "--frames", count]
+        command += ["--frame-width", width, "--frame-height", height, "--heads-per-individual", 1]
+        run(command)
+    return sorted_by_heads(folder / "frames.csv", folder / "frames")
+
+
+def sorted_by_heads(truth, folder):
+    heads = {}
+    with open(truth, newline="") as file:
+        for row in csv.DictReader(file):
+            heads.setdefault(row["image"], 0)
+            heads[row["image"]] += bool(row["bonnet_x"])
+    of = lambda n: [folder / i for i, h in heads.items() if h == n and (folder / i).exists()]
+    return of(1), of(0)
+
+
+def agreement(ours, theirs):
+    """How many heads either side saw, how many both saw at the same place, how many of these they gave the
+    same name and decision, and the largest distance of a landmark, in head lengths."""
+    same_place = same_name = seen = 0
+    apart = 0.0
+    for a, b in zip(ours, theirs):
+        assert a["image"] == b["image"], "both write photographs in the order in which they get them"
+        seen += max(len(a["heads"]), len(b["heads"]))
+        rest = list(b["heads"])
+        for head in a["heads"]:
+            distance = lambda o: max(
+                sum((p - q) ** 2 for p, q in zip(head[m], o[m])) ** 0.5
+                for m in ("bonnet", "blowhead")
+            )
+            length = sum((p - q) ** 2 for p, q in zip(head["bonnet"], head["blowhead"])) ** 0.5
+            nearest = min(rest, key=distance, default=None)
+            if nearest is None or distance(nearest) > length / 2:
+                continue
+            rest.remove(nearest)
+            same_place += 1
+            apart = max(apart, distance(nearest) / length)
+            first = lambda h: h["candidates"][0]["individual"]
+            same_name += first(head) == first(nearest) and head["decision"] == nearest["decision"]
+    return seen, same_place, same_name, apart
+
+
+def lines(output):
+    return [json.loads(line) for line in output.splitlines() if line.strip()]
+
+
+class Side:
+    def __init__(self, name, command):
+        self.name, self.command = name, command
+        self.whole, self.start, self.memory, self.answers = [], [], [], []
+
+    def measure(self, frames):
+        _, seconds, _ = run(self.command + frames[:1])
+        self.start.append(seconds)
+        output, seconds, memory = run(self.command + frames)
+        self.whole.append(seconds)
+        self.memory.append(memory)
+        self.answers = lines(output)
+
+    def rate(self, count):
+        """Frames a second once it runs: what starting costs counts for neither side."""
+        spent = [w - s for w, s in zip(self.whole, self.start)]
+        return (count - 1) / statistics.median(spent)
+
+    def whole_rate(self, count):
+        return count / statistics.median(self.whole)
+
+
+def sides(args, bundle, library):
+    ours = [args.program, "identify", "--bundle", bundle, "--format", "jsonl", "--onnxruntime", library]
+    ours += ["--engine", "onnxruntime", "--providers", "cpu", "--threads", args.threads]
+    peer = [sys.executable, PEER, "--bundle", bundle, "--threads", args.threads]
+    return [
+        Side("`callosity identify`", ours),
+        Side("Python, one frame at a time", peer),
+        Side(f"Python, {args.threads} frames at a time", peer + ["--workers", args.threads]),
+    ]
+
+
+def identification(args, title, bundle, library, whale, empty):
+    print(f"{title}: {len(whale)} frames with a whale, {len(empty)} without", flush=True)
+    text = [f"## {title}", ""]
+    size = json.loads(run(sides(args, bundle, library)[0].command + whale[:1])[0].splitlines()[0])
+    text += [
+        f"Bundle `{bundle.name}`, {len(whale)} frames of {size['width']} × {size['height']} and alike, "
+        f"one whale in each; {args.threads} threads; {size['engine']}.",
+        "",
+        "| | frames/s | with starting | peak memory, MB |",
+        "|---|---|---|---|",
+    ]
+    measured = sides(args, bundle, library)
+    for _ in range(args.rounds):
+        for side in measured:
+            side.measure(whale)
+    rates = [side.rate(len(whale)) for side in measured]
+    memories = [statistics.median(side.memory) for side in measured]
+    for side, rate, memory in zip(measured, rates, memories):
+        whole = side.whole_rate(len(whale))
+        text.append(f"| {side.name} | {rate:.2f} | {whole:.2f} | {memory / 1e6:.0f} |")
+    fastest = max(range(1, len(rates)), key=lambda i: rates[i])
+    plain = rates[0] / rates[1]
+    text.append(
+        f"| ours over Python, one at a time | {plain:.2f} | "
+        f"{measured[0].whole_rate(1) / measured[1].whole_rate(1):.2f} | {memories[0] / memories[1]:.2f} |"
+    )
+    text.append(
+        f"| ours over the faster Python | {rates[0] / rates[fastest]:.2f} | "
+        f"{measured[0].whole_rate(1) / measured[fastest].whole_rate(1):.2f} | "
+        f"{memories[0] / memories[fastest]:.2f} |"
+    )
+    seen, place, names, apart = agreement(measured[0].answers, measured[1].answers)
+    text += [
+        "",
+        f"Of {seen} heads seen by either, {place} were seen by both at the same place (landmarks at most "
+        f"{100 * apart:.1f} % of a head length apart), {names} of these with the same name and decision.",
+    ]
+
+    text += ["", "| stage | ms a frame (median) | process at most, MB |", "|---|---|---|"]
+    command = ["cargo", "bench", "--locked", "-q", "--bench", "stages", "--"]
+    if args.stages:
+        command = [args.stages]
+    command += ["--bundle", bundle, "--onnxruntime", library, "--threads", args.threads]
+    stages = lines(run(command + whale[:8], env=dict(os.environ))[0])[-1]
+    for stage in stages["stages"]:
+        peak = "" if stage["peak_mb"] is None else f"{stage['peak_mb']:.0f}"
+        text.append(f"| {stage['stage']} | {stage['ms']:.1f} | {peak} |")
+    text += [
+        "",
+        f"A frame takes {stages['frame_ms']:.1f} ms, of which the networks alone take "
+        f"{stages['networks_ms']:.1f} ms: {100 * stages['outside_networks']:.0f} % is our own work "
+        f"(one frame at a time, reading the file included).",
+    ]
+    if empty:
+        side = sides(args, bundle, library)[0]
+        for _ in range(args.rounds):
+            side.measure(empty)
+        rate = side.rate(len(empty))
+        times = rate / rates[0]
+        text.append(f"Frames without a whale: {rate:.2f} a second, {times:.2f} times as many as with one.")
+    return text + [""]
+
+
+def training(args):
+    text = ["## Training", ""]
+    text += ["| recipe | `callosity-train`, images/s | PyTorch, images/s | ratio |", "|---|---|---|---|"]
+    peer = ROOT / "training" / "benches" / "pytorch_peer.py"
+    for recipe in args.recipes:
+        print(f"training: {recipe}", flush=True)
+        declared, _, _ = run([args.trainer, "bench", recipe, "--describe"])
+        ours, theirs = [], []
+        for _ in range(args.rounds):
+            ours.append(float(run([args.trainer, "bench", recipe, "--steps", args.steps])[0]))
+            command = [args.torch_python, peer, "--steps", args.steps]
+            theirs.append(float(run(command, stdin=declared)[0]))
+        a, b = statistics.median(ours), statistics.median(theirs)
+        text.append(f"| `{Path(recipe).name}` | {a:.1f} | {b:.1f} | {a / b:.2f} |")
+    return text + [""]
+
+
+def machine():
+    model = platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
+    amx = "with AMX" if "amx_bf16" in Path("/proc/cpuinfo").read_text() else "without AMX"
+    return f"{model} ({amx}), {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} at the start"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--program", type=Path, default=ROOT / "target/release/callosity")
+    parser.add_argument("--trainer", type=Path, default=ROOT / "target/release/callosity-train")
+    parser.add_argument("--stages", type=Path, help="the built benchmark `stages` [default: cargo bench]")
+    parser.add_argument("--torch-python", type=Path, help="Python that has PyTorch; without it no training")
+    parser.add_argument("--recipes", nargs="*", type=Path, default=[])
+    parser.add_argument("--bundle", type=Path, default=ROOT / "models/virtual-survey")
+    parser.add_argument("--real-bundle", type=Path, default=ROOT / "models/right-whales")
+    parser.add_argument("--photographs", type=Path, help="folder of frames instead of virtual ones")
+    parser.add_argument("--frames", type=int, default=64, help="virtual frames that are drawn")
+    parser.add_argument("--most", type=int, default=16, help="most frames of a kind that are looked at")
+    parser.add_argument("--width", type=int, default=4256)
+    parser.add_argument("--height", type=int, default=2832)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=20, help="training steps that are timed")
+    parser.add_argument("--out", type=Path, default=HERE / "RESULTS.md")
+    args = parser.parse_args()
+
+    import cv2
+    import numpy
+    import onnxruntime
+
+    library = next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so*"))
+    text = [
+        "# Measured",
+        "",
+        "Written by `make bench`. Both sides take turns in one run; medians.",
+        "",
+        f"- {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}, {machine()}",
+        f"- {run([args.program, '--version'])[0].strip()}; Python {platform.python_version()}, "
+        f"onnxruntime {onnxruntime.__version__}, OpenCV {cv2.__version__}, NumPy {numpy.__version__}",
+        "",
+    ]
+    if args.photographs:
+        frames = sorted(p for p in args.photographs.iterdir() if p.suffix.lower() in (".jpg", ".jpeg"))
+        text += identification(args, "Photographs", args.bundle, library, frames[: args.most], [])
+    elif (args.bundle / "manifest.json").exists():
+        folder = ROOT / "target" / "bench" / f"virtual-{args.width}x{args.height}-{args.frames}"
+        whale, empty = virtual_frames(args.program, folder, args.frames, args.width, args.height)
+        whale, empty = whale[: args.most], empty[: args.most]
+        text += identification(args, "Virtual survey", args.bundle, library, whale, empty)
+    else:
+        print(f"no bundle in {args.bundle}: the virtual survey is left out")
+    data = Path(os.environ.get("CALLOSITY_DATA", ROOT / "../shared/data/right_whales"))
+    if (data / "frames.csv").exists() and (args.real_bundle / "manifest.json").exists():
+        # A frame without landmarks in the table has not been marked; it may well show a whale.
+        whale, _ = sorted_by_heads(data / "frames.csv", data / "frames")
+        whale = whale[: args.most]
+        text += identification(args, "Real frames", args.real_bundle, library, whale, [])
+    else:
+        print(f"real frames are left out: none in {data}, or no bundle in {args.real_bundle}")
+    if args.torch_python and args.recipes:
+        text += training(args)
+    args.out.write_text("\n".join(text))
+    print("\n".join(text))
+
+
+if __name__ == "__main__":
+    main()

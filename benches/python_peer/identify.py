@@ -1,0 +1,361 @@
+"""The peer of `callosity identify`: the same bundle and the same steps with OpenCV, NumPy and onnxruntime.
+
+Decodes each photograph whole, as such scripts do; letterboxes it for the finder, reads the peaks of the
+heat map, refines landmarks with the aligner's rounds and views, cuts head crops, averages the ensemble's
+views, and prints one line of JSON for each photograph in the format of `callosity identify --format
+jsonl`. Needs the packages of tests/requirements.txt.
+"""
+
+import argparse
+import json
+import math
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime
+
+LARGEST_BATCH = 16
+MID_GREY = (128, 128, 128)
+BLACK = (0, 0, 0)
+# Turn in radians, factor of lengths, shift across and down as fractions of the side, shear.
+VIEWS = [
+    (0.10, 1.00, 0.00, 0.00, 0.0),
+    (-0.10, 1.00, 0.00, 0.00, 0.0),
+    (0.00, 1.08, 0.03, 0.03, 0.0),
+    (0.00, 0.93, -0.03, -0.03, 0.0),
+    (0.00, 1.00, 0.04, -0.04, 0.05),
+    (0.00, 1.00, -0.04, 0.04, -0.05),
+    (0.20, 0.95, 0.02, 0.00, 0.0),
+    (-0.20, 1.05, -0.02, 0.00, 0.0),
+    (0.05, 1.10, 0.00, -0.05, 0.0),
+    (-0.05, 0.90, 0.00, 0.05, 0.0),
+    (0.30, 1.00, 0.00, 0.00, 0.03),
+    (-0.30, 1.00, 0.00, 0.00, -0.03),
+]
+
+
+def translation(x, y):
+    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]])
+
+
+def scaling(x, y):
+    return np.diag([x, y, 1.0])
+
+
+def rotation(angle):
+    c, s = math.cos(angle), math.sin(angle)
+    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
+
+
+def chain(*steps):
+    """The transform that applies the steps from left to right."""
+    result = np.eye(3)
+    for step in steps:
+        result = step @ result
+    return result
+
+
+def apply(transform, points):
+    return points @ transform[:2, :2].T + transform[:2, 2]
+
+
+def aligner_view(index, width, height):
+    if index == 0:
+        return np.eye(3)
+    turn, scale, across, down, shear = VIEWS[(index - 1) % len(VIEWS)]
+    strength = 1.0 + (index - 1) // len(VIEWS)
+    sheared = np.array([[1, shear * strength, 0], [0, 1, 0], [0, 0, 1.0]])
+    return chain(
+        translation(-width / 2, -height / 2),
+        rotation(turn * strength),
+        sheared,
+        scaling(scale**strength, scale**strength),
+        translation(width / 2, height / 2),
+        translation(across * strength * width, down * strength * height),
+    )
+
+
+def ensemble_view(index, width, height, strength=0.4):
+    full = aligner_view(index, width, height)
+    centre = np.array([width / 2, height / 2])
+    moved = (apply(full, centre) - centre) * strength
+    turned = np.eye(3)
+    turned[:2, :2] += strength * (full[:2, :2] - np.eye(2))
+    return chain(translation(*-centre), turned, translation(*centre), translation(*moved))
+
+
+def warp(image, output_from_image, width, height, fill):
+    """Coordinates have pixel centres at +0.5; OpenCV has them at whole numbers."""
+    stretch = np.linalg.svd(output_from_image[:2, :2], compute_uv=False)[1]
+    factor = math.floor(1 / max(stretch, 1e-9) / 1.5)
+    if factor >= 2:
+        # What is shrunk a lot is averaged first, or it aliases.
+        corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], float)
+        corners = apply(np.linalg.inv(output_from_image), corners)
+        limit = np.array([image.shape[1], image.shape[0]])
+        low = np.clip(np.floor(corners.min(0)) - 2 * factor, 0, limit).astype(int)
+        high = np.clip(np.ceil(corners.max(0)) + 2 * factor, 0, limit).astype(int)
+        size = (high - low) // factor
+        if (size > 0).all():
+            high = low + size * factor
+            region = image[low[1] : high[1], low[0] : high[0]]
+            image = cv2.resize(region, tuple(map(int, size)), interpolation=cv2.INTER_AREA)
+            output_from_image = chain(
+                scaling(factor, factor), translation(*low), output_from_image
+            )
+    half = translation(-0.5, -0.5)
+    matrix = chain(np.linalg.inv(half), output_from_image, half)[:2]
+    return cv2.warpAffine(
+        image,
+        matrix,
+        (width, height),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=fill,
+    )
+
+
+class Network:
+    def __init__(self, bundle, declared, threads):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(
+            str(bundle / declared["file"]), options, providers=["CPUExecutionProvider"]
+        )
+        self.input = declared["input"]
+        self.output = declared["output"]
+        self.width, self.height = self.input["width"], self.input["height"]
+        self.mean = np.array(self.input["mean"], np.float32).reshape(3, 1, 1)
+        self.std = np.array(self.input["std"], np.float32).reshape(3, 1, 1)
+        self.turn = threading.Lock()
+
+    def prepare(self, bgr):
+        planes = bgr[:, :, ::-1].transpose(2, 0, 1).astype(np.float32)
+        return (planes / np.float32(255) - self.mean) / self.std
+
+    def run(self, images):
+        outputs = []
+        for start in range(0, len(images), LARGEST_BATCH):
+            batch = np.stack(images[start : start + LARGEST_BATCH])
+            # Networks take turns, as in the program: each uses all threads.
+            with self.turn:
+                outputs.append(self.session.run([self.output], {self.input["name"]: batch})[0])
+        return np.concatenate(outputs)
+
+
+def length(landmarks):
+    return float(np.linalg.norm(landmarks[0] - landmarks[1]))
+
+
+class Identifier:
+    def __init__(self, bundle, threads):
+        self.manifest = json.loads((bundle / "manifest.json").read_text())
+        m = self.manifest
+        self.finder = Network(bundle, m["finder"]["network"], threads)
+        self.aligner = Network(bundle, m["aligner"]["network"], threads) if m["aligner"] else None
+        self.ensemble = Network(bundle, m["ensemble"]["network"], threads)
+
+    def find(self, image):
+        finder, net = self.manifest["finder"], self.finder
+        rows, columns = image.shape[:2]
+        scale = min(net.width / columns, net.height / rows)
+        input_from_frame = chain(
+            scaling(scale, scale),
+            translation((net.width - scale * columns) / 2, (net.height - scale * rows) / 2),
+        )
+        cut = warp(image, input_from_frame, net.width, net.height, MID_GREY)
+        heat = net.run([net.prepare(cut)])[0]
+        return self.peaks(finder, heat, np.linalg.inv(input_from_frame), (columns, rows))
+
+    def peaks(self, finder, heat, frame_from_input, size):
+        logits = heat[0]
+        sure = 1 / (1 + np.exp(-logits.astype(np.float64)))
+        rows, columns = logits.shape
+        stride = finder["stride"]
+
+        def landmarks(r, c):
+            centre = np.array([(c + 0.5) * stride, (r + 0.5) * stride])
+            return np.stack([centre + heat[1:3, r, c], centre + heat[3:5, r, c]])
+
+        highest = cv2.dilate(logits, np.ones((3, 3), np.uint8))
+        found = []
+        for r, c in np.argwhere((logits == highest) & (sure >= finder["threshold"])):
+            peak = landmarks(r, c)
+            if not (np.isfinite(peak).all() and length(peak) >= 1):
+                continue
+            around = [
+                (i, j)
+                for i in range(max(r - 1, 0), min(r + 2, rows))
+                for j in range(max(c - 1, 0), min(c + 2, columns))
+            ]
+            total, weight = np.zeros((2, 2)), 0.0
+            for i, j in around:
+                other = landmarks(i, j)
+                apart = np.linalg.norm(other - peak, axis=1).mean() / max(length(other), 1e-9)
+                if sure[i, j] >= 0.5 * sure[r, c] and apart <= 0.25:
+                    total, weight = total + sure[i, j] * other, weight + sure[i, j]
+            found.append((float(sure[r, c]), total / weight if weight else peak))
+        found.sort(key=lambda head: -head[0])
+        heads = []
+        for confidence, at in found:
+            if len(heads) == finder["maximum_heads"]:
+                break
+            radius = finder["suppression_radius_head_lengths"]
+            if all(
+                np.linalg.norm(at.mean(0) - kept.mean(0)) >= radius * length(kept)
+                for _, kept in heads
+            ):
+                heads.append((confidence, at))
+        heads = [(confidence, apply(frame_from_input, at)) for confidence, at in heads]
+        inside = lambda at: ((at.mean(0) >= 0) & (at.mean(0) < size)).all()
+        return [head for head in heads if inside(head[1])]
+
+    def align(self, image, heads):
+        if not heads or self.aligner is None:
+            return heads
+        declared, net = self.manifest["aligner"], self.aligner
+        w, h, field = net.width, net.height, declared["field_head_lengths"]
+        for round in range(1, declared["rounds"] + 1):
+            views = declared["views"] if round == declared["rounds"] else 1
+            cuts, inputs = [], []
+            for index, (_, at) in enumerate(heads):
+                side, along = field * length(at), at[0] - at[1]
+                crop = chain(
+                    translation(*-at.mean(0)),
+                    rotation(-math.atan2(along[1], along[0])),
+                    scaling(w / side, h / side),
+                    translation(w / 2, h / 2),
+                )
+                for view in range(views):
+                    cut = chain(crop, aligner_view(view, w, h))
+                    cuts.append((index, cut))
+                    inputs.append(net.prepare(warp(image, cut, w, h, MID_GREY)))
+            seen = [[] for _ in heads]
+            for (index, cut), output in zip(cuts, net.run(inputs)):
+                fractions = output.reshape(2, 2).astype(np.float64)
+                seen[index].append(apply(np.linalg.inv(cut), fractions * [w, h]))
+            refined = []
+            for (confidence, old), views_seen in zip(heads, seen):
+                new = np.mean(views_seen, axis=0)
+                plausible = (
+                    np.isfinite(new).all()
+                    and length(new) >= 2
+                    and length(old) / 4 <= length(new) <= length(old) * 4
+                    and np.linalg.norm(new.mean(0) - old.mean(0)) <= field * length(old) / 2
+                )
+                refined.append((confidence, new if plausible else old))
+            heads = refined
+        return heads
+
+    def head_crop(self, at):
+        crop, net = self.manifest["ensemble"]["head_crop"], self.ensemble
+        along = at[0] - at[1]
+        scale = (crop["bonnet_x"] - crop["blowhead_x"]) * net.width / length(at)
+        natural_height = net.width / crop["aspect"]
+        return chain(
+            translation(*-at[1]),
+            rotation(-math.atan2(along[1], along[0])),
+            scaling(scale, scale),
+            translation(crop["blowhead_x"] * net.width, crop["landmark_y"] * natural_height),
+            scaling(1, net.height / natural_height),
+        )
+
+    def name(self, image, heads, top):
+        if not heads:
+            return []
+        net, decision = self.ensemble, self.manifest["decision"]
+        individuals = self.manifest["catalogue"]["individuals"]
+        views = self.manifest["ensemble"]["views"]
+        inputs = [
+            net.prepare(
+                warp(
+                    image,
+                    chain(self.head_crop(at), ensemble_view(view, net.width, net.height)),
+                    net.width,
+                    net.height,
+                    BLACK,
+                )
+            )
+            for _, at in heads
+            for view in range(views)
+        ]
+        logits = net.run(inputs).astype(np.float64) / decision["temperature"]
+        logits = logits.reshape(len(heads), views, -1)
+        highest = logits.max(2, keepdims=True)
+        exponentials = np.exp(logits - highest)
+        sums = exponentials.sum(2, keepdims=True)
+        probabilities = (exponentials / sums).mean(1)
+        energy = (highest + np.log(sums)).mean((1, 2))
+        model = decision["unknown"]
+        unknown = 1 / (1 + np.exp(-(model["intercept"] + model["slope"] * energy)))
+        named = []
+        for (confidence, at), row, stranger in zip(heads, probabilities, unknown):
+            order = np.argsort(-row, kind="stable")[:top]
+            if stranger >= decision["unknown_threshold"]:
+                verdict = "unknown"
+            elif row.max() >= decision["identified_threshold"]:
+                verdict = "identified"
+            else:
+                verdict = "uncertain"
+            candidates = [
+                {"individual": individuals[i], "probability": float(row[i])} for i in order
+            ]
+            named.append(
+                {
+                    "bonnet": at[0].tolist(),
+                    "blowhead": at[1].tolist(),
+                    "confidence": confidence,
+                    "decision": verdict,
+                    "candidates": candidates,
+                }
+            )
+        return named
+
+    def identify(self, path, top):
+        clock = [time.perf_counter()]
+        lap = lambda: clock.append(time.perf_counter())
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if image is None:
+            raise ValueError(f"{path}: cannot be decoded")
+        lap()
+        heads = self.find(image)
+        lap()
+        heads = self.align(image, heads)
+        lap()
+        named = self.name(image, heads, top)
+        lap()
+        milliseconds = [1000 * (b - a) for a, b in zip(clock, clock[1:])]
+        return {
+            "image": str(path),
+            "width": image.shape[1],
+            "height": image.shape[0],
+            "heads": named,
+            "stages_ms": dict(zip(["decode", "find", "align", "identify"], milliseconds)),
+            "engine": f"onnxruntime {onnxruntime.__version__} in Python",
+        }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=2, help="threads of each network and of OpenCV")
+    parser.add_argument("--workers", type=int, default=1, help="photographs at a time")
+    parser.add_argument("--top", type=int, default=5)
+    parser.add_argument("photographs", nargs="+", type=Path)
+    args = parser.parse_args()
+    cv2.setNumThreads(args.threads)
+    identifier = Identifier(args.bundle, args.threads)
+    with ThreadPoolExecutor(args.workers) as pool:
+        for line in pool.map(lambda p: identifier.identify(p, args.top), args.photographs):
+            print(json.dumps(line))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
