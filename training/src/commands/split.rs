@@ -89,7 +89,10 @@ fn write_labels(index: &Index, split: &Split, beside: &Path) -> anyhow::Result<(
         table
             .write_record(["image", "whale"])
             .with_context(context)?;
-        for (photograph, whale, _) in split.labelled(index, wanted) {
+        let heads = split
+            .labelled(index, wanted)
+            .filter(|(photograph, ..)| photograph.kind == PhotographKind::Head);
+        for (photograph, whale, _) in heads {
             let file = photograph.file.file_name().unwrap_or_default();
             table
                 .write_record([&*file.to_string_lossy(), whale])
