@@ -142,9 +142,13 @@ trainer: native torch ## build callosity-train (run it with `make train ARGS='â€
 train: trainer ## run callosity-train with ARGS, such as ARGS='train training/recipes/finder.toml'
 	@$(with_torch); target/release/callosity-train $(ARGS)
 
-.PHONY: virtual-data
-virtual-data: build ## draw the photographs that models/virtual-survey is trained on into runs/virtual
-	@[ -e runs/virtual/frames.csv ] || target/release/callosity virtual-survey --out runs/virtual
+.PHONY: train-right-whales
+train-right-whales: trainer ## train models/right-whales again from the real photographs
+	@$(with_torch); training/right-whales.sh "$(CALLOSITY_DATA)"
+
+.PHONY: train-virtual-survey
+train-virtual-survey: trainer ## train models/virtual-survey again from drawn whales
+	@$(with_torch); training/virtual-survey.sh
 
 .PHONY: clean
 clean: ## remove what was built; .venv and runs stay

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Trains models/virtual-survey again, on drawn whales; rerun to go on where it stopped. Finder and
+# aligner start from those of training/right-whales.sh.
+# Usage: make train-virtual-survey, or training/virtual-survey.sh [RUNS]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+runs=${1:-runs}
+train=${CALLOSITY_TRAIN:-target/release/callosity-train}
+data=$runs/virtual-data
+common=(--index "$data/index.json" --split "$data/split.json")
+
+# Seed 1 is the population that `callosity demo` flies over. Strangers have few heads, known whales many:
+# so the split holds out just the strangers.
+[ -e "$runs/virtual/frames.csv" ] || target/release/callosity virtual-survey --out "$runs/virtual" \
+  --seed 1 --heads-per-individual 48 --heads-per-unknown 12 --frames 0
+mkdir -p "$data"
+[ -e "$data/index.json" ] || "$train" import "$runs/virtual" --output "$data/index.json"
+[ -e "$data/split.json" ] || "$train" split "${common[0]}" "${common[1]}" --output "$data/split.json" \
+  --unknown-whales 6 --unknown-maximum 15
+for network in finder aligner classifier; do
+  from=()
+  [ $network = classifier ] || from=(--from "$runs/$network")
+  [ -e "$runs/virtual-$network/last.safetensors" ] ||
+    "$train" train "training/recipes/virtual-$network.toml" "${common[@]}" --cache "$data/cache" \
+      --out "$runs/virtual-$network" "${from[@]}" --resume
+done
+"$train" stack "$runs/virtual-classifier" "${common[@]}" --out "$runs/virtual-stack.json"
+"$train" bundle --name virtual-survey --finder "$runs/virtual-finder" --aligner "$runs/virtual-aligner" \
+  --classifiers "$runs/virtual-classifier" --stack "$runs/virtual-stack.json" --finder-threshold 0.3 \
+  --scientific-name "Eubalaena glacialis (drawn)" --out models/virtual-survey
