@@ -131,6 +131,7 @@ mod tests {
             let path = folder.join(name);
             let text = serde_json::to_string_pretty(&document).unwrap() + "\n";
             if std::env::var_os("CALLOSITY_UPDATE_SCHEMA").is_some() {
+                fs::create_dir_all(&folder).unwrap();
                 fs::write(&path, &text).unwrap();
             }
             let committed = fs::read_to_string(&path).unwrap_or_default();
