@@ -11,6 +11,7 @@ mod identify;
 mod interrupt;
 #[cfg(feature = "flight")]
 mod run;
+mod virtual_survey;
 
 use std::io;
 use std::process::ExitCode;
@@ -70,6 +71,8 @@ commands! {
     /// Fly a virtual survey on this machine, with a broker and a ground station of its own
     #[cfg(feature = "flight")]
     Demo => demo,
+    /// Write a data set of drawn right whales, with truth
+    VirtualSurvey => virtual_survey,
 }
 
 /// Runs the program.

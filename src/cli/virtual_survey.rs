@@ -19,8 +19,8 @@ use callosity::virtual_survey::{Catalogue, FramePlan, HeadView, Individual, Surv
 /// Write a data set of drawn right whales, with truth, for training, tests and rehearsals.
 ///
 /// The layout is that of the real photographs: heads/ with heads.csv and landmarks.csv, frames/ with
-/// frames.csv. Whales of which a model shall know nothing are in unlabelled_heads/ (their names in
-/// unlabelled_heads.csv) and in the frames.
+/// frames.csv. Strangers, of which a model shall know nothing, have fewer heads than the others, so that
+/// `callosity-train split --unknown-maximum` can hold just them out; they swim in the frames too.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Folder to write to; made where it does not exist, must be empty where it does
@@ -38,6 +38,9 @@ pub struct Args {
     /// Whales outside the catalogue
     #[arg(long, value_name = "N", default_value_t = 6)]
     pub unknown_individuals: usize,
+    /// Head photographs of each whale outside the catalogue
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub heads_per_unknown: usize,
     /// Survey frames
     #[arg(long, value_name = "N", default_value_t = 40)]
     pub frames: usize,
@@ -79,14 +82,14 @@ fn write(args: &Args) -> anyhow::Result<()> {
             out.display()
         );
     }
-    for folder in ["heads", "unlabelled_heads", "frames"] {
+    for folder in ["heads", "frames"] {
         let folder = out.join(folder);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
     let catalogue = Catalogue::new(args.seed, args.individuals, args.unknown_individuals);
 
-    let known = catalogue.known();
-    let heads = draw_heads(args, "heads", known, 1)?;
+    let known = draw_heads(args, catalogue.known(), args.heads_per_individual, 1)?;
+    let strangers = draw_heads(args, catalogue.unknown(), args.heads_per_unknown, 2)?;
     let mut labels = table(&out.join("heads.csv"), &["image", "whale"])?;
     let mut landmarks = table(
         &out.join("landmarks.csv"),
@@ -100,7 +103,7 @@ fn write(args: &Args) -> anyhow::Result<()> {
             "blowhead_y",
         ],
     )?;
-    for head in &heads {
+    for head in known.iter().chain(&strangers) {
         labels.write_record([&head.image, &head.whale])?;
         let size = ["3072".to_owned(), "2048".to_owned()];
         let row = [head.image.clone()]
@@ -112,19 +115,12 @@ fn write(args: &Args) -> anyhow::Result<()> {
     labels.flush()?;
     landmarks.flush()?;
 
-    let strangers = draw_heads(args, "unlabelled_heads", catalogue.unknown(), 2)?;
-    let mut labels = table(&out.join("unlabelled_heads.csv"), &["image", "whale"])?;
-    for head in &strangers {
-        labels.write_record([&head.image, &head.whale])?;
-    }
-    labels.flush()?;
-
     draw_frames(args, &catalogue)?;
     println!(
         "{}: {} heads of {} whales, {} heads of {} strangers, {} frames",
         out.display(),
-        heads.len(),
         known.len(),
+        catalogue.known().len(),
         strangers.len(),
         catalogue.unknown().len(),
         args.frames
@@ -142,22 +138,22 @@ struct Written {
 
 fn draw_heads(
     args: &Args,
-    folder: &str,
     individuals: &[Individual],
+    heads_each: usize,
     stream: u64,
 ) -> anyhow::Result<Vec<Written>> {
     // Where heads lie in frames follows the survey's own distribution.
     let places: Vec<Landmarks> = Survey::new(&Catalogue::new(args.seed, 2, 0), args.seed ^ stream)
         .flat_map(|plan| plan.heads.into_iter().map(|head| head.pose.landmarks()))
-        .take(individuals.len() * args.heads_per_individual)
+        .take(individuals.len() * heads_each)
         .collect();
-    let bar = progress(places.len() as u64, folder);
+    let bar = progress(places.len() as u64, "heads");
     let heads = places
         .into_par_iter()
         .enumerate()
         .progress_with(bar.clone())
         .map(|(i, in_frame)| {
-            let individual = &individuals[i / args.heads_per_individual];
+            let individual = &individuals[i / heads_each];
             let mut rng = ChaCha8Rng::seed_from_u64(args.seed);
             rng.set_stream((stream << 40) + i as u64);
             let view = HeadView::draw(&mut rng);
@@ -173,7 +169,7 @@ fn draw_heads(
             };
             let image = format!("v_{}_{:05}.jpg", stream, i + 1);
             let quality = rng.random_range(75..=95);
-            save(&args.out.join(folder).join(&image), &picture, quality)?;
+            save(&args.out.join("heads").join(&image), &picture, quality)?;
             Ok(Written {
                 image,
                 whale: individual.name.clone(),
@@ -269,6 +265,7 @@ mod tests {
             individuals: 2,
             heads_per_individual: 2,
             unknown_individuals: 1,
+            heads_per_unknown: 1,
             frames: 6,
             frame_width: 96,
             frame_height: 64,
@@ -282,9 +279,8 @@ mod tests {
                 .collect::<Result<_, _>>()
                 .expect(name)
         };
-        assert_eq!(rows("heads.csv").len(), 4);
-        assert_eq!(rows("landmarks.csv").len(), 4);
-        assert_eq!(rows("unlabelled_heads.csv").len(), 2);
+        assert_eq!(rows("heads.csv").len(), 5);
+        assert_eq!(rows("landmarks.csv").len(), 5);
         for row in rows("heads.csv") {
             let head = image::open(args.out.join("heads").join(&row[0])).expect("a head");
             assert_eq!((head.width(), head.height()), (32, 32));

@@ -275,7 +275,7 @@ impl Network {
 /// incoming gradient is the same function, `g · (1 or slope by the sign of x)`, which at `g = x` is the
 /// leaky ReLU itself: one kernel forward and one backward, where `prelu` takes four times as long.
 fn leaky_relu(x: &Tensor, slope: f64) -> Tensor {
-    Tensor::leaky_relu_backward(x, &x.detach(), slope, false)
+    x.detach().leaky_relu_backward(x, slope, false)
 }
 
 /// Whether all values of a tensor are finite numbers.
@@ -310,4 +310,72 @@ pub fn load_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, WeightsErro
         source,
     })?;
     Ok(tensors.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Layer;
+
+    #[test]
+    fn the_leaky_relu_and_its_gradient_are_those_of_the_definition() {
+        let x = Tensor::from_slice(&[-2.0f32, -0.5, 0.5, 3.0]).set_requires_grad(true);
+        let y = leaky_relu(&x, 0.25);
+        assert_eq!(Vec::<f32>::try_from(&y).unwrap(), [-0.5, -0.125, 0.5, 3.0]);
+        (&y * &y).sum(Kind::Float).backward();
+        // d(y²)/dx = 2 · y · y'
+        let expected = [-0.25f32, -0.0625, 1.0, 6.0];
+        assert_eq!(Vec::<f32>::try_from(x.grad()).unwrap(), expected);
+    }
+
+    #[test]
+    fn every_trainable_parameter_gets_a_gradient_that_finite_differences_confirm() {
+        let declaration = r#"layers = [
+            { op = "conv", channels = 3, stride = 2, name = "half" },
+            { op = "residual", channels = 4, stride = 2 },
+            { op = "upsample" },
+            { op = "concat", with = "half" },
+            { op = "conv", channels = 4 },
+            { op = "max_pool" },
+            { op = "global_average_pool" },
+            { op = "batch_norm" },
+            { op = "linear", outputs = 2 },
+        ]"#;
+        #[derive(serde::Deserialize)]
+        struct Document {
+            layers: Vec<Layer>,
+        }
+        let layers = toml::from_str::<Document>(declaration).unwrap().layers;
+        let graph = crate::graph::Graph::build(&layers, 8, 8, 1.0 / 3.0, 2).unwrap();
+        tch::manual_seed(3);
+        let network = Network::new(graph, Device::Cpu);
+        let input = Tensor::randn([6, 3, 8, 8], (Kind::Float, Device::Cpu));
+        let loss = || {
+            let outputs = network.forward(&input, Mode::Train, Precision::Float32);
+            outputs.output.square().sum(Kind::Float)
+        };
+        loss().backward();
+        for (name, parameter) in network.parameters() {
+            if !parameter.requires_grad() {
+                continue;
+            }
+            let gradient = parameter.grad().view([-1]).double_value(&[0]);
+            let step = 1e-2;
+            let mut moved = |by: f64| {
+                tch::no_grad(|| {
+                    let _ = parameter.view([-1]).narrow(0, 0, 1).g_add_scalar_(by);
+                    loss().double_value(&[])
+                })
+            };
+            let up = moved(step);
+            let down = moved(-2.0 * step);
+            moved(step);
+            let quotient = (up - down) / (2.0 * step);
+            let slack = 0.05 * gradient.abs().max(quotient.abs()).max(0.05);
+            assert!(
+                (gradient - quotient).abs() < slack,
+                "{name}: gradient {gradient}, difference quotient {quotient}"
+            );
+        }
+    }
 }

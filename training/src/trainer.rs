@@ -32,6 +32,9 @@ pub struct RunInfo {
     pub held_out_fold: u32,
     /// Labels in the order of the outputs; empty but for classifiers.
     pub individuals: Vec<String>,
+    /// Weights that training started from; `None` where they were random.
+    #[serde(default)]
+    pub initialised_from: Option<PathBuf>,
     /// Trainable parameters.
     pub parameters: usize,
     /// Multiply-adds for one image.
@@ -109,7 +112,7 @@ pub fn train(
             recipe.name
         );
     }
-    let mut run = Run::start(recipe, info, folder, execution)?;
+    let mut run = Run::start(recipe, task, info, folder, execution)?;
     let steps = steps_in_epoch * u64::from(recipe.schedule.epochs);
     let first = run.position.step;
     let loader = Loader::start(
@@ -191,6 +194,7 @@ fn progress_bar(images: u64) -> ProgressBar {
 impl<'a> Run<'a> {
     fn start(
         recipe: &'a Recipe,
+        task: &dyn Task,
         info: RunInfo,
         folder: &'a Path,
         execution: &Execution,
@@ -199,7 +203,11 @@ impl<'a> Run<'a> {
             .with_context(|| format!("creating run folder {}", folder.display()))?;
         tch::manual_seed(recipe.seed as i64);
         let graph = recipe.graph(info.individuals.len())?;
-        let network = Network::new(graph.clone(), execution.device);
+        let mut network = Network::new(graph.clone(), execution.device);
+        match &info.initialised_from {
+            Some(weights) => network.load(weights)?,
+            None => task.initialise(&network),
+        }
         let average = (recipe.schedule.weight_average > 0.0).then(|| {
             let average = Network::new(graph, execution.device);
             copy_parameters(&network, &average, 0.0);

@@ -44,6 +44,9 @@ pub struct Args {
     /// Fold of the training part that no network of the ensemble sees, kept for stacking
     #[arg(long, default_value_t = 0)]
     held_out_fold: u32,
+    /// Run folder with the same layers whose last weights are the start, instead of random ones
+    #[arg(long, value_name = "RUN")]
+    from: Option<PathBuf>,
     /// Epochs, instead of the recipe's
     #[arg(long)]
     epochs: Option<u32>,
@@ -132,6 +135,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         individuals,
         parameters: graph.parameter_count(),
         multiply_adds: graph.multiply_adds(),
+        initialised_from: args.from.as_ref().map(|run| run.join("last.safetensors")),
         epochs_completed: 0,
         metrics: Default::default(),
     };

@@ -221,6 +221,9 @@ impl Mask {
                 unlike_sea,
             ));
         }
-        alpha
+        // The landmarks themselves always show: a soft front edge would else hide the bonnet.
+        let axis = (1.0 - super::raster::smoothstep(0.16, 0.3, t.abs()))
+            * (1.0 - super::raster::smoothstep(1.06, 1.2, s));
+        alpha.max(axis)
     }
 }

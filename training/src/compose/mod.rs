@@ -475,6 +475,8 @@ fn neighbour(
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    // Named, for the prelude brings another version's.
+    use rand::Rng;
 
     use super::*;
 

@@ -8,6 +8,7 @@ use tch::{Kind, Tensor};
 
 use crate::compose::Composer;
 use crate::loader::{Samples, random};
+use crate::network::Network;
 use crate::recipe::Recipe;
 use crate::tasks::{Sums, Task, scalar};
 
@@ -22,6 +23,9 @@ const TARGET_PLANES: usize = 6;
 
 /// Offsets are learnt in these units, so that their loss is of the size of the heat map's.
 const OFFSET_LOSS_WEIGHT: f64 = 0.05;
+
+/// Logit of the first guess that a cell holds a head's centre.
+const RARE_LOGIT: f64 = -4.6;
 
 /// A heat map of head centres, with the penalty-reduced focal loss of Zhou et al. 2019, "Objects as
 /// points" (their equation 1), and at the cells around a centre the offsets to bonnet and blowhead with
@@ -80,6 +84,16 @@ impl Task for FinderTask {
 
     fn measured(&self) -> Vec<(&'static str, Arc<dyn Samples>)> {
         vec![("validation", Arc::clone(&self.measured))]
+    }
+
+    /// Cells with a head are rare; a network that starts with that knowledge does not spend its first
+    /// epochs on it (Lin et al. 2017, "Focal loss for dense object detection", section 3.3).
+    fn initialise(&self, network: &Network) {
+        let output = &network.graph().output().name;
+        let bias = network.parameter(&format!("{output}.bias"));
+        tch::no_grad(|| {
+            let _ = bias.narrow(0, 0, 1).fill_(RARE_LOGIT);
+        });
     }
 
     fn loss(&self, output: &Tensor, target: &Tensor) -> Tensor {

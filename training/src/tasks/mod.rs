@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use crate::loader::Samples;
+use crate::network::Network;
 
 mod aligner;
 mod classifier;
@@ -25,6 +26,9 @@ pub trait Task {
     /// Sets that the network is measured on after each epoch, by name. The best weights of a run are
     /// those with the smallest loss on the first.
     fn measured(&self) -> Vec<(&'static str, Arc<dyn Samples>)>;
+
+    /// Sets what the task knows of good first weights, before training.
+    fn initialise(&self, _network: &Network) {}
 
     /// Mean loss of a batch that is trained on. `output` is the network's, `target` is
     /// `N ×` [`Samples::target_len`].
