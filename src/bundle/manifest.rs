@@ -195,4 +195,8 @@ pub struct Provenance {
     pub recipes: BTreeMap<String, String>,
     /// Metrics on held-out data, by name.
     pub metrics: BTreeMap<String, f64>,
+    /// Individuals outside the catalogue on which the model of "unknown" was fitted; on these alone it
+    /// must not be measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fitted_unknown_individuals: Vec<String>,
 }

@@ -1,9 +1,9 @@
 //! Measures of identification and detection, from what was said and what is true.
 
-use std::cmp::Ordering;
-
 use callosity::geometry::Landmarks;
 use serde::Serialize;
+
+use crate::metrics;
 
 /// What was said of one head.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,8 +19,16 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn rank(&self) -> Option<usize> {
-        self.candidates.iter().position(|(c, _)| *c == self.truth)
+    /// Probabilities of the candidates, and which of them is the right one; one more of probability 0
+    /// where it was not named.
+    fn prediction(&self) -> (Vec<f64>, usize) {
+        let mut probabilities: Vec<f64> = self.candidates.iter().map(|c| c.1).collect();
+        let named = self.candidates.iter().position(|c| c.0 == self.truth);
+        let truth = named.unwrap_or_else(|| {
+            probabilities.push(0.0);
+            probabilities.len() - 1
+        });
+        (probabilities, truth)
     }
 }
 
@@ -37,75 +45,45 @@ pub struct NamingMetrics {
     pub top5: Option<f64>,
     /// Mean of 1 / rank, 0 below rank 5.
     pub map5: Option<f64>,
-    /// Mean of −ln of the right one's probability, which counts as at least 1e-15.
+    /// Mean of −ln of the right one's probability, as [`metrics::log_loss`] clips it.
     pub log_loss: Option<f64>,
-    /// Expected calibration error of the first candidate, 15 bins of equal width.
+    /// [Expected calibration error](metrics::expected_calibration_error) of the first candidate.
     pub calibration_error: Option<f64>,
     /// Probability that a head that the catalogue lacks has a higher probability of "unknown" than one
     /// that it has; ties count half.
     pub unknown_auroc: Option<f64>,
 }
 
-const CALIBRATION_BINS: usize = 15;
-
 /// Measures answers. Measures over no heads are absent.
 pub fn naming(answers: &[Answer]) -> NamingMetrics {
     let known: Vec<&Answer> = answers.iter().filter(|a| a.catalogued).collect();
-    let mean = |of: &dyn Fn(&Answer) -> f64| {
-        let sum: f64 = known.iter().map(|a| of(a)).sum();
-        (!known.is_empty()).then(|| sum / known.len() as f64)
-    };
-    let within = |a: &Answer, places: usize| a.rank().is_some_and(|r| r < places);
-    let score = |catalogued: bool| -> Vec<f64> {
+    let predictions: Vec<(Vec<f64>, usize)> = known.iter().map(|a| a.prediction()).collect();
+    let ranks: Vec<usize> = predictions
+        .iter()
+        .map(|(probabilities, truth)| metrics::rank(probabilities, *truth))
+        .collect();
+    let confident: Vec<(f64, bool)> = known
+        .iter()
+        .zip(&ranks)
+        .map(|(a, &rank)| (a.candidates.first().map_or(0.0, |c| c.1), rank == 0))
+        .collect();
+    let unknown = |catalogued: bool| -> Vec<f64> {
         let each = answers.iter().filter(|a| a.catalogued == catalogued);
         each.map(|a| a.unknown).collect()
     };
+    let of_some = |value: f64| (!known.is_empty()).then_some(value);
     NamingMetrics {
         known: known.len(),
         unknown: answers.len() - known.len(),
-        top1: mean(&|a| f64::from(u8::from(within(a, 1)))),
-        top5: mean(&|a| f64::from(u8::from(within(a, 5)))),
-        map5: mean(&|a| match a.rank() {
-            Some(rank) if rank < 5 => 1.0 / (rank + 1) as f64,
-            _ => 0.0,
-        }),
-        log_loss: mean(&|a| -a.rank().map_or(0.0, |r| a.candidates[r].1).max(1e-15).ln()),
-        calibration_error: calibration_error(&known),
-        unknown_auroc: auroc(&score(false), &score(true)),
+        top1: of_some(metrics::top_k(&ranks, 1)),
+        top5: of_some(metrics::top_k(&ranks, 5)),
+        map5: of_some(metrics::mean_average_precision(&ranks, 5)),
+        log_loss: of_some(metrics::log_loss(
+            predictions.iter().map(|(p, truth)| (p.as_slice(), *truth)),
+        )),
+        calibration_error: of_some(metrics::expected_calibration_error(&confident)),
+        unknown_auroc: metrics::auroc(&unknown(false), &unknown(true)),
     }
-}
-
-fn calibration_error(answers: &[&Answer]) -> Option<f64> {
-    let mut bins = [(0.0, 0.0); CALIBRATION_BINS];
-    for answer in answers {
-        let confidence = answer.candidates.first().map_or(0.0, |c| c.1);
-        let bin = ((confidence * CALIBRATION_BINS as f64) as usize).min(CALIBRATION_BINS - 1);
-        bins[bin].0 += confidence;
-        bins[bin].1 += f64::from(u8::from(answer.rank() == Some(0)));
-    }
-    let gaps: f64 = bins
-        .iter()
-        .map(|(confidence, right)| (confidence - right).abs())
-        .sum();
-    (!answers.is_empty()).then(|| gaps / answers.len() as f64)
-}
-
-/// Probability that a positive scores above a negative (Mann & Whitney); `None` where either lacks.
-pub fn auroc(positive: &[f64], negative: &[f64]) -> Option<f64> {
-    if positive.is_empty() || negative.is_empty() {
-        return None;
-    }
-    let mut sum = 0.0;
-    for p in positive {
-        for n in negative {
-            sum += match p.total_cmp(n) {
-                Ordering::Greater => 1.0,
-                Ordering::Equal => 0.5,
-                Ordering::Less => 0.0,
-            };
-        }
-    }
-    Some(sum / (positive.len() * negative.len()) as f64)
 }
 
 /// For each true head the found one that matches it, and how many found ones match none. A match has
@@ -135,19 +113,9 @@ pub fn match_heads(truth: &[Landmarks], found: &[Landmarks]) -> (Vec<Option<usiz
     (matched, unmatched)
 }
 
-/// The value below which a share of the values lies, interpolated; `None` of nothing.
-pub fn quantile(values: &[f64], share: f64) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let at = share.clamp(0.0, 1.0) * sorted.len().checked_sub(1)? as f64;
-    let (low, high) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
-    Some(low + (high - low) * at.fract())
-}
-
 #[cfg(test)]
 mod tests {
     use callosity::geometry::Point;
-    use proptest::prelude::*;
 
     use super::*;
 
@@ -209,20 +177,5 @@ mod tests {
             blowhead: head(0.0).bonnet,
         };
         assert_eq!(match_heads(&truth[..1], &[turned]), (vec![None], 1));
-    }
-
-    proptest! {
-        #[test]
-        fn auroc_is_symmetric_and_quantiles_are_ordered(
-            a in prop::collection::vec(0.0..1.0f64, 1..30),
-            b in prop::collection::vec(0.0..1.0f64, 1..30),
-        ) {
-            let sum = auroc(&a, &b).unwrap() + auroc(&b, &a).unwrap();
-            prop_assert!((sum - 1.0).abs() < 1e-9);
-            let (median, high) = (quantile(&a, 0.5).unwrap(), quantile(&a, 0.9).unwrap());
-            prop_assert!(median <= high);
-            let below = a.iter().filter(|v| **v <= high).count();
-            prop_assert!(below as f64 >= (0.9 * a.len() as f64).floor());
-        }
     }
 }

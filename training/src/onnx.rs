@@ -364,7 +364,23 @@ impl Emitter {
             kernel,
         ];
         let full = format!("{name}.weight");
+        let readers = graph.nodes.iter().flat_map(|n| &n.inputs);
+        let alone = readers.filter(|&&i| i == node.inputs[0]).count() == 1;
         let mut inputs = vec![input.to_owned()];
+        let mut stride = stride;
+        if kernel == 1 && stride > 1 && alone {
+            // The built-in engine (tract 0.23) moves the step of such a convolution up to where the map
+            // has another reader, and fails ("Invalid axis") where it meets a 1 × 1 convolution without
+            // a step on its way. Windows of one pixel make the same step and stay where they are.
+            let stepped = format!("{name}/step");
+            let step = [
+                ints("kernel_shape", &[1; 2]),
+                ints("strides", &[stride as i64; 2]),
+            ];
+            self.node("MaxPool", &stepped, &[input], &step);
+            inputs = vec![stepped];
+            stride = 1;
+        }
         inputs.push(self.tensor(&full, &shape, kernel_values, self.storage)?);
         if let Some(bias) = bias {
             let full = format!("{name}.bias");

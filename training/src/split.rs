@@ -257,16 +257,16 @@ impl Split {
             .ok()
     }
 
-    /// The labelled photographs with the roles asked for, in the index's order: heads, and frames that
-    /// stand for a head because the data has no cut ones.
+    /// The labelled photographs with the roles asked for, in the index's order: heads, or frames with
+    /// landmarks where the data has no cut heads.
     pub fn labelled<'a>(
         &'a self,
         index: &'a Index,
         wanted: impl Fn(Role) -> bool + 'a,
     ) -> impl Iterator<Item = (&'a IndexedPhotograph, &'a str, Role)> {
-        let with_heads = frames_with_heads(index);
+        let cut = has_cut_heads(index);
         index.photographs.iter().filter_map(move |photograph| {
-            if !is_labelled(photograph, &with_heads) {
+            if !is_labelled(photograph, cut) {
                 return None;
             }
             let role = self.role(&photograph.image).filter(|role| wanted(*role))?;
@@ -275,31 +275,26 @@ impl Split {
     }
 }
 
-/// Frames from which a head of the index was cut.
-fn frames_with_heads(index: &Index) -> BTreeSet<&str> {
+/// Whether the data has aligned heads. Without, frames stand for the heads in them.
+fn has_cut_heads(index: &Index) -> bool {
     index
         .photographs
         .iter()
-        .filter_map(|p| p.frame.as_deref())
-        .collect()
+        .any(|p| p.kind == PhotographKind::Head)
 }
 
-/// Whether the photograph names a whale and counts as one of its photographs: an aligned head, or a
-/// frame with landmarks whose head is not cut.
-fn is_labelled(photograph: &IndexedPhotograph, frames_with_heads: &BTreeSet<&str>) -> bool {
+/// Whether the photograph names a whale and counts as one of its photographs.
+fn is_labelled(photograph: &IndexedPhotograph, has_cut_heads: bool) -> bool {
     photograph.individual.is_some()
         && match photograph.kind {
             PhotographKind::Head => true,
             PhotographKind::UnlabelledHead => false,
-            PhotographKind::Frame => {
-                !photograph.landmarks.is_empty()
-                    && !frames_with_heads.contains(photograph.image.as_str())
-            }
+            PhotographKind::Frame => !photograph.landmarks.is_empty() && !has_cut_heads,
         }
 }
 
 /// Identifier of the first photograph with the same content.
-fn content(photograph: &IndexedPhotograph) -> &str {
+pub(crate) fn content(photograph: &IndexedPhotograph) -> &str {
     photograph
         .duplicate_of
         .as_deref()
@@ -307,14 +302,14 @@ fn content(photograph: &IndexedPhotograph) -> &str {
 }
 
 fn units_by_whale(index: &Index) -> BTreeMap<String, Vec<Unit>> {
-    let with_heads = frames_with_heads(index);
+    let cut = has_cut_heads(index);
     let mut whales_of_content: HashMap<&str, BTreeSet<&str>> = HashMap::new();
     let mut units: BTreeMap<(&str, &str), Unit> = BTreeMap::new();
     for photograph in &index.photographs {
         let Some(whale) = photograph.individual.as_deref() else {
             continue;
         };
-        if !is_labelled(photograph, &with_heads) {
+        if !is_labelled(photograph, cut) {
             continue;
         }
         whales_of_content

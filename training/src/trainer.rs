@@ -400,7 +400,7 @@ impl<'a> Run<'a> {
         let table = writer.into_inner().context("writing metrics")?;
         let path = self.folder.join("metrics.csv");
         write_whole(&path, &table)?;
-        //TMP crate::curves::draw(&path, &self.folder.join("learning_curves.svg"))?;
+        crate::curves::draw(&path, &self.folder.join("learning_curves.svg"))?;
         let info = serde_json::to_vec_pretty(&self.info)?;
         write_whole(&self.folder.join("run.json"), &info)
     }

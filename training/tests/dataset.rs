@@ -323,3 +323,69 @@ fn real_photographs_import_without_problems_and_split_as_asked() {
     // Its frame has no landmarks, so it is not measured on.
     assert!(in_training.eq(["w_7489.jpg"]) || split.role("w_7489.jpg") == Some(Role::Validation));
 }
+
+/// As the virtual survey writes it: frames of several whales and of none, beside heads of other names.
+#[test]
+fn frames_beside_heads_are_only_measured_on_and_count_for_no_whale() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let mut labels = String::from("image,whale\n");
+    for i in 0..12 {
+        save(&picture(i, 64, 64), folder, &format!("heads/v_1_{i}.png"));
+        labels += &format!("v_1_{i}.png,{}\n", ["ann", "bob"][i as usize % 2]);
+    }
+    for i in 0..4 {
+        let name = format!("v_2_{i}.png");
+        save(&picture(20 + i, 64, 64), folder, &format!("heads/{name}"));
+        labels += &format!("{name},Stranger-0{}\n", i % 2);
+    }
+    write(folder, "heads.csv", &labels);
+    for i in 0..3 {
+        save(
+            &picture(40 + i, 300, 200),
+            folder,
+            &format!("frames/v_{i}.png"),
+        );
+    }
+    write(
+        folder,
+        "frames.csv",
+        "image,whale,width,height,bonnet_x,bonnet_y,blowhead_x,blowhead_y\n\
+         v_0.png,ann,300,200,100,50,60,50\n\
+         v_0.png,Stranger-00,300,200,100,150,60,150\n\
+         v_1.png,ann,300,200,100,50,60,50\n\
+         v_2.png,,300,200,,,,\n",
+    );
+    let Import {
+        index, problems, ..
+    } = run(folder);
+    assert_eq!(problems, []);
+    let whales = |image: &str| index.get(image).expect("there").head_individuals.clone();
+    let two = ["ann", "Stranger-00"].map(|w| Some(w.to_owned()));
+    assert_eq!(whales("v_0.png"), two);
+    assert_eq!(whales("v_2.png"), []);
+
+    let options = SplitOptions {
+        unknown_whales: 2,
+        unknown_minimum: 1,
+        unknown_maximum: 2,
+        folds: 2,
+        ..SplitOptions::default()
+    };
+    let split = Split::make(&index, options).expect("a split");
+    assert_eq!(split.individuals, ["ann", "bob"]);
+    assert_eq!(split.unknown_individuals, ["Stranger-00", "Stranger-01"]);
+    for i in 0..4 {
+        assert_eq!(split.role(&format!("v_2_{i}.png")), Some(Role::Unknown));
+    }
+    assert_eq!(split.role("v_0.png"), Some(Role::Validation));
+    assert_eq!(split.role("v_1.png"), Some(Role::Validation));
+    assert!(matches!(split.role("v_2.png"), Some(Role::Training { .. })));
+    let labelled: Vec<_> = split.labelled(&index, |_| true).collect();
+    assert_eq!(labelled.len(), 16);
+    assert!(
+        labelled
+            .iter()
+            .all(|(p, ..)| p.kind != PhotographKind::Frame)
+    );
+}

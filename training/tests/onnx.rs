@@ -144,27 +144,63 @@ proptest! {
         batch in 1..4i64,
         seed in 0..1000i64,
     ) {
-        let Ok(graph) = Graph::build(&layers, width, height, slope, 7) else {
-            // A pooling window may not fit after many strides.
-            return Err(TestCaseError::reject("no network"));
-        };
-        let network = random_network(graph, seed);
-        let graph = network.graph();
-        let weights = Weights::of(&network).unwrap();
-        let interface = Interface { features: graph.features().map(|_| "features"), ..INTERFACE };
-        let model = export(graph, &weights, &interface, Storage::Float32).unwrap();
-        let ops: Vec<&str> = model.graph.iter().flat_map(|g| &g.node).map(|n| n.op_type.as_str()).collect();
-        prop_assert!(!ops.contains(&"BatchNormalization") && !ops.contains(&"Dropout"));
+        check_against_libtorch(&layers, (width, height), slope, batch, seed)?;
+    }
+}
 
-        let input = Tensor::randn([batch, 3, height as i64, width as i64], (Kind::Float, Device::Cpu));
-        let expected = tch::no_grad(|| network.forward(&input, Mode::Evaluate, Precision::Float32));
-        let outputs = run_tract(&encode(&model), &input);
-        let error = difference(&outputs[0], &floats(&expected.output));
-        prop_assert!(error < 1e-4, "output differs by {error}");
-        if let Some(features) = expected.features {
-            let error = difference(&outputs[1], &floats(&features));
-            prop_assert!(error < 1e-4, "features differ by {error}");
-        }
+fn check_against_libtorch(
+    layers: &[Layer],
+    (width, height): (usize, usize),
+    slope: f64,
+    batch: i64,
+    seed: i64,
+) -> Result<(), TestCaseError> {
+    let Ok(graph) = Graph::build(layers, width, height, slope, 7) else {
+        // A pooling window may not fit after many strides.
+        return Err(TestCaseError::reject("no network"));
+    };
+    let network = random_network(graph, seed);
+    let graph = network.graph();
+    let weights = Weights::of(&network).unwrap();
+    let interface = Interface {
+        features: graph.features().map(|_| "features"),
+        ..INTERFACE
+    };
+    let model = export(graph, &weights, &interface, Storage::Float32).unwrap();
+    let nodes = model.graph.iter().flat_map(|g| &g.node);
+    let ops: Vec<&str> = nodes.map(|n| n.op_type.as_str()).collect();
+    prop_assert!(!ops.contains(&"BatchNormalization") && !ops.contains(&"Dropout"));
+
+    let shape = [batch, 3, height as i64, width as i64];
+    let input = Tensor::randn(shape, (Kind::Float, Device::Cpu));
+    let expected = tch::no_grad(|| network.forward(&input, Mode::Evaluate, Precision::Float32));
+    let outputs = run_tract(&encode(&model), &input);
+    let error = difference(&outputs[0], &floats(&expected.output));
+    prop_assert!(error < 1e-4, "output differs by {error}");
+    if let Some(features) = expected.features {
+        let error = difference(&outputs[1], &floats(&features));
+        prop_assert!(error < 1e-4, "features differ by {error}");
+    }
+    Ok(())
+}
+
+/// A step in a 1 × 1 convolution after a 1 × 1 convolution without one, which the built-in engine cannot
+/// optimise as it stands.
+#[test]
+fn a_step_in_a_small_kernel_is_exported_so_that_the_built_in_engine_takes_it() {
+    let residual = Layer::Residual {
+        channels: 2,
+        stride: 1,
+        repeat: 1,
+        name: None,
+    };
+    let end = [Layer::GlobalAveragePool {}, Layer::Linear { outputs: None }];
+    for stride in [2, 3] {
+        let layers: Vec<Layer> = [residual.clone(), conv(3, 1, stride, None)]
+            .into_iter()
+            .chain(end.clone())
+            .collect();
+        check_against_libtorch(&layers, (13, 12), 0.1, 2, 0).unwrap();
     }
 }
 

@@ -18,6 +18,7 @@ use crate::network::{Mode, Network, Precision};
 use crate::onnx::{self, Interface, Storage};
 use crate::recipe::Task;
 use crate::run_folder::{TrainedRun, check_together, sha256};
+use crate::tasks::ALIGNER_FIELD_HEAD_LENGTHS;
 use crate::weights::Weights;
 
 /// Version from which programs can use the bundles written here.
@@ -68,7 +69,7 @@ pub struct Args {
     #[arg(long, default_value_t = 32)]
     maximum_heads: usize,
     /// Side of the aligner's crop in head lengths; as it was trained
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = ALIGNER_FIELD_HEAD_LENGTHS)]
     aligner_field: f64,
     /// How often the aligner's crop is taken anew
     #[arg(long, default_value_t = 2)]
@@ -231,6 +232,7 @@ fn provenance<'a>(runs: impl Iterator<Item = &'a TrainedRun>, stack: &StackFile)
         split_digest: stack.split_digest.clone(),
         recipes,
         metrics,
+        fitted_unknown_individuals: stack.unknown_individuals.clone(),
     }
 }
 

@@ -13,7 +13,8 @@ use indicatif::{ParallelProgressIterator, ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::evaluation::{Answer, NamingMetrics, match_heads, naming, quantile};
+use crate::evaluation::{Answer, NamingMetrics, match_heads, naming};
+use crate::metrics::{auroc, quantile};
 
 /// Measure a bundle on head photographs or on whole frames.
 #[derive(Debug, clap::Args)]
@@ -66,6 +67,8 @@ struct Report {
 struct HeadsReport {
     #[serde(flatten)]
     metrics: NamingMetrics,
+    /// As `unknown_auroc`, without the whales on which the bundle's model of "unknown" was fitted.
+    auroc_unknown_not_fitted: Option<f64>,
     /// Share of catalogued whales called unknown at the bundle's threshold.
     false_unknown_rate: Option<f64>,
     /// Share of other whales called unknown at the bundle's threshold.
@@ -272,8 +275,18 @@ fn measure_heads(
         .iter()
         .filter(|a| a.candidates.first().is_some_and(|c| c.0 == a.truth))
         .count();
+    let fitted = &manifest.provenance.fitted_unknown_individuals;
+    let unknown_of = |all: &[&Answer], wanted: &dyn Fn(&Answer) -> bool| -> Vec<f64> {
+        let each = all.iter().filter(|a| wanted(a));
+        each.map(|a| a.unknown).collect()
+    };
+    let auroc_unknown_not_fitted = auroc(
+        &unknown_of(&others, &|a| !fitted.contains(&a.truth)),
+        &unknown_of(&known, &|_| true),
+    );
     Ok(HeadsReport {
         metrics: naming(&answers),
+        auroc_unknown_not_fitted,
         false_unknown_rate: share(strangers(&known), known.len()),
         unknown_recall: share(strangers(&others), others.len()),
         identified: share(identified.len(), known.len()),
@@ -471,6 +484,10 @@ fn print_table(report: &Report) {
         line("log loss", m.log_loss);
         line("expected calibration error", m.calibration_error);
         line("AUROC of known against unknown", m.unknown_auroc);
+        line(
+            "the same, whales not used for fitting it",
+            heads.auroc_unknown_not_fitted,
+        );
         line("known ones called unknown", heads.false_unknown_rate);
         line("unknown ones called unknown", heads.unknown_recall);
         line("known ones identified", heads.identified);

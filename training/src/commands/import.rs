@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::index::{self, PhotographKind, Resemblance};
 
-/// Options of `import`.
+/// Make an index of a folder of photographs, and report what is wrong with them.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folder with photographs and tables: heads/ and heads.csv, frames/ and frames.csv, or the

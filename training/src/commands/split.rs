@@ -8,7 +8,7 @@ use anyhow::Context;
 use crate::index::{Index, PhotographKind};
 use crate::split::{Role, Split, SplitOptions};
 
-/// Options of `split`.
+/// Say which photographs train, which are only measured on, and which whales stay unknown.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The index that `import` wrote

@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use callosity::pixels::EncodedPhotograph;
 use image::{RgbImage, imageops};
 use rayon::prelude::*;
@@ -5,14 +7,14 @@ use rayon::prelude::*;
 use super::{ComposeError, Composer, SeaSource};
 use crate::cache::Cache;
 use crate::index::{Index, IndexedPhotograph, PhotographKind};
-use crate::split::{Role, Split};
+use crate::split::{Role, Split, content};
 
 /// Width to which frames are reduced before water is cut from them: fine enough for heads of 128 pixels.
 const SEA_FRAME_WIDTH: u32 = 1536;
 
 impl Composer {
     /// Composes from the training heads whose fold is wanted, at the poses of just these heads, and from
-    /// the water of frames that have no landmarks, which nothing is measured on.
+    /// the water of frames that have no landmarks and train, which nothing is measured on.
     ///
     /// # Errors
     /// Where no head is left, the cache lacks one, or a frame cannot be read.
@@ -22,12 +24,19 @@ impl Composer {
         cache: &Cache,
         fold_wanted: impl Fn(u32) -> bool,
     ) -> Result<Self, ComposeError> {
+        // A head that stands in a frame of the data stays unseen under any name: finder and aligner are
+        // measured on frames.
+        let hidden: HashSet<&str> = index
+            .photographs
+            .iter()
+            .filter(|p| p.frame.is_some() || split.hidden_from_finder.contains(&p.image))
+            .map(content)
+            .collect();
         let wanted: Vec<&IndexedPhotograph> = index
             .photographs
             .iter()
             .filter(|p| p.kind == PhotographKind::Head && p.duplicate_of.is_none())
-            // A head cut from a frame that finder and aligner are measured on stays unseen.
-            .filter(|p| p.frame.is_none())
+            .filter(|p| !hidden.contains(content(p)))
             .filter(|p| {
                 matches!(split.role(&p.image), Some(Role::Training { fold }) if fold_wanted(fold))
             })
@@ -46,6 +55,7 @@ impl Composer {
             .photographs
             .iter()
             .filter(|p| p.kind == PhotographKind::Frame && p.landmarks.is_empty())
+            .filter(|p| matches!(split.role(&p.image), Some(Role::Training { .. })))
             .collect();
         let seas: Vec<Vec<SeaSource>> = frames
             .par_iter()

@@ -17,8 +17,8 @@ use super::{IndexedPhotograph, PhotographKind};
 const SIDE: u32 = 32;
 /// Most differing bits of the hash for a pair to be looked at.
 const HASH_DISTANCE: u32 = 12;
-/// Correlation from which two photographs are the same. On 10,912 right whale heads, all pairs above
-/// it that were looked at are one photograph; different photographs of one whale stay below 0.95.
+/// Correlation from which two photographs are the same. Taken from the histogram of correlations of
+/// right whale heads; no pair was verified by eye.
 const CORRELATION: f64 = 0.97;
 
 /// How two photographs are the same.

@@ -231,9 +231,12 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> std::io::Resul
         _ => Path::new("."),
     };
     std::fs::create_dir_all(folder)?;
-    let mut partial = tempfile::Builder::new()
-        .suffix(".partial")
-        .tempfile_in(folder)?;
+    let mut builder = tempfile::Builder::new();
+    builder.suffix(".partial");
+    // A temporary file is its maker's alone; this one becomes a file like any other, as the umask says.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut partial = builder.tempfile_in(folder)?;
     {
         let mut writer = BufWriter::new(partial.as_file_mut());
         serde_json::to_writer_pretty(&mut writer, value)?;

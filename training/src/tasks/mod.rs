@@ -11,7 +11,7 @@ mod aligner;
 mod classifier;
 mod finder;
 
-pub use aligner::AlignerTask;
+pub use aligner::{ALIGNER_FIELD_HEAD_LENGTHS, AlignerTask};
 pub use classifier::ClassifierTask;
 pub use finder::{FINDER_STRIDE, FinderTask};
 

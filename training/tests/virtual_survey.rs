@@ -1,0 +1,298 @@
+//! Virtual whales from the photograph to the name that arrives over MQTT: import, split, training of a
+//! finder, an aligner and a classifier, stack, bundle and evaluation through the real program, then a
+//! flight over frames that none of them saw.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use assert_cmd::Command;
+use callosity::bundle::Bundle;
+use callosity::camera::Replay;
+use callosity::geometry::Landmarks;
+use callosity::ground::{Received, Receiver};
+use callosity::identify::Identifier;
+use callosity::inference::EngineConfig;
+use callosity::link::BrokerOptions;
+use callosity::link::message::{Presence, Sighting};
+use callosity::outbox::Limits;
+use callosity::pixels::encode_jpeg;
+use callosity::rehearsal::{EmbeddedBroker, Score, TrueHead, Truth};
+use callosity::service::{Flight, HEALTH_INTERVAL, fly};
+use callosity::virtual_survey::{Catalogue, HeadView, Individual, Survey, render_head};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+use tokio_util::sync::CancellationToken;
+
+const POPULATION: u64 = 1;
+const KNOWN: usize = 8;
+const STRANGERS: usize = 4;
+const HEADS_EACH: usize = 36;
+const HEADS_OF_STRANGER: usize = 12;
+const HEAD_SIDE: u32 = 128;
+const FRAME: (u32, u32) = (768, 512);
+
+fn save(path: &Path, image: &image::RgbImage) {
+    std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+    std::fs::write(path, encode_jpeg(image, 90).expect("encoded")).expect("written");
+}
+
+fn table(path: &Path, header: &[&str], rows: &[Vec<String>]) {
+    let mut writer = csv::Writer::from_path(path).expect("a table");
+    writer.write_record(header).expect("written");
+    for row in rows {
+        writer.write_record(row).expect("written");
+    }
+    writer.flush().expect("written");
+}
+
+fn coordinates(landmarks: &Landmarks) -> [String; 4] {
+    let (a, b) = (landmarks.bonnet, landmarks.blowhead);
+    [a.x, a.y, b.x, b.y].map(|v| format!("{v:.1}"))
+}
+
+/// Draws heads of each whale into a folder; returns file and whale.
+fn draw_heads(folder: &Path, whales: &[Individual], each: usize, stream: u64) -> Vec<Vec<String>> {
+    (0..whales.len() * each)
+        .into_par_iter()
+        .map(|i| {
+            let whale = &whales[i / each];
+            let mut rng = ChaCha8Rng::seed_from_u64(stream);
+            rng.set_stream(i as u64);
+            let view = HeadView::draw(&mut rng);
+            let image = render_head(&whale.whale, &view, HEAD_SIDE, HEAD_SIDE);
+            let name = format!("v_{stream}_{i:05}.jpg");
+            save(&folder.join(&name), &image);
+            vec![name, whale.name.clone()]
+        })
+        .collect()
+}
+
+/// Draws frames of a survey into a folder; returns the truth.
+fn draw_frames(folder: &Path, population: &Catalogue, seed: u64, count: usize) -> Truth {
+    let plans: Vec<_> = Survey::new(population, seed).take(count).collect();
+    let frames: Vec<(String, Vec<TrueHead>)> = plans
+        .par_iter()
+        .map(|plan| {
+            let frame = plan.render(population, FRAME.0, FRAME.1);
+            let file = format!("f_{:05}.jpg", frame.number);
+            save(&folder.join(&file), &frame.image);
+            let heads = frame.heads.into_iter().map(|h| TrueHead {
+                individual: h.individual,
+                landmarks: h.landmarks,
+            });
+            (file, heads.collect())
+        })
+        .collect();
+    Truth {
+        frames: frames.into_iter().collect(),
+    }
+}
+
+/// A data set as `callosity virtual-survey` writes it.
+fn write_data(folder: &Path, population: &Catalogue) {
+    let into = folder.join("heads");
+    let mut heads = draw_heads(&into, population.known(), HEADS_EACH, 1);
+    heads.extend(draw_heads(
+        &into,
+        population.unknown(),
+        HEADS_OF_STRANGER,
+        2,
+    ));
+    table(&folder.join("heads.csv"), &["image", "whale"], &heads);
+    // Where heads lie in frames follows the survey's own distribution.
+    let poses = Survey::new(population, 77)
+        .flat_map(|plan| plan.heads.into_iter().map(|head| head.pose.landmarks()));
+    let landmarks: Vec<Vec<String>> = heads
+        .iter()
+        .zip(poses)
+        .map(|(row, pose)| {
+            let size = ["3072".to_owned(), "2048".to_owned()];
+            [row[0].clone()]
+                .into_iter()
+                .chain(size)
+                .chain(coordinates(&pose))
+                .collect()
+        })
+        .collect();
+    let corners = ["bonnet_x", "bonnet_y", "blowhead_x", "blowhead_y"];
+    let header = [&["image", "width", "height"][..], &corners].concat();
+    table(&folder.join("landmarks.csv"), &header, &landmarks);
+
+    let truth = draw_frames(&folder.join("frames"), population, 3, 12);
+    let size = [FRAME.0.to_string(), FRAME.1.to_string()];
+    let mut rows = Vec::new();
+    for (file, heads) in &truth.frames {
+        for head in heads {
+            let start = [file.clone(), head.individual.clone()];
+            let row = start.into_iter().chain(size.clone());
+            rows.push(row.chain(coordinates(&head.landmarks)).collect());
+        }
+        if heads.is_empty() {
+            let start = [file.clone(), String::new()];
+            let row = start.into_iter().chain(size.clone());
+            rows.push(row.chain(vec![String::new(); 4]).collect());
+        }
+    }
+    let header = [&["image", "whale", "width", "height"][..], &corners].concat();
+    table(&folder.join("frames.csv"), &header, &rows);
+}
+
+/// Runs the program in `folder`; returns what it printed.
+fn run(folder: &Path, arguments: &[&str]) -> String {
+    let started = std::time::Instant::now();
+    let output = Command::new(env!("CARGO_BIN_EXE_callosity-train"))
+        .current_dir(folder)
+        .args(arguments)
+        .output()
+        .expect("the program starts");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    eprintln!(
+        "{} {:.0} s\n{said}{complaint}",
+        arguments.join(" "),
+        started.elapsed().as_secs_f64()
+    );
+    assert!(output.status.success(), "{arguments:?}: {said}{complaint}");
+    said
+}
+
+fn recipe(kind: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(format!("tests/recipes/virtual-{kind}.toml"))
+        .display()
+        .to_string()
+}
+
+/// Flies over frames and returns what arrives at the ground station.
+fn flight(frames: &Path, bundle: &Bundle) -> Vec<Sighting> {
+    let identifier = Identifier::new(bundle, &EngineConfig::default()).expect("an engine");
+    let camera = Replay::open(frames, 20.0, false).expect("frames");
+    let broker = EmbeddedBroker::start().expect("a broker");
+    let options = BrokerOptions::new(broker.address(), None, None).expect("an address");
+    let flight = Flight {
+        camera,
+        identifier,
+        broker: options.clone(),
+        platform: "test".parse().expect("a name"),
+        frame_queue: 64,
+        outbox: Limits::default(),
+        health_interval: HEALTH_INTERVAL,
+        stop_deadline: Duration::from_secs(120),
+    };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let sightings = runtime.block_on(async {
+        let mut receiver = Receiver::connect(options, "ground").await.expect("heard");
+        let ground = tokio::spawn(async move {
+            let mut all = Vec::new();
+            loop {
+                match receiver.next().await {
+                    Received::Sighting(sighting) => all.push(*sighting),
+                    Received::Status(status) if status.status == Presence::Stopped => return all,
+                    Received::Malformed { topic, reason } => panic!("{topic}: {reason}"),
+                    Received::Status(_) | Received::Crop { .. } | Received::Health(_) => {}
+                }
+            }
+        });
+        let report = fly(flight, CancellationToken::new())
+            .await
+            .expect("it flies");
+        assert_eq!(report.frames.dropped + report.frames.failed, 0);
+        tokio::time::timeout(Duration::from_secs(60), ground)
+            .await
+            .expect("the end is heard")
+            .expect("the ground station lasts")
+    });
+    runtime.shutdown_background();
+    sightings
+}
+
+#[test]
+fn virtual_whales_are_learnt_and_named_over_mqtt() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let population = Catalogue::new(POPULATION, KNOWN, STRANGERS);
+    write_data(&folder.join("data"), &population);
+
+    let said = run(folder, &["import", "data", "--strict"]);
+    assert!(said.contains("heads: 336, named 336 (12 whales)"), "{said}");
+    // The strangers are those with few photographs.
+    let split = [
+        "split",
+        "--unknown-whales",
+        "4",
+        "--unknown-minimum",
+        "1",
+        "--unknown-maximum",
+        "12",
+        "--folds",
+        "6",
+    ];
+    run(folder, &split);
+    for kind in ["classifier", "finder", "aligner"] {
+        run(folder, &["train", &recipe(kind)]);
+        let run = folder.join(format!("runs/virtual-{kind}"));
+        for file in ["metrics.csv", "learning_curves.svg", "last.safetensors"] {
+            assert!(run.join(file).exists(), "{kind} left no {file}");
+        }
+    }
+    run(folder, &["stack", "runs/virtual-classifier"]);
+    let bundle = [
+        "bundle",
+        "--name",
+        "virtual",
+        "--out",
+        "bundle",
+        "--finder",
+        "runs/virtual-finder",
+        "--aligner",
+        "runs/virtual-aligner",
+        "--classifiers",
+        "runs/virtual-classifier",
+    ];
+    run(folder, &bundle);
+
+    let evaluate = |labels: &str| -> serde_json::Value {
+        let arguments = [
+            "evaluate",
+            "--bundle",
+            "bundle",
+            "--heads",
+            "data/heads",
+            "--labels",
+            labels,
+            "--format",
+            "json",
+        ];
+        serde_json::from_str(&run(folder, &arguments)).expect("JSON")
+    };
+    let report = evaluate("runs/data/validation_and_unknown.csv");
+    let number = |name: &str| report["heads"][name].as_f64().expect("a number");
+    assert!(number("known") > 30.0, "{report}");
+    assert_eq!(number("unknown") as usize, STRANGERS * HEADS_OF_STRANGER);
+    // Chance is 1 in 8.
+    assert!(number("top1") > 0.5, "{report}");
+    assert!(number("auroc_unknown_not_fitted") > 0.5, "{report}");
+
+    // Frames of another survey over the same whales.
+    let frames: PathBuf = folder.join("flight");
+    let truth = draw_frames(&frames, &population, 1000, 40);
+    let bundle = Bundle::open(folder.join("bundle")).expect("a bundle");
+    let catalogue: BTreeSet<String> = population.names().into_iter().collect();
+    let sightings = flight(&frames, &bundle);
+    let score = Score::new(&truth, &sightings, &catalogue);
+    eprintln!("{score}\n{score:?}");
+    let catalogued = truth
+        .frames
+        .values()
+        .flatten()
+        .filter(|h| catalogue.contains(&h.individual))
+        .count();
+    assert!(catalogued > 10, "{catalogued} heads are too few to tell");
+    // Named by guessing, and if every head were found: 1 in 8.
+    let named = score.right + score.right_uncertain;
+    assert!(4 * named > catalogued, "{named} of {catalogued}: {score:?}");
+    let found = score.heads - score.missed;
+    assert!(2 * found > score.heads, "{found} of {}", score.heads);
+}
