@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -115,7 +116,7 @@ pub fn train(
     let mut run = Run::start(recipe, task, info, folder, execution)?;
     let steps = steps_in_epoch * u64::from(recipe.schedule.epochs);
     let first = run.position.step;
-    let loader = Loader::start(
+    let mut loader = Loader::start(
         &samples,
         recipe.seed,
         recipe.schedule.batch,
@@ -127,7 +128,6 @@ pub fn train(
     bar.reset_eta();
     let mut checkpointed = Instant::now();
     let mut epoch_clock = EpochClock::start();
-    let mut loader = loader;
     loop {
         let asked = Instant::now();
         let Some(batch) = loader.next() else { break };
@@ -346,7 +346,6 @@ impl<'a> Run<'a> {
             ),
         ]);
         self.position.loss_sum = 0.0;
-        // Measuring costs time; early epochs are measured sparsely.
         let last = u64::from(schedule.epochs);
         let due = epoch == last || epoch % measure_every(last) == 0;
         let mut first_loss = None;
@@ -466,7 +465,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Early and late epochs alike get about 30 measurements in a run.
+/// Epochs between measurements, which cost time: about 30 measurements in a run.
 fn measure_every(epochs: u64) -> u64 {
     epochs.div_ceil(30)
 }
@@ -507,10 +506,10 @@ fn to_tensors(
 }
 
 /// Means of a task's metrics over a set, with dropout off.
-pub fn measure(
+fn measure(
     network: &Network,
     task: &dyn Task,
-    samples: &std::sync::Arc<dyn Samples>,
+    samples: &Arc<dyn Samples>,
     recipe: &Recipe,
     execution: &Execution,
 ) -> Vec<(&'static str, f64)> {
