@@ -361,7 +361,7 @@ mod tests {
             }
             let gradient = parameter.grad().view([-1]).double_value(&[0]);
             let step = 1e-2;
-            let mut moved = |by: f64| {
+            let moved = |by: f64| {
                 tch::no_grad(|| {
                     let _ = parameter.view([-1]).narrow(0, 0, 1).g_add_scalar_(by);
                     loss().double_value(&[])
