@@ -54,7 +54,7 @@ fn flight() -> Flight {
 
     let two = [
         head((300.0, 180.0), (180.0, 120.0)),
-        head((520.0, 300.0), (560.0, 420.0)),
+        head((620.0, 440.0), (660.0, 320.0)),
     ];
     let mut image = sea(768, 512);
     draw(&mut image, &two[0], colour("indigo"));
@@ -112,7 +112,7 @@ fn check_flight(engine: Option<&Path>) {
     assert_eq!((empty.frame.width, empty.frame.height), (768, 512));
     assert!(empty.frame.heads.is_empty());
 
-    assert_eq!(two.frame.heads.len(), 2);
+    assert_eq!(two.frame.heads.len(), 2, "{two:?}");
     for (truth, name) in flight.two.iter().zip(["indigo", "olive"]) {
         let head = two
             .frame

@@ -419,7 +419,9 @@ async fn everything_arrives_over_tls_and_with_password() {
     assert_eq!(crops, sightings);
     let health = health.unwrap();
     assert_eq!(health.frames.failed, 2);
-    assert_eq!(health.link.acknowledged, 20);
+    // The last health message leaves before the last acknowledgements come.
+    assert!(health.link.acknowledged <= 20);
+    assert_eq!(report.messages.acknowledged, 20);
     assert!(health.last_failure.unwrap().file.unwrap().starts_with('x'));
 }
 

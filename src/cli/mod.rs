@@ -118,6 +118,9 @@ fn default_log(command: &Command) -> &'static str {
     match command {
         #[cfg(feature = "flight")]
         Command::Run(_) => "warn,callosity=info",
+        // The embedded broker reports each client that leaves as an error.
+        #[cfg(feature = "flight")]
+        Command::Demo(_) => "error,rumqttd=off",
         _ => "error",
     }
 }

@@ -159,7 +159,7 @@ fn draw_heads(
             let view = HeadView::draw(&mut rng);
             // A photograph holds no more detail than its frame did; small heads come out soft.
             let across = 2.0 * in_frame.head_length();
-            let soft = (across.round() as u32).clamp(48, args.head_size);
+            let soft = (across.round() as u32).clamp(args.head_size.min(48), args.head_size);
             let drawn = render_head(&individual.whale, &view, soft, soft);
             let picture = if soft == args.head_size {
                 drawn

@@ -409,7 +409,10 @@ fn refusal(code: ConnectReturnCode) -> String {
 
 fn tls_failure(error: &rustls::Error) -> String {
     match error {
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        // An authority that only bears the right name has the wrong key: the signature fails.
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => {
             "its certificate is not trusted (unknown issuer); name its certificate authority with --ca"
                 .to_owned()
         }

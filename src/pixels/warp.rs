@@ -88,8 +88,8 @@ fn reduce_region(
     width: u32,
     height: u32,
 ) -> Option<(RgbImage, Affine)> {
-    // What remains to be shrunk after the reduction, at least 1.5, averages over its blocks' edges.
-    let factor = (least_stretch(source_from_output) / 1.5).floor();
+    // What remains to be shrunk after the reduction, at least 3 times, averages over its blocks' edges.
+    let factor = (least_stretch(source_from_output) / 3.0).floor();
     if !(factor >= 2.0 && factor.is_finite()) {
         return None;
     }
