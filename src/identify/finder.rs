@@ -98,21 +98,28 @@ pub fn decode_heat_map(finder: &Finder, output: &[f32]) -> Vec<FoundHead> {
         .collect();
     peaks.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
 
+    suppress(finder, peaks)
+}
+
+/// Of `heads`, the surest first, those that are not nearer to a surer one than the suppression radius,
+/// and at most [`Finder::maximum_heads`]. Used again after alignment, which can move two peaks onto the
+/// one head that both saw.
+pub(super) fn suppress(finder: &Finder, heads: Vec<FoundHead>) -> Vec<FoundHead> {
     let radius = f64::from(finder.suppression_radius_head_lengths);
-    let mut heads: Vec<FoundHead> = Vec::new();
-    for peak in peaks {
-        if heads.len() == finder.maximum_heads {
+    let mut kept: Vec<FoundHead> = Vec::new();
+    for head in heads {
+        if kept.len() == finder.maximum_heads {
             break;
         }
-        let same = heads.iter().any(|surer| {
-            let apart = surer.landmarks.centre().distance(peak.landmarks.centre());
+        let same = kept.iter().any(|surer| {
+            let apart = surer.landmarks.centre().distance(head.landmarks.centre());
             apart < radius * surer.landmarks.head_length()
         });
         if !same {
-            heads.push(peak);
+            kept.push(head);
         }
     }
-    heads
+    kept
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@ use std::borrow::Cow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::finder::suppress;
 use super::report::{FrameIdentification, HeadIdentification, StageTimes};
 use super::{FoundHead, aligner, decision, decode_heat_map, ensemble};
 use crate::bundle::{Bundle, Manifest, Role};
@@ -289,8 +290,9 @@ impl Identifier {
             .collect())
     }
 
-    /// Moves the heads' landmarks to where the aligner sees them.
-    fn align(&self, pixels: &mut Pixels, heads: &mut [FoundHead]) -> Result<(), IdentifyError> {
+    /// Moves the heads' landmarks to where the aligner sees them; of heads that meet there the surest
+    /// stays.
+    fn align(&self, pixels: &mut Pixels, heads: &mut Vec<FoundHead>) -> Result<(), IdentifyError> {
         let (Some(aligner), Some(network)) = (&self.manifest.aligner, &self.aligner) else {
             return Ok(());
         };
@@ -341,6 +343,9 @@ impl Identifier {
                 {
                     head.landmarks = mean;
                 }
+            }
+            if let Some(finder) = &self.manifest.finder {
+                *heads = suppress(finder, std::mem::take(heads));
             }
         }
         Ok(())

@@ -345,7 +345,7 @@ impl Network {
             // compared when it runs.
             let unknown = what == "output" && shape.is_empty();
             let fits = shape.len() == promised.len() + 1
-                && matches!(shape[0], -1 | 0 | 1)
+                && matches!(shape[0], -1..=1)
                 && shape[1..]
                     .iter()
                     .zip(promised)

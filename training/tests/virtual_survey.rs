@@ -143,6 +143,7 @@ fn write_data(folder: &Path, population: &Catalogue) {
 fn run(folder: &Path, arguments: &[&str]) -> String {
     let started = std::time::Instant::now();
     let output = Command::new(env!("CARGO_BIN_EXE_callosity-train"))
+        .env("OMP_NUM_THREADS", "1")
         .current_dir(folder)
         .args(arguments)
         .output()
