@@ -1,5 +1,7 @@
 //! What a network's input costs: augmentation's warp, the head crop, and decoding for the finder.
 
+#![allow(missing_docs)]
+
 use std::hint::black_box;
 
 use callosity::bundle::NetworkInput;

@@ -181,7 +181,7 @@ impl Mosquitto {
     }
 
     fn spawn(program: &Path, folder: &Path, port: u16) -> Child {
-        let process = Command::new(program)
+        let mut process = Command::new(program)
             .arg("-c")
             .arg(folder.join("mosquitto.conf"))
             .stdout(Stdio::null())
@@ -194,6 +194,8 @@ impl Mosquitto {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
+        process.kill().unwrap();
+        process.wait().unwrap();
         panic!("mosquitto does not listen on port {port}");
     }
 

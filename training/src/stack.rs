@@ -151,8 +151,11 @@ struct Deviation<'a> {
     labels: &'a [usize],
     strength: f64,
     /// The line search asks for cost and gradient at the same place, one after the other.
-    last: RefCell<Option<(Vec<f64>, f64, Vec<f64>)>>,
+    last: RefCell<Option<Evaluated>>,
 }
+
+/// A place with its cost and gradient.
+type Evaluated = (Vec<f64>, f64, Vec<f64>);
 
 impl Deviation<'_> {
     fn evaluate<T>(&self, parameter: &Vec<f64>, read: impl Fn(f64, &Vec<f64>) -> T) -> T {

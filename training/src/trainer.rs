@@ -347,7 +347,7 @@ impl<'a> Run<'a> {
         ]);
         self.position.loss_sum = 0.0;
         let last = u64::from(schedule.epochs);
-        let due = epoch == last || epoch % measure_every(last) == 0;
+        let due = epoch == last || epoch.is_multiple_of(measure_every(last));
         let mut first_loss = None;
         if due {
             for (set, samples) in task.measured() {

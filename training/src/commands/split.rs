@@ -75,7 +75,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 /// `image,whale` tables of the held-out heads.
 fn write_labels(index: &Index, split: &Split, beside: &Path) -> anyhow::Result<()> {
-    let wanted: [(&str, fn(Role) -> bool); 3] = [
+    type Wanted = fn(Role) -> bool;
+    let wanted: [(&str, Wanted); 3] = [
         ("validation.csv", |role| role == Role::Validation),
         ("unknown.csv", |role| role == Role::Unknown),
         ("validation_and_unknown.csv", |role| {

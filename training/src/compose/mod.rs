@@ -232,9 +232,9 @@ impl Composer {
             "a field of {field_head_lengths} head lengths is not from 1 to 10"
         );
         let rng = &mut ChaCha8Rng::seed_from_u64(rng.random());
-        let normal = Normal::new(0.0, 1.0).expect("a finite spread");
+        let normal = Normal::new(0.0f64, 1.0).expect("a finite spread");
         let estimated = f64::from(side) / field_head_lengths;
-        let length = estimated * (0.18 * normal.sample(rng) as f64).exp().clamp(0.7, 1.4);
+        let length = estimated * (0.18 * normal.sample(rng)).exp().clamp(0.7, 1.4);
         let radians = if rng.random_bool(0.7) {
             0.35 * normal.sample(rng)
         } else {
@@ -375,7 +375,7 @@ impl Composer {
     /// Landmarks in a picture of `width × height`, both well inside.
     fn draw_pose(&self, rng: &mut impl Rng, width: u32, height: u32) -> Landmarks {
         let (w, h) = (f64::from(width), f64::from(height));
-        let normal = Normal::new(0.0, 1.0).expect("a finite spread");
+        let normal = Normal::new(0.0f64, 1.0).expect("a finite spread");
         for _ in 0..50 {
             let (mut length, mut centre, mut radians) = match self.poses.as_slice() {
                 [] => (
@@ -397,7 +397,7 @@ impl Composer {
                     )
                 }
             };
-            length *= (0.2 * normal.sample(rng) as f64).exp();
+            length *= (0.2 * normal.sample(rng)).exp();
             if rng.random_bool(0.12) {
                 // 60 to 700 pixels in a frame 3072 wide.
                 length = w * 60.0 / 3072.0 * (700.0f64 / 60.0).powf(rng.random());

@@ -21,7 +21,10 @@ impl SeaSource {
     ///
     /// `None` where the piece has a side under 96 pixels or the width is not above 0.
     pub fn new(piece: &RgbImage, frame_width: f64) -> Option<Self> {
-        if piece.width().min(piece.height()) < SMALLEST_PIECE || !(frame_width > 0.0) {
+        if piece.width().min(piece.height()) < SMALLEST_PIECE
+            || frame_width.is_nan()
+            || frame_width <= 0.0
+        {
             return None;
         }
         let flat = flattened(piece);

@@ -710,7 +710,7 @@ fn read_points(
         let file_name = photograph.filename.rsplit(['/', '\\']).next();
         let image = file_name.unwrap_or_default().to_owned();
         for annotation in photograph.annotations {
-            if annotation.class.to_ascii_lowercase() != "point" {
+            if !annotation.class.eq_ignore_ascii_case("point") {
                 continue;
             }
             match (annotation.x, annotation.y) {
