@@ -11,12 +11,19 @@ mkdir -p "$runs/data"
 [ -e "$runs/data/index.json" ] || "$train" import "$data" --output "$runs/data/index.json"
 [ -e "$runs/data/split.json" ] ||
   "$train" split --index "$runs/data/index.json" --output "$runs/data/split.json"
-for network in finder aligner resnet-14 oxfordnet-19; do
-  [ -e "$runs/$network/last.safetensors" ] || "$train" train "training/recipes/$network.toml" \
-    "${common[@]}" --cache "$runs/data/cache" --out "$runs/$network" --resume
-done
-classifiers=("$runs/resnet-14" "$runs/oxfordnet-19")
-"$train" stack "${classifiers[@]}" "${common[@]}" --out "$runs/stack.json"
-"$train" bundle --name right-whales --finder "$runs/finder" --aligner "$runs/aligner" \
-  --classifiers "${classifiers[@]}" --stack "$runs/stack.json" --finder-threshold 0.3 \
+# network() NAME [--from RUN]: trains it where it is not trained yet, on from a checkpoint where there is one.
+network() {
+  local name=$1
+  shift
+  [ -e "$runs/$name/last.safetensors" ] || "$train" train "training/recipes/$name.toml" "${common[@]}" \
+    --cache "$runs/data/cache" --out "$runs/$name" --resume "$@"
+}
+network finder
+network finder-longer --from "$runs/finder"
+network aligner
+network aligner-longer --from "$runs/aligner"
+network resnet-14
+"$train" stack "$runs/resnet-14" "${common[@]}" --out "$runs/stack.json"
+"$train" bundle --name right-whales --finder "$runs/finder-longer" --aligner "$runs/aligner-longer" \
+  --classifiers "$runs/resnet-14" --stack "$runs/stack.json" --finder-threshold 0.4 \
   --out models/right-whales

@@ -17,14 +17,20 @@ mkdir -p "$data"
 [ -e "$data/index.json" ] || "$train" import "$runs/virtual" --output "$data/index.json"
 [ -e "$data/split.json" ] || "$train" split "${common[0]}" "${common[1]}" --output "$data/split.json" \
   --unknown-whales 6 --unknown-maximum 15
-for network in finder aligner classifier; do
-  from=()
-  [ $network = classifier ] || from=(--from "$runs/$network")
-  [ -e "$runs/virtual-$network/last.safetensors" ] ||
-    "$train" train "training/recipes/virtual-$network.toml" "${common[@]}" --cache "$data/cache" \
-      --out "$runs/virtual-$network" "${from[@]}" --resume
-done
-"$train" stack "$runs/virtual-classifier" "${common[@]}" --out "$runs/virtual-stack.json"
-"$train" bundle --name virtual-survey --finder "$runs/virtual-finder" --aligner "$runs/virtual-aligner" \
-  --classifiers "$runs/virtual-classifier" --stack "$runs/virtual-stack.json" --finder-threshold 0.3 \
+# network() NAME [--from RUN]: trains it where it is not trained yet, on from a checkpoint where there is one.
+network() {
+  local name=$1
+  shift
+  [ -e "$runs/$name/last.safetensors" ] || "$train" train "training/recipes/$name.toml" "${common[@]}" \
+    --cache "$data/cache" --out "$runs/$name" --resume "$@"
+}
+network virtual-finder --from "$runs/finder"
+network virtual-aligner --from "$runs/aligner"
+network virtual-aligner-longer --from "$runs/virtual-aligner"
+network virtual-classifier
+network virtual-classifier-longer --from "$runs/virtual-classifier"
+"$train" stack "$runs/virtual-classifier-longer" "${common[@]}" --out "$runs/virtual-stack.json"
+"$train" bundle --name virtual-survey --finder "$runs/virtual-finder" \
+  --aligner "$runs/virtual-aligner-longer" --classifiers "$runs/virtual-classifier-longer" \
+  --stack "$runs/virtual-stack.json" --finder-threshold 0.3 \
   --scientific-name "Eubalaena glacialis (drawn)" --out models/virtual-survey
