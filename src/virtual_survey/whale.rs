@@ -554,7 +554,7 @@ impl Traits {
 /// How a whale lies in a picture.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pose {
-    /// From the whale's plane (see the [module](self)) to pixels.
+    /// From the whale's plane (see the module) to pixels.
     pub picture_from_whale: Affine,
     /// How deep it lies, head lengths: −0.05 high in the water, 0.1 awash, 0.3 below the surface.
     pub submergence: f32,

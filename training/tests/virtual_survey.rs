@@ -251,6 +251,8 @@ fn virtual_whales_are_learnt_and_named_over_mqtt() {
         "runs/virtual-aligner",
         "--classifiers",
         "runs/virtual-classifier",
+        "--finder-threshold",
+        "0.3",
     ];
     run(folder, &bundle);
 

@@ -35,7 +35,7 @@ pub struct Args {
     /// Folder for decoded photographs, shared by all runs
     #[arg(long, default_value = "runs/data/cache")]
     cache: PathBuf,
-    /// Run folder [default: runs/<name of the recipe>]
+    /// Run folder [default: runs/NAME, by the name of the recipe]
     #[arg(long)]
     out: Option<PathBuf>,
     /// Go on with an interrupted run
