@@ -90,6 +90,27 @@ proptest! {
         prop_assert!(crop_from_frame.determinant() > 0.0);
     }
 
+    /// A network sees the same pixels whether the frame is at hand or only a head photograph cut from it.
+    #[test]
+    fn a_crop_of_a_head_photograph_is_the_crop_of_its_frame(
+        in_frame in landmarks(), photograph in (1u32..600, 1u32..600), size in (1u32..600, 1u32..600),
+        bonnet_x in 0.6..1.0f64, blowhead_x in 0.0..0.4f64, landmark_y in 0.0..1.0f64, aspect in 0.5..4.0f64,
+        at in (0.0..1.0f64, 0.0..1.0f64),
+    ) {
+        let crop = HeadCrop { bonnet_x, blowhead_x, landmark_y, aspect };
+        let cut = HeadCrop::RIGHT_WHALE
+            .crop_from_frame(&in_frame, photograph.0, photograph.1)
+            .unwrap();
+        let direct = crop.crop_from_frame(&in_frame, size.0, size.1).unwrap();
+        let in_steps =
+            cut.then(&crop.crop_from_head_photograph(photograph, size.0, size.1).unwrap());
+        let p = direct
+            .inverse()
+            .unwrap()
+            .apply(Point::new(at.0 * f64::from(size.0), at.1 * f64::from(size.1)));
+        close(in_steps.apply(p), direct.apply(p), 1e-5)?;
+    }
+
     #[test]
     fn landmarks_that_coincide_have_no_crop(p in point()) {
         let head = Landmarks { bonnet: p, blowhead: p };

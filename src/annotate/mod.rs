@@ -13,7 +13,7 @@ use imageproc::rect::Rect;
 
 use crate::geometry::{Affine, HeadCrop, Landmarks, Point};
 use crate::identify::{HeadIdentification, Verdict};
-use crate::pixels::{Photograph, reduce_to_fit, warp};
+use crate::pixels::{OUTSIDE_HEAD_PHOTOGRAPH, Photograph, reduce_to_fit, warp};
 
 /// Width above which annotated frames are reduced, in pixels.
 pub const LARGEST_WIDTH: u32 = 1600;
@@ -130,7 +130,7 @@ pub fn annotate_photograph(
         &reduced_from_pixels,
         LARGEST_WIDTH,
         reduced_height,
-        [0; 3],
+        OUTSIDE_HEAD_PHOTOGRAPH,
     );
     annotate(
         &reduced,
@@ -156,7 +156,7 @@ pub fn head_picture(
         &frame_from_pixels.then(&crop_from_frame),
         width,
         height,
-        [0; 3],
+        OUTSIDE_HEAD_PHOTOGRAPH,
     ))
 }
 

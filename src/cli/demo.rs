@@ -79,7 +79,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let bundle = args.bundle.as_deref().unwrap_or(Path::new(default_bundle));
     let bundle = Bundle::open(bundle)?;
     let catalogue = &bundle.manifest().catalogue.individuals;
-    let crop = bundle.manifest().ensemble.head_crop;
+    let crop = HeadCrop::RIGHT_WHALE;
     let pictures = args.out.join("annotated");
     fs::create_dir_all(&pictures)
         .with_context(|| format!("cannot make the folder {}", pictures.display()))?;

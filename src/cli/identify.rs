@@ -10,6 +10,7 @@ use std::thread;
 use anyhow::Context;
 use callosity::annotate::{self, Annotation};
 use callosity::bundle::Bundle;
+use callosity::geometry::HeadCrop;
 use callosity::identify::{FrameIdentification, FrameReport, HeadIdentification, Identifier};
 use callosity::pixels::{EncodedPhotograph, encode_jpeg};
 use clap::ValueEnum;
@@ -271,12 +272,7 @@ fn look(
         identifier.identify_frame(&encoded)?
     };
     if let Some(folder) = annotate {
-        draw(
-            &encoded,
-            &frame,
-            identifier,
-            &folder.join(&photograph.output),
-        )?;
+        draw(&encoded, &frame, &folder.join(&photograph.output))?;
     }
     Ok(frame)
 }
@@ -285,10 +281,9 @@ fn look(
 fn draw(
     encoded: &EncodedPhotograph,
     frame: &FrameIdentification,
-    identifier: &Identifier,
     output: &Path,
 ) -> anyhow::Result<()> {
-    let crop = identifier.manifest().ensemble.head_crop;
+    let crop = HeadCrop::RIGHT_WHALE;
     let heads: Vec<Annotation> = frame.heads.iter().map(Annotation::from).collect();
     let head_scale = |head: &HeadIdentification| {
         // The crop shows this many head lengths in its width.

@@ -56,8 +56,8 @@ pub struct HeadCrop {
 }
 
 impl HeadCrop {
-    /// The crop of the right whale photographs: two head lengths wide, one high, bonnet at
-    /// (0.80, 0.50), blowhead at (0.30, 0.50).
+    /// How head photographs are cut, in data sets and in what Callosity sends: two head lengths wide,
+    /// one high, bonnet at (0.80, 0.50), blowhead at (0.30, 0.50).
     pub const RIGHT_WHALE: Self = Self {
         bonnet_x: 0.80,
         blowhead_x: 0.30,
@@ -88,5 +88,24 @@ impl HeadCrop {
         );
         let similarity = Similarity::between((in_frame.blowhead, in_frame.bonnet), natural)?;
         Some(Affine::from(similarity).then(&Affine::scaling(1.0, h / natural_height)))
+    }
+
+    /// The transform from a head photograph, a picture of `photograph` (width, height) pixels that was
+    /// cut as [`RIGHT_WHALE`](Self::RIGHT_WHALE) says, to this crop at `width × height` pixels; `None`
+    /// where a side of the photograph is 0.
+    pub fn crop_from_head_photograph(
+        &self,
+        photograph: (u32, u32),
+        width: u32,
+        height: u32,
+    ) -> Option<Affine> {
+        let cut = Self::RIGHT_WHALE;
+        let (w, h) = (f64::from(photograph.0), f64::from(photograph.1));
+        if w == 0.0 || h == 0.0 {
+            return None;
+        }
+        let unsqueezed = Affine::scaling(1.0, w / cut.aspect / h);
+        let landmarks = cut.landmarks(photograph.0, photograph.1).map(&unsqueezed);
+        Some(unsqueezed.then(&self.crop_from_frame(&landmarks, width, height)?))
     }
 }

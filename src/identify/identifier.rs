@@ -9,7 +9,8 @@ use crate::bundle::{Bundle, Manifest, Role};
 use crate::geometry::{Affine, HeadCrop, Landmarks};
 use crate::inference::{Engine, EngineConfig, EngineError, InferenceError, Network};
 use crate::pixels::{
-    DecodeError, EncodedPhotograph, Photograph, prepare, reduce_to_fit, warp, write_input,
+    DecodeError, EncodedPhotograph, OUTSIDE_HEAD_PHOTOGRAPH, Photograph, prepare, reduce_to_fit,
+    warp, write_input,
 };
 
 /// Most images that enter a network at once: above it memory grows and speed does not.
@@ -17,9 +18,6 @@ const LARGEST_BATCH: usize = 16;
 
 /// How much smaller than the finder thinks a head may turn out to be before its pixels grow scarce.
 const SCALE_MARGIN: f64 = 1.15;
-
-/// What the head photographs of the training data show outside their frame.
-const BLACK: [u8; 3] = [0; 3];
 
 /// Why nothing can be said of a photograph.
 #[derive(Debug, thiserror::Error)]
@@ -174,8 +172,7 @@ impl Identifier {
         self.identify(Pixels::new(Source::Decoded(frame)))
     }
 
-    /// Names the head in a photograph that is a head crop already, cut as the bundle's
-    /// [`head_crop`](crate::bundle::Ensemble::head_crop) says, at any size.
+    /// Names the head in a head photograph, cut as [`HeadCrop::RIGHT_WHALE`] says, at any size.
     ///
     /// # Errors
     /// The photograph cannot be decoded, or a network fails.
@@ -377,16 +374,15 @@ impl Identifier {
         let clock = Stopwatch::start(&pixels);
         let (width, height) = pixels.source.size();
         let input = &self.manifest.ensemble.network.input;
-        let whole = Affine::scaling(
-            f64::from(input.width) / f64::from(width.max(1)),
-            f64::from(input.height) / f64::from(height.max(1)),
-        );
-        let opinions = self.opinions(&mut pixels, &[whole])?;
+        let cut =
+            self.head_crop()
+                .crop_from_head_photograph((width, height), input.width, input.height);
+        let opinions = self.opinions(&mut pixels, cut.as_slice())?;
         let times = StageTimes {
             identify: clock.stop(&pixels),
             ..StageTimes::default()
         };
-        let landmarks = self.manifest.ensemble.head_crop.landmarks(width, height);
+        let landmarks = HeadCrop::RIGHT_WHALE.landmarks(width, height);
         let heads = opinions
             .iter()
             .map(|opinion| self.head(&landmarks, 1.0, opinion));
@@ -422,7 +418,7 @@ impl Identifier {
                     &in_pixels(photograph, cut),
                     input.width,
                     input.height,
-                    BLACK,
+                    OUTSIDE_HEAD_PHOTOGRAPH,
                 );
                 write_input(&image, input, out);
             }

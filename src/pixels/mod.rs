@@ -12,5 +12,7 @@ mod warp;
 pub use decode::{
     DecodeError, EncodedPhotograph, MAX_DECODED_BYTES, MAX_FILE_BYTES, MAX_PIXELS, Photograph,
 };
-pub use tensor::{EncodeError, encode_jpeg, prepare, reduce_to_fit, write_input};
+pub use tensor::{
+    EncodeError, OUTSIDE_HEAD_PHOTOGRAPH, encode_jpeg, prepare, reduce_to_fit, write_input,
+};
 pub use warp::warp;

@@ -4,6 +4,9 @@ use super::warp;
 use crate::bundle::NetworkInput;
 use crate::geometry::{Affine, Point};
 
+/// What head crops show outside the photograph they are cut from: black, as published data sets do.
+pub const OUTSIDE_HEAD_PHOTOGRAPH: [u8; 3] = [0; 3];
+
 /// What lies outside the photograph in a network's input.
 const MID_GREY: [u8; 3] = [128; 3];
 

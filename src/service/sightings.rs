@@ -12,7 +12,7 @@ use crate::link::message::{
 use crate::link::session::json;
 use crate::link::topic::Platform;
 use crate::outbox::{Message, Priority};
-use crate::pixels::{Photograph, encode_jpeg, warp};
+use crate::pixels::{OUTSIDE_HEAD_PHOTOGRAPH, Photograph, encode_jpeg, warp};
 
 /// Candidates that a sighting names.
 const CANDIDATES: usize = 5;
@@ -100,7 +100,13 @@ fn crop(photograph: &Photograph, landmarks: &Landmarks) -> Option<Vec<u8>> {
     let crop_from_frame = HeadCrop::RIGHT_WHALE.crop_from_frame(landmarks, width, height)?;
     let frame_from_pixels = photograph.pixels_from_frame().inverse()?;
     let crop_from_pixels = frame_from_pixels.then(&crop_from_frame);
-    let image = warp(&photograph.pixels, &crop_from_pixels, width, height, [0; 3]);
+    let image = warp(
+        &photograph.pixels,
+        &crop_from_pixels,
+        width,
+        height,
+        OUTSIDE_HEAD_PHOTOGRAPH,
+    );
     match encode_jpeg(&image, CROP_QUALITY) {
         Ok(jpeg) => Some(jpeg),
         Err(e) => {

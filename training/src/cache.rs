@@ -1,5 +1,7 @@
-//! Decoded photographs in a memory-mapped file, so that an epoch decodes nothing.
+//! Decoded head photographs in a memory-mapped file, so that an epoch decodes nothing.
 //!
+//! Where the data has frames with landmarks instead of aligned heads, the heads are cut here, as
+//! [`HeadCrop::RIGHT_WHALE`] says, so that whatever learns from the cache sees head photographs alone.
 //! A cache is two files: `<key>.rgb`, the pixels one photograph after the other, and `<key>.json`,
 //! where each lies. The key follows from the photographs' content, so another data set gets another
 //! cache. The JSON is written last: where it is, the pixels are complete. A build that was interrupted
@@ -9,17 +11,22 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use callosity::geometry::HeadCrop;
+use callosity::pixels::{OUTSIDE_HEAD_PHOTOGRAPH, warp};
 use indicatif::{ParallelProgressIterator, ProgressBar, ProgressStyle};
 use memmap2::{Mmap, MmapMut};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::index::{Index, IndexedPhotograph, write_json};
+use crate::index::{Index, IndexedPhotograph, PhotographKind, write_json};
 use crate::photograph;
 
 /// Part of the key: changes where decoding gives other pixels.
-const FORMAT_VERSION: u32 = 2;
+const FORMAT_VERSION: u32 = 3;
+
+/// Width and height in pixels of a head photograph that is cut from a frame.
+const CUT_SIDE: u32 = 256;
 
 /// Why a cache could not be built or opened.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +67,20 @@ struct Entry {
 }
 
 impl Entry {
+    fn of(photograph: &IndexedPhotograph, offset: u64) -> Self {
+        let (width, height) = match photograph.kind {
+            PhotographKind::Frame => (CUT_SIDE, CUT_SIDE),
+            PhotographKind::Head | PhotographKind::UnlabelledHead => {
+                (photograph.width, photograph.height)
+            }
+        };
+        Self {
+            offset,
+            width,
+            height,
+        }
+    }
+
     fn bytes(&self) -> u64 {
         u64::from(self.width) * u64::from(self.height) * 3
     }
@@ -72,23 +93,20 @@ struct Header {
     entries: Vec<(String, Entry)>,
 }
 
-/// Decoded photographs by identifier.
+/// Decoded head photographs by identifier.
 pub struct Cache {
     data: Option<Mmap>,
     entries: HashMap<String, Entry>,
 }
 
 impl Cache {
-    /// Opens the cache in `dir` of the photographs of `index` that are `wanted`, or builds it there.
+    /// Opens the cache in `dir` of the [head photographs](Index::head_photographs) of `index`, or builds
+    /// it there.
     ///
     /// # Errors
     /// Where a file cannot be read or written, or a photograph is not what it was at import.
-    pub fn open_or_build(
-        index: &Index,
-        wanted: impl Fn(&IndexedPhotograph) -> bool,
-        dir: &Path,
-    ) -> Result<Self, CacheError> {
-        let photographs: Vec<_> = index.photographs.iter().filter(|p| wanted(p)).collect();
+    pub fn open_or_build(index: &Index, dir: &Path) -> Result<Self, CacheError> {
+        let photographs: Vec<_> = index.head_photographs().collect();
         let mut hasher = Sha256::new();
         hasher.update(FORMAT_VERSION.to_le_bytes());
         for photograph in &photographs {
@@ -186,11 +204,7 @@ fn build(
     let mut entries = Vec::with_capacity(photographs.len());
     let mut offset = 0;
     for photograph in photographs {
-        let entry = Entry {
-            offset,
-            width: photograph.width,
-            height: photograph.height,
-        };
+        let entry = Entry::of(photograph, offset);
         offset += entry.bytes();
         entries.push((photograph.image.clone(), entry));
     }
@@ -259,6 +273,15 @@ fn decode_into(
             photograph.height
         )));
     }
-    slot.copy_from_slice(pixels.as_raw());
+    let head = match (photograph.kind, photograph.landmarks.first()) {
+        (PhotographKind::Frame, Some(landmarks)) => {
+            let cut = HeadCrop::RIGHT_WHALE
+                .crop_from_frame(landmarks, CUT_SIDE, CUT_SIDE)
+                .ok_or_else(|| changed("has landmarks that coincide".into()))?;
+            warp(&pixels, &cut, CUT_SIDE, CUT_SIDE, OUTSIDE_HEAD_PHOTOGRAPH)
+        }
+        _ => pixels,
+    };
+    slot.copy_from_slice(head.as_raw());
     Ok(())
 }

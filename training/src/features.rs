@@ -3,19 +3,17 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
-use callosity::bundle::NetworkInput;
-use callosity::geometry::{Affine, HeadCrop, Landmarks};
+use callosity::geometry::Landmarks;
 use callosity::identify::ensemble_view;
-use callosity::pixels::{EncodedPhotograph, warp, write_input};
+use callosity::pixels::{EncodedPhotograph, OUTSIDE_HEAD_PHOTOGRAPH, warp, write_input};
 use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::{Array1, Array2};
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
 use crate::network::{Mode, Network, Precision};
+use crate::recipe::Input;
 
-/// What head photographs show outside their frame.
-const BLACK: [u8; 3] = [0; 3];
 /// Photographs whose views go through the networks together.
 const BATCH: usize = 8;
 
@@ -30,30 +28,34 @@ pub struct HeadPhotograph {
 }
 
 /// The inputs that a photograph gives, one view after the other.
-fn inputs(
-    photograph: &HeadPhotograph,
-    input: &NetworkInput,
-    views: u32,
-) -> anyhow::Result<Vec<f32>> {
+fn inputs(photograph: &HeadPhotograph, input: &Input, views: u32) -> anyhow::Result<Vec<f32>> {
     let path = || photograph.path.display().to_string();
     let encoded = EncodedPhotograph::open(&photograph.path).with_context(path)?;
     let decoded = encoded.decode(1.0).with_context(path)?;
     let (w, h) = (decoded.frame_width, decoded.frame_height);
     let crop = match &photograph.landmarks {
-        None => Affine::scaling(
-            f64::from(input.width) / f64::from(w.max(1)),
-            f64::from(input.height) / f64::from(h.max(1)),
-        ),
-        Some(landmarks) => HeadCrop::RIGHT_WHALE
+        None => input
+            .head_crop
+            .crop_from_head_photograph((w, h), input.width, input.height)
+            .with_context(|| format!("{}: has no pixels", path()))?,
+        Some(landmarks) => input
+            .head_crop
             .crop_from_frame(landmarks, input.width, input.height)
             .with_context(|| format!("{}: the landmarks coincide", path()))?,
     };
+    let network_input = input.network_input();
     let each = 3 * input.width as usize * input.height as usize;
     let mut values = vec![0.0; each * views as usize];
     for (view, out) in (0..views).zip(values.chunks_exact_mut(each)) {
         let cut = crop.then(&ensemble_view(view, input.width, input.height));
-        let image = warp(&decoded.pixels, &cut, input.width, input.height, BLACK);
-        write_input(&image, input, out);
+        let image = warp(
+            &decoded.pixels,
+            &cut,
+            input.width,
+            input.height,
+            OUTSIDE_HEAD_PHOTOGRAPH,
+        );
+        write_input(&image, &network_input, out);
     }
     Ok(values)
 }
@@ -64,7 +66,7 @@ fn inputs(
 /// A photograph cannot be decoded, or a network has no pooled features.
 pub fn extract(
     networks: &[&Network],
-    input: &NetworkInput,
+    input: &Input,
     photographs: &[HeadPhotograph],
     views: u32,
 ) -> anyhow::Result<Vec<Array2<f64>>> {

@@ -7,6 +7,7 @@ pub mod compose;
 pub mod curves;
 pub mod evaluation;
 pub mod features;
+pub mod finder_threshold;
 pub mod graph;
 pub mod index;
 pub mod loader;

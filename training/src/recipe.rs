@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use callosity::bundle::NetworkInput;
+use callosity::geometry::HeadCrop;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{Graph, GraphError, Layer};
@@ -54,8 +55,14 @@ pub struct Input {
     /// Standard deviation of red, green and blue, as fractions of full scale.
     #[serde(default = "grey_std")]
     pub std: [f32; 3],
+    /// Which rectangle around the landmarks a classifier sees.
+    #[serde(default = "whole_head_photograph")]
+    pub head_crop: HeadCrop,
 }
 
+fn whole_head_photograph() -> HeadCrop {
+    HeadCrop::RIGHT_WHALE
+}
 fn grey_mean() -> [f32; 3] {
     [0.4; 3]
 }

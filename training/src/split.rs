@@ -257,40 +257,18 @@ impl Split {
             .ok()
     }
 
-    /// The labelled photographs with the roles asked for, in the index's order: heads, or frames with
-    /// landmarks where the data has no cut heads.
+    /// The labelled [head photographs](Index::head_photographs) with the roles asked for, in the index's
+    /// order.
     pub fn labelled<'a>(
         &'a self,
         index: &'a Index,
         wanted: impl Fn(Role) -> bool + 'a,
     ) -> impl Iterator<Item = (&'a IndexedPhotograph, &'a str, Role)> {
-        let cut = has_cut_heads(index);
-        index.photographs.iter().filter_map(move |photograph| {
-            if !is_labelled(photograph, cut) {
-                return None;
-            }
+        index.head_photographs().filter_map(move |photograph| {
             let role = self.role(&photograph.image).filter(|role| wanted(*role))?;
             Some((photograph, photograph.individual.as_deref()?, role))
         })
     }
-}
-
-/// Whether the data has aligned heads. Without, frames stand for the heads in them.
-fn has_cut_heads(index: &Index) -> bool {
-    index
-        .photographs
-        .iter()
-        .any(|p| p.kind == PhotographKind::Head)
-}
-
-/// Whether the photograph names a whale and counts as one of its photographs.
-fn is_labelled(photograph: &IndexedPhotograph, has_cut_heads: bool) -> bool {
-    photograph.individual.is_some()
-        && match photograph.kind {
-            PhotographKind::Head => true,
-            PhotographKind::UnlabelledHead => false,
-            PhotographKind::Frame => !photograph.landmarks.is_empty() && !has_cut_heads,
-        }
 }
 
 /// Identifier of the first photograph with the same content.
@@ -302,16 +280,12 @@ pub(crate) fn content(photograph: &IndexedPhotograph) -> &str {
 }
 
 fn units_by_whale(index: &Index) -> BTreeMap<String, Vec<Unit>> {
-    let cut = has_cut_heads(index);
     let mut whales_of_content: HashMap<&str, BTreeSet<&str>> = HashMap::new();
     let mut units: BTreeMap<(&str, &str), Unit> = BTreeMap::new();
-    for photograph in &index.photographs {
+    for photograph in index.head_photographs() {
         let Some(whale) = photograph.individual.as_deref() else {
             continue;
         };
-        if !is_labelled(photograph, cut) {
-            continue;
-        }
         whales_of_content
             .entry(content(photograph))
             .or_default()

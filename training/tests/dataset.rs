@@ -199,6 +199,27 @@ fn imports_the_layout_of_the_challenge() {
             .iter()
             .all(|p| p.kind == ProblemKind::LabelWithoutFile)
     );
+
+    // Without cut heads, what is learnt from is cut from the frames by their landmarks.
+    let cache = Cache::open_or_build(&index, &folder.path().join("cache")).expect("built");
+    assert_eq!(cache.len(), 1, "the other frame has no landmarks");
+    let (head, side, height) = cache.pixels("w_1.png").expect("cut");
+    assert_eq!(side, height);
+    let cut = callosity::geometry::HeadCrop::RIGHT_WHALE.landmarks(side, side);
+    let frame = picture(1, 300, 200);
+    for (in_head, in_frame) in [
+        (cut.bonnet, first.landmarks[0].bonnet),
+        (cut.blowhead, first.landmarks[0].blowhead),
+    ] {
+        let at = (in_head.y as u32 * side + in_head.x as u32) as usize * 3;
+        let expected = frame.get_pixel(in_frame.x as u32, in_frame.y as u32);
+        for (seen, expected) in head[at..at + 3].iter().zip(expected.0) {
+            assert!(
+                seen.abs_diff(expected) <= 3,
+                "{seen} at {in_head:?}, {expected} in the frame"
+            );
+        }
+    }
 }
 
 #[test]
@@ -226,8 +247,7 @@ fn the_cache_gives_the_decoded_pixels_and_notices_changes() {
     right_whales(folder.path());
     let index = run(folder.path()).index;
     let cached = folder.path().join("cache");
-    let heads = |p: &callosity_training::index::IndexedPhotograph| p.kind == PhotographKind::Head;
-    let cache = Cache::open_or_build(&index, heads, &cached).expect("built");
+    let cache = Cache::open_or_build(&index, &cached).expect("built");
     assert_eq!(cache.len(), 5);
     assert_eq!(
         cache.pixels("w_3.png"),
@@ -238,11 +258,11 @@ fn the_cache_gives_the_decoded_pixels_and_notices_changes() {
     // A second opening reads no photograph.
     let photograph = folder.path().join("heads/w_3.png");
     save(&picture(77, 224, 224), folder.path(), "heads/w_3.png");
-    let again = Cache::open_or_build(&index, heads, &cached).expect("opened");
+    let again = Cache::open_or_build(&index, &cached).expect("opened");
     assert_eq!(again.pixels("w_3.png"), cache.pixels("w_3.png"));
     // A build that meets a photograph which is not the one imported says which, and leaves nothing.
     let elsewhere = folder.path().join("elsewhere");
-    match Cache::open_or_build(&index, heads, &elsewhere).map(|c| c.len()) {
+    match Cache::open_or_build(&index, &elsewhere).map(|c| c.len()) {
         Err(CacheError::Photograph { path, .. }) => {
             assert!(path.ends_with("heads/w_3.png"), "{path:?}")
         }
@@ -256,7 +276,7 @@ fn the_cache_gives_the_decoded_pixels_and_notices_changes() {
             fs::write(path, b"short").expect("written");
         }
     }
-    let damaged = Cache::open_or_build(&index, heads, &cached).map(|c| c.len());
+    let damaged = Cache::open_or_build(&index, &cached).map(|c| c.len());
     assert!(
         matches!(damaged, Err(CacheError::Damaged { .. })),
         "{damaged:?}"

@@ -9,15 +9,19 @@ use callosity::bundle::{
     Aligner, Bundle, Catalogue, Ensemble, FORMAT_VERSION, Finder, MANIFEST_FILE, Manifest,
     Provenance, SelfTest,
 };
-use callosity::geometry::HeadCrop;
 use tch::Tensor;
 
 use super::export::{StorageChoice, agree, checked, floats, probe, run_builtin, write};
 use super::stack::StackFile;
+use crate::cache::Cache;
+use crate::compose::Composer;
+use crate::finder_threshold;
+use crate::index::Index;
 use crate::network::{Mode, Network, Precision};
 use crate::onnx::{self, Interface, Storage};
 use crate::recipe::Task;
 use crate::run_folder::{TrainedRun, check_together, sha256};
+use crate::split::Split;
 use crate::tasks::ALIGNER_FIELD_HEAD_LENGTHS;
 use crate::weights::Weights;
 
@@ -59,9 +63,22 @@ pub struct Args {
     /// What is catalogued
     #[arg(long, default_value = "Eubalaena glacialis")]
     scientific_name: String,
-    /// Probability from which the finder's peak is a head
-    #[arg(long, default_value_t = 0.5)]
-    finder_threshold: f32,
+    /// Probability from which the finder's peak is a head [default: the lowest that keeps
+    /// --false-heads on composed frames of heads that the finder never saw]
+    #[arg(long)]
+    finder_threshold: Option<f32>,
+    /// False heads for each composed frame up to which the finder's threshold is lowered
+    #[arg(long, value_name = "NUMBER", default_value_t = 0.02)]
+    false_heads: f64,
+    /// Index of the photographs, for composed frames
+    #[arg(long, value_name = "FILE", default_value = "runs/data/index.json")]
+    index: PathBuf,
+    /// The split, for composed frames
+    #[arg(long, value_name = "FILE", default_value = "runs/data/split.json")]
+    split: PathBuf,
+    /// Folder of decoded photographs, for composed frames
+    #[arg(long, value_name = "DIR", default_value = "runs/data/cache")]
+    cache: PathBuf,
     /// Peaks nearer than this many head lengths to a stronger one are the same head
     #[arg(long, default_value_t = 0.6)]
     suppression_radius: f32,
@@ -127,13 +144,19 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
     let mut writer = Writer::new(&args.out)?;
     let finder = match &finder {
-        Some(run) => Some(Finder {
-            network: writer.network("finder", run, args.storage.into())?,
-            stride: finder_stride(run)?,
-            threshold: args.finder_threshold,
-            suppression_radius_head_lengths: args.suppression_radius,
-            maximum_heads: args.maximum_heads,
-        }),
+        Some(run) => {
+            let finder = Finder {
+                network: writer.network("finder", run, args.storage.into())?,
+                stride: finder_stride(run)?,
+                threshold: args.finder_threshold.unwrap_or(0.5),
+                suppression_radius_head_lengths: args.suppression_radius,
+                maximum_heads: args.maximum_heads,
+            };
+            Some(match args.finder_threshold {
+                Some(_) => finder,
+                None => with_chosen_threshold(finder, run, &args)?,
+            })
+        }
         None => None,
     };
     let aligner = match &aligner {
@@ -147,7 +170,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     let ensemble = Ensemble {
         network: writer.ensemble(&classifiers, &stack, args.storage.into())?,
-        head_crop: HeadCrop::RIGHT_WHALE,
+        head_crop: classifiers[0].recipe.input.head_crop,
         views: args.views.unwrap_or(stack.views),
     };
     let manifest = Manifest {
@@ -186,6 +209,39 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         manifest.name
     );
     Ok(())
+}
+
+fn with_chosen_threshold(finder: Finder, run: &TrainedRun, args: &Args) -> anyhow::Result<Finder> {
+    let context = "choosing the finder's threshold on composed frames; --finder-threshold sets one";
+    let index = Index::load(&args.index).context(context)?;
+    let split = Split::load(&args.split).context(context)?;
+    ensure!(
+        split.digest() == run.record.split_digest,
+        "{} is split {}, the finder was trained on {}",
+        args.split.display(),
+        split.digest(),
+        run.record.split_digest
+    );
+    let cache = Cache::open_or_build(&index, &args.cache)?;
+    let held_out = run.record.held_out_fold;
+    let composer = Composer::from_data(&index, &split, &cache, |fold| fold == held_out)?;
+    let chosen = finder_threshold::choose(
+        &run.network,
+        &finder,
+        &composer,
+        run.recipe.seed,
+        args.false_heads,
+    );
+    println!(
+        "finder's threshold {:.3}: on composed frames {:.1} % of the heads found, {:.3} false ones a frame",
+        chosen.threshold,
+        100.0 * chosen.found,
+        chosen.false_heads
+    );
+    Ok(Finder {
+        threshold: chosen.threshold,
+        ..finder
+    })
 }
 
 fn finder_stride(run: &TrainedRun) -> anyhow::Result<u32> {

@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::cache::Cache;
 use crate::compose::Composer;
-use crate::index::{Index, IndexedPhotograph, PhotographKind};
+use crate::index::Index;
 use crate::split::Split;
 
 /// Write composed training frames and crops with their landmarks drawn, for people to look at
@@ -48,8 +48,7 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let index = Index::load(&args.index)?;
     let split = Split::load(&args.split)?;
-    let heads = |p: &IndexedPhotograph| p.kind == PhotographKind::Head;
-    let cache = Cache::open_or_build(&index, heads, &args.cache)?;
+    let cache = Cache::open_or_build(&index, &args.cache)?;
     let composer = Composer::from_data(&index, &split, &cache, |_| true)?;
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let mut rng = ChaCha8Rng::seed_from_u64(args.seed);

@@ -189,12 +189,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .collect();
 
     let networks: Vec<_> = runs.iter().map(|r| &r.network).collect();
-    let input = runs[0].recipe.input.network_input();
-    let known = extract(&networks, &input, &known, args.views)?;
+    let input = &runs[0].recipe.input;
+    let known = extract(&networks, input, &known, args.views)?;
     let unknown: Vec<Array2<f64>> = if unknown.is_empty() {
         vec![]
     } else {
-        extract(&networks, &input, &unknown, args.views)?
+        extract(&networks, input, &unknown, args.views)?
     };
     let layers: Result<Vec<_>, _> = networks.iter().map(|n| last_layer(n)).collect();
     let average = Regression::mean_of(&layers?);

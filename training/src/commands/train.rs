@@ -10,7 +10,7 @@ use tch::{Cuda, Device};
 
 use crate::cache::Cache;
 use crate::compose::Composer;
-use crate::index::{Index, PhotographKind};
+use crate::index::Index;
 use crate::network::Precision;
 use crate::recipe::{Recipe, Task as TaskKind};
 use crate::split::Split;
@@ -24,7 +24,7 @@ use crate::trainer::{Ending, Execution, RunInfo, train};
 /// happened.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
-    /// The recipe, a TOML file such as training/recipes/resnet-18.toml
+    /// The recipe, a TOML file such as training/recipes/resnet-14.toml
     recipe: PathBuf,
     /// Index of the photographs, written by `callosity-train import`
     #[arg(long, default_value = "runs/data/index.json")]
@@ -61,7 +61,7 @@ pub struct Args {
 /// Number format of the passes.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum PrecisionChoice {
-    /// bf16 on a GPU or a CPU with AMX, else float32
+    /// bf16 on a GPU or a CPU with AMX or AVX-512 BF16, else float32
     Auto,
     /// Single precision
     Float32,
@@ -81,8 +81,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     let index = Index::load(&args.index)?;
     let split = Split::load(&args.split)?;
-    let heads = |p: &crate::index::IndexedPhotograph| p.kind == PhotographKind::Head;
-    let cache = Arc::new(Cache::open_or_build(&index, heads, &args.cache)?);
+    let cache = Arc::new(Cache::open_or_build(&index, &args.cache)?);
     let device = Device::cuda_if_available();
     let execution = Execution {
         device,

@@ -33,9 +33,8 @@ impl Composer {
             .map(content)
             .collect();
         let wanted: Vec<&IndexedPhotograph> = index
-            .photographs
-            .iter()
-            .filter(|p| p.kind == PhotographKind::Head && p.duplicate_of.is_none())
+            .head_photographs()
+            .filter(|p| p.duplicate_of.is_none())
             .filter(|p| !hidden.contains(content(p)))
             .filter(|p| {
                 matches!(split.role(&p.image), Some(Role::Training { fold }) if fold_wanted(fold))
@@ -50,7 +49,7 @@ impl Composer {
                     .ok_or_else(|| ComposeError::NotCached(p.image.clone()))
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let poses = wanted.iter().filter_map(|p| p.source_pose).collect();
+        let poses = wanted.iter().filter_map(|p| p.head_pose()).collect();
         let frames: Vec<&IndexedPhotograph> = index
             .photographs
             .iter()

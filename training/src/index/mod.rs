@@ -145,6 +145,20 @@ pub struct IndexedPhotograph {
 }
 
 impl IndexedPhotograph {
+    /// Where the head that it shows lay in the frame: the pose of the frame that a head was cut from, or
+    /// that of the first landmarks in a frame.
+    pub fn head_pose(&self) -> Option<SourcePose> {
+        match self.kind {
+            PhotographKind::Head => self.source_pose,
+            PhotographKind::UnlabelledHead => None,
+            PhotographKind::Frame => Some(SourcePose {
+                frame_width: self.width,
+                frame_height: self.height,
+                landmarks: *self.landmarks.first()?,
+            }),
+        }
+    }
+
     /// Landmarks that an aligned head has by its construction.
     pub(crate) fn aligned_landmarks(width: u32, height: u32) -> Landmarks {
         HeadCrop::RIGHT_WHALE.landmarks(width, height)
@@ -211,6 +225,20 @@ impl Index {
         let content = serde_json::to_vec(&(self.format_version, &self.photographs))
             .expect("an index has only strings and numbers");
         hex::encode(Sha256::digest(&content))
+    }
+
+    /// The photographs that show one head each: aligned heads, or, in data without any, frames that name
+    /// one whale and give its landmarks, from which the head can be cut.
+    pub fn head_photographs(&self) -> impl Iterator<Item = &IndexedPhotograph> {
+        let is_head = |p: &IndexedPhotograph| p.kind == PhotographKind::Head;
+        let has_heads = self.photographs.iter().any(is_head);
+        self.photographs.iter().filter(move |p| {
+            if has_heads {
+                is_head(p)
+            } else {
+                p.kind == PhotographKind::Frame && p.individual.is_some() && !p.landmarks.is_empty()
+            }
+        })
     }
 
     /// The photograph with this identifier.

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use callosity::bundle::NetworkInput;
-use callosity::geometry::{Affine, HeadCrop};
-use callosity::pixels;
+use callosity::geometry::HeadCrop;
+use callosity::pixels::{self, OUTSIDE_HEAD_PHOTOGRAPH};
 use image::RgbImage;
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
@@ -10,7 +10,7 @@ use tch::{Kind, Tensor};
 use crate::cache::Cache;
 use crate::index::Index;
 use crate::loader::Samples;
-use crate::recipe::{Augmentation, Recipe};
+use crate::recipe::{Augmentation, Input, Recipe};
 use crate::split::{Role, Split};
 use crate::tasks::{Sums, Task, scalar};
 
@@ -33,7 +33,7 @@ impl ClassifierTask {
     ) -> Self {
         let set = |wanted: &dyn Fn(Role) -> bool, augmentation: Option<Augmentation>| {
             Arc::new(HeadCrops::new(
-                recipe.input.network_input(),
+                &recipe.input,
                 index,
                 split,
                 cache,
@@ -93,6 +93,7 @@ impl Task for ClassifierTask {
 /// Head crops with the index of their individual.
 struct HeadCrops {
     input: NetworkInput,
+    crop: HeadCrop,
     cache: Arc<Cache>,
     items: Vec<(String, usize)>,
     augmentation: Option<Augmentation>,
@@ -100,7 +101,7 @@ struct HeadCrops {
 
 impl HeadCrops {
     fn new(
-        input: NetworkInput,
+        input: &Input,
         index: &Index,
         split: &Split,
         cache: &Arc<Cache>,
@@ -116,7 +117,8 @@ impl HeadCrops {
             })
             .collect();
         Self {
-            input,
+            input: input.network_input(),
+            crop: input.head_crop,
             cache: Arc::clone(cache),
             items,
             augmentation,
@@ -141,19 +143,21 @@ impl Samples for HeadCrops {
         let (image, individual) = &self.items[item];
         let (rgb, width, height) = self.cache.pixels(image).expect("checked at the start");
         let source = RgbImage::from_raw(width, height, rgb.to_vec()).expect("the cache's own size");
-        let (w, h) = (f64::from(self.input.width), f64::from(self.input.height));
-        let whole = Affine::scaling(w / f64::from(width), h / f64::from(height));
-        match &self.augmentation {
-            None => pixels::prepare(&source, &whole, &self.input, input),
-            Some(augmentation) => {
-                let pixel_aspect = w / h / HeadCrop::RIGHT_WHALE.aspect;
-                let moved = augmentation.draw_transform(rng, w, h, pixel_aspect);
-                let (width, height) = (self.input.width, self.input.height);
-                let mut crop = pixels::warp(&source, &whole.then(&moved), width, height, [128; 3]);
-                augmentation.change_pixels(rng, &mut crop);
-                pixels::write_input(&crop, &self.input, input);
-            }
+        let (w, h) = (self.input.width, self.input.height);
+        let mut cut = self
+            .crop
+            .crop_from_head_photograph((width, height), w, h)
+            .expect("the cache holds no empty photographs");
+        if let Some(augmentation) = &self.augmentation {
+            let (w, h) = (f64::from(w), f64::from(h));
+            let pixel_aspect = w / h / self.crop.aspect;
+            cut = cut.then(&augmentation.draw_transform(rng, w, h, pixel_aspect));
         }
+        let mut crop = pixels::warp(&source, &cut, w, h, OUTSIDE_HEAD_PHOTOGRAPH);
+        if let Some(augmentation) = &self.augmentation {
+            augmentation.change_pixels(rng, &mut crop);
+        }
+        pixels::write_input(&crop, &self.input, input);
         target[0] = *individual as f32;
     }
 }
