@@ -217,8 +217,9 @@ def machine():
         if line.startswith("model name"):
             model = line.split(":", 1)[1].strip()
             break
-    amx = "with AMX" if "amx_bf16" in Path("/proc/cpuinfo").read_text() else "without AMX"
-    return f"{model} ({amx}), {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} at the start"
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    bf16 = [name for flag, name in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX-512 BF16")) if flag in flags]
+    return f"{model} ({' and '.join(bf16) or 'no bfloat16'}), {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} at the start"
 
 
 def main():

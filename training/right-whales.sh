@@ -19,11 +19,10 @@ network() {
     --cache "$runs/data/cache" --out "$runs/$name" --resume "$@"
 }
 network finder
-network finder-longer --from "$runs/finder"
 network aligner
-network aligner-longer --from "$runs/aligner"
-network resnet-14
-"$train" stack "$runs/resnet-14" "${common[@]}" --out "$runs/stack.json"
-"$train" bundle --name right-whales --finder "$runs/finder-longer" --aligner "$runs/aligner-longer" \
-  --classifiers "$runs/resnet-14" --stack "$runs/stack.json" --finder-threshold 0.4 \
-  --out models/right-whales
+network resnet-18-small
+network resnet-18 --from "$runs/resnet-18-small"
+"$train" stack "$runs/resnet-18" "${common[@]}" --out "$runs/stack.json"
+"$train" bundle --name right-whales --finder "$runs/finder" --aligner "$runs/aligner" \
+  --classifiers "$runs/resnet-18" --stack "$runs/stack.json" "${common[@]}" \
+  --cache "$runs/data/cache" --about training/model_cards/right-whales.md --out models/right-whales

@@ -33,4 +33,4 @@ network virtual-classifier-longer --from "$runs/virtual-classifier"
 "$train" bundle --name virtual-survey --finder "$runs/virtual-finder" \
   --aligner "$runs/virtual-aligner-longer" --classifiers "$runs/virtual-classifier-longer" \
   --stack "$runs/virtual-stack.json" --finder-threshold 0.3 \
-  --scientific-name "Eubalaena glacialis (drawn)" --out models/virtual-survey
+  --about training/model_cards/virtual-survey.md --scientific-name "Eubalaena glacialis (drawn)" --out models/virtual-survey

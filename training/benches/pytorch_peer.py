@@ -2,7 +2,7 @@
 
 Reads the network as `callosity-train bench RECIPE --describe` prints it from standard input, builds it
 from torch.nn modules, and prints the images a second of the median step: bfloat16 autocast and
-channels-last where the CPU has AMX (or on a GPU), else float32; AdamW, cross-entropy.
+channels-last where the CPU has AMX or AVX-512 BF16 (or on a GPU), else float32; AdamW, cross-entropy.
 """
 
 import argparse
@@ -69,7 +69,8 @@ def main():
     steps = parser.parse_args().steps
     declared = json.load(sys.stdin)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    fast = device == "cuda" or " amx_bf16" in open("/proc/cpuinfo").read()
+    flags = set(open("/proc/cpuinfo").read().split())
+    fast = device == "cuda" or bool(flags & {"amx_bf16", "avx512_bf16"})
     network = Graph(declared["nodes"]).to(device)
     shape = (declared["batch"], 3, declared["height"], declared["width"])
     images = torch.randn(shape, device=device)

@@ -3,7 +3,7 @@
 
 use callosity::bundle::Finder;
 use callosity::geometry::Landmarks;
-use callosity::identify::decode_heat_map;
+use callosity::identify::{FoundHead, decode_heat_map};
 use callosity::pixels;
 use indicatif::{ProgressBar, ProgressStyle};
 use tch::{Kind, Tensor};
@@ -30,15 +30,10 @@ pub struct Chosen {
     pub false_heads: f64,
 }
 
-/// The lowest threshold with at most `false_heads` false heads a frame, on frames from `composer`.
-/// `finder` says how the network's output is read; its own threshold does not matter.
-pub fn choose(
-    network: &Network,
-    finder: &Finder,
-    composer: &Composer,
-    seed: u64,
-    false_heads: f64,
-) -> Chosen {
+/// The threshold with the best F1 score (harmonic mean of the share of true heads that are found and the
+/// share of found heads that are true) on frames from `composer`. `finder` says how the network's output
+/// is read; its own threshold does not matter.
+pub fn choose(network: &Network, finder: &Finder, composer: &Composer, seed: u64) -> Chosen {
     let all = Finder {
         threshold: 0.02,
         ..finder.clone()
@@ -77,46 +72,47 @@ pub fn choose(
         progress.inc(frames.len() as u64);
     }
     progress.finish_and_clear();
-    lowest(peaks, heads, FRAMES, false_heads)
+    best(peaks, heads, FRAMES)
 }
 
 /// Confidence of each found head and whether it is a true one.
-fn judged(
-    truth: &[Landmarks],
-    found: &[callosity::identify::FoundHead],
-) -> impl Iterator<Item = (f32, bool)> {
+fn judged(truth: &[Landmarks], found: &[FoundHead]) -> Vec<(f32, bool)> {
     let landmarks: Vec<Landmarks> = found.iter().map(|head| head.landmarks).collect();
     let (matched, _) = match_heads(truth, &landmarks);
     found
         .iter()
         .enumerate()
-        .map(move |(i, head)| (head.confidence, matched.contains(&Some(i))))
-        .collect::<Vec<_>>()
-        .into_iter()
+        .map(|(i, head)| (head.confidence, matched.contains(&Some(i))))
+        .collect()
 }
 
-fn lowest(mut peaks: Vec<(f32, bool)>, heads: usize, frames: usize, false_heads: f64) -> Chosen {
+/// `peaks` are confidences and whether each is one of `heads` true heads in `frames` frames.
+fn best(mut peaks: Vec<(f32, bool)>, heads: usize, frames: usize) -> Chosen {
     peaks.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let allowed = (false_heads * frames as f64).floor() as usize;
     let mut chosen = Chosen {
         threshold: 1.0,
         found: 0.0,
         false_heads: 0.0,
     };
-    let (mut right, mut wrong) = (0usize, 0usize);
-    for (confidence, is_head) in peaks {
+    let mut best_f1 = 0.0;
+    let mut right = 0usize;
+    for (i, (confidence, is_head)) in peaks.into_iter().enumerate() {
         right += usize::from(is_head);
-        wrong += usize::from(!is_head);
-        if wrong > allowed {
-            break;
+        let f1 = f1(right, i + 1, heads);
+        if f1 > best_f1 {
+            best_f1 = f1;
+            chosen = Chosen {
+                threshold: confidence,
+                found: right as f64 / heads.max(1) as f64,
+                false_heads: (i + 1 - right) as f64 / frames as f64,
+            };
         }
-        chosen = Chosen {
-            threshold: confidence,
-            found: right as f64 / heads.max(1) as f64,
-            false_heads: wrong as f64 / frames as f64,
-        };
     }
     chosen
+}
+
+fn f1(right: usize, found: usize, heads: usize) -> f64 {
+    2.0 * right as f64 / (found + heads).max(1) as f64
 }
 
 #[cfg(test)]
@@ -126,24 +122,23 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Whatever the peaks: what is accepted keeps the limit, and the next lower peak would break it.
         #[test]
-        fn the_threshold_is_the_lowest_that_keeps_the_limit(
-            peaks in prop::collection::btree_map(1..1000u32, any::<bool>(), 0..60), limit in 0.0..0.5f64,
+        fn no_other_threshold_scores_better(
+            peaks in prop::collection::btree_map(1..1000u32, any::<bool>(), 0..60), missed in 0..9usize,
         ) {
             let peaks: Vec<(f32, bool)> =
                 peaks.into_iter().map(|(c, head)| (c as f32 / 1000.0, head)).collect();
-            let heads = peaks.iter().filter(|p| p.1).count();
-            let chosen = lowest(peaks.clone(), heads, 100, limit);
-            let wrong_from = |t: f32| peaks.iter().filter(|p| p.0 >= t && !p.1).count();
-            let allowed = (limit * 100.0).floor() as usize;
-            prop_assert!(wrong_from(chosen.threshold) <= allowed);
-            let lower = peaks.iter().map(|p| p.0).filter(|c| *c < chosen.threshold).fold(f32::MIN, f32::max);
-            if lower > f32::MIN {
-                prop_assert!(wrong_from(lower) > allowed);
+            let heads = peaks.iter().filter(|p| p.1).count() + missed;
+            let score = |threshold: f32| {
+                let taken = || peaks.iter().filter(|p| p.0 >= threshold);
+                f1(taken().filter(|p| p.1).count(), taken().count(), heads)
+            };
+            let chosen = best(peaks.clone(), heads, 100);
+            for other in peaks.iter().map(|p| p.0) {
+                prop_assert!(score(other) <= score(chosen.threshold), "{other} against {chosen:?}");
             }
-            let found = peaks.iter().filter(|p| p.0 >= chosen.threshold && p.1).count();
-            prop_assert!((chosen.found - found as f64 / heads.max(1) as f64).abs() < 1e-12);
+            let wrong = peaks.iter().filter(|p| p.0 >= chosen.threshold && !p.1).count();
+            prop_assert!((chosen.false_heads - wrong as f64 / 100.0).abs() < 1e-12);
         }
     }
 }

@@ -60,16 +60,17 @@ pub struct Args {
     /// Number format in which weights are stored
     #[arg(long, value_enum, default_value_t = StorageChoice::Float16)]
     storage: StorageChoice,
+    /// Markdown for the model card: where the photographs come from, under which terms, and what the
+    /// bundle must not be used for
+    #[arg(long, value_name = "FILE")]
+    about: Option<PathBuf>,
     /// What is catalogued
     #[arg(long, default_value = "Eubalaena glacialis")]
     scientific_name: String,
-    /// Probability from which the finder's peak is a head [default: the lowest that keeps
-    /// --false-heads on composed frames of heads that the finder never saw]
+    /// Probability from which the finder's peak is a head [default: the one with the best F1 score on
+    /// composed frames of heads that the finder never saw]
     #[arg(long)]
     finder_threshold: Option<f32>,
-    /// False heads for each composed frame up to which the finder's threshold is lowered
-    #[arg(long, value_name = "NUMBER", default_value_t = 0.02)]
-    false_heads: f64,
     /// Index of the photographs, for composed frames
     #[arg(long, value_name = "FILE", default_value = "runs/data/index.json")]
     index: PathBuf,
@@ -142,7 +143,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         record.split_digest
     );
 
+    let about = match &args.about {
+        Some(path) => {
+            Some(std::fs::read_to_string(path).with_context(|| path.display().to_string())?)
+        }
+        None => None,
+    };
+
     let mut writer = Writer::new(&args.out)?;
+    let mut metrics = metrics_of(all(), &stack);
     let finder = match &finder {
         Some(run) => {
             let finder = Finder {
@@ -154,7 +163,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             };
             Some(match args.finder_threshold {
                 Some(_) => finder,
-                None => with_chosen_threshold(finder, run, &args)?,
+                None => with_chosen_threshold(finder, run, &args, &mut metrics)?,
             })
         }
         None => None,
@@ -191,16 +200,20 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         ensemble,
         decision: stack.decision.clone(),
         self_test: std::mem::take(&mut writer.self_test),
-        provenance: provenance(all(), &stack),
+        provenance: Provenance {
+            data_digest: stack.data_digest.clone(),
+            split_digest: stack.split_digest.clone(),
+            recipes: all()
+                .map(|run| (run.recipe.name.clone(), run.recipe_digest.clone()))
+                .collect(),
+            metrics,
+            fitted_unknown_individuals: stack.unknown_individuals.clone(),
+        },
     };
     let text = serde_json::to_string_pretty(&manifest)? + "\n";
     writer.file(MANIFEST_FILE, text.as_bytes())?;
-    // A hand-written card survives a new version of its bundle.
-    let card = args.out.join("MODEL_CARD.md");
-    match std::fs::read(&card) {
-        Ok(kept) => writer.file("MODEL_CARD.md", &kept)?,
-        Err(_) => writer.file("MODEL_CARD.md", model_card(&manifest, &stack).as_bytes())?,
-    }
+    let card = model_card(&manifest, &stack, about.as_deref());
+    writer.file("MODEL_CARD.md", card.as_bytes())?;
     let size = writer.finish(&args.out)?;
     println!(
         "{}: {:.2} MB, {}",
@@ -211,7 +224,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn with_chosen_threshold(finder: Finder, run: &TrainedRun, args: &Args) -> anyhow::Result<Finder> {
+fn with_chosen_threshold(
+    finder: Finder,
+    run: &TrainedRun,
+    args: &Args,
+    metrics: &mut BTreeMap<String, f64>,
+) -> anyhow::Result<Finder> {
     let context = "choosing the finder's threshold on composed frames; --finder-threshold sets one";
     let index = Index::load(&args.index).context(context)?;
     let split = Split::load(&args.split).context(context)?;
@@ -225,19 +243,18 @@ fn with_chosen_threshold(finder: Finder, run: &TrainedRun, args: &Args) -> anyho
     let cache = Cache::open_or_build(&index, &args.cache)?;
     let held_out = run.record.held_out_fold;
     let composer = Composer::from_data(&index, &split, &cache, |fold| fold == held_out)?;
-    let chosen = finder_threshold::choose(
-        &run.network,
-        &finder,
-        &composer,
-        run.recipe.seed,
-        args.false_heads,
-    );
+    let chosen = finder_threshold::choose(&run.network, &finder, &composer, run.recipe.seed);
     println!(
         "finder's threshold {:.3}: on composed frames {:.1} % of the heads found, {:.3} false ones a frame",
         chosen.threshold,
         100.0 * chosen.found,
         chosen.false_heads
     );
+    let name = &run.recipe.name;
+    metrics.extend([
+        (format!("{name}.composed_heads_found"), chosen.found),
+        (format!("{name}.composed_false_heads"), chosen.false_heads),
+    ]);
     Ok(Finder {
         threshold: chosen.threshold,
         ..finder
@@ -264,17 +281,14 @@ fn finder_stride(run: &TrainedRun) -> anyhow::Result<u32> {
     Ok(stride as u32)
 }
 
-fn provenance<'a>(runs: impl Iterator<Item = &'a TrainedRun>, stack: &StackFile) -> Provenance {
-    let mut recipes = BTreeMap::new();
-    let mut metrics = BTreeMap::new();
-    for run in runs {
-        let name = &run.recipe.name;
-        recipes.insert(name.clone(), run.recipe_digest.clone());
-        let finite = run.record.metrics.iter().filter(|(_, v)| v.is_finite());
-        metrics.extend(finite.map(|(metric, value)| (format!("{name}.{metric}"), *value)));
-    }
+/// What was measured at the end of training, by network and metric; how fast it went is left out.
+fn metrics_of<'a>(
+    runs: impl Iterator<Item = &'a TrainedRun>,
+    stack: &StackFile,
+) -> BTreeMap<String, f64> {
+    const OF_THE_RUN: [&str; 3] = ["images_per_second", "input_wait", "learning_rate"];
     let report = &stack.report;
-    metrics.extend([
+    let mut metrics = BTreeMap::from([
         ("stack.held_out_log_loss".to_owned(), report.log_loss),
         ("stack.held_out_top1".to_owned(), report.top1),
         (
@@ -283,13 +297,14 @@ fn provenance<'a>(runs: impl Iterator<Item = &'a TrainedRun>, stack: &StackFile)
         ),
         ("stack.averaging_top1".to_owned(), report.averaging_top1),
     ]);
-    Provenance {
-        data_digest: stack.data_digest.clone(),
-        split_digest: stack.split_digest.clone(),
-        recipes,
-        metrics,
-        fitted_unknown_individuals: stack.unknown_individuals.clone(),
+    for run in runs {
+        let measured =
+            run.record.metrics.iter().filter(|(metric, value)| {
+                value.is_finite() && !OF_THE_RUN.contains(&metric.as_str())
+            });
+        metrics.extend(measured.map(|(m, value)| (format!("{}.{m}", run.recipe.name), *value)));
     }
+    metrics
 }
 
 /// A bundle while it is written, beside where it will lie.
@@ -475,7 +490,7 @@ fn ensemble_logits(
     floats(&standardised.linear(&weight, Some(Tensor::from_slice(&head.bias))))
 }
 
-fn model_card(manifest: &Manifest, stack: &StackFile) -> String {
+fn model_card(manifest: &Manifest, stack: &StackFile, about: Option<&str>) -> String {
     let mut card = format!(
         "# {} {}\n\nNames {} individuals of *{}*.\n\n## Networks\n\n| network | recipe (SHA-256) |\n|---|---|\n",
         manifest.name,
@@ -490,17 +505,19 @@ fn model_card(manifest: &Manifest, stack: &StackFile) -> String {
         card,
         "\n## Data\n\nIndex `{}`, split `{}`. The last layer was fitted on {} photographs that no \
          network was trained on, the model of unknown whales on {} photographs of whales that no network \
-         knows.\n\nTODO: where the photographs come from and under which terms.\n\n## Metrics\n\n| metric | value |\n|---|---|\n",
+         knows.\n\n",
         manifest.provenance.data_digest,
         manifest.provenance.split_digest,
         stack.report.photographs,
         stack.report.unknown_photographs
     );
+    card.push_str(about.unwrap_or(
+        "Nobody has said where the photographs come from, under which terms, and what this bundle must \
+         not be used for.\n",
+    ));
+    card.push_str("\n## Metrics at the end of training\n\n| metric | value |\n|---|---|\n");
     for (name, value) in &manifest.provenance.metrics {
         let _ = writeln!(card, "| {name} | {value:.4} |");
     }
-    card.push_str(
-        "\n## Limits\n\nTODO: what it was not trained on, where it fails, and for what it must not be used.\n",
-    );
     card
 }

@@ -356,7 +356,7 @@ impl Composer {
         });
         let whale = Whale::draw(rng, with_head, palette.mean);
         whale.paint(canvas, rng, &self.tile, head, units_from_canvas, gain);
-        if with_head && rng.random_bool(0.06) {
+        if with_head && rng.random_bool(0.12) {
             let turned = Affine::rotation(rng.random_range(-3.0..3.0));
             let blow = units_from_canvas.then(&turned);
             let length = rng.random_range(0.8..2.5);

@@ -235,7 +235,13 @@ pub(super) fn paint_real(
     frame_width: f32,
 ) {
     let normal = Normal::new(0.0f32, 1.0).expect("a finite spread");
-    let zoom = (0.3 * normal.sample(rng)).exp().clamp(0.45, 2.0);
+    // Frames are also looked at in parts: waves then are as large as whales.
+    let near = if rng.random_bool(0.3) {
+        rng.random_range(0.3..1.0)
+    } else {
+        1.0
+    };
+    let zoom = near * (0.3 * normal.sample(rng)).exp().clamp(0.45, 2.0);
     let step = source.frame_width / frame_width * zoom;
     let stretch = rng.random_range(0.8..1.25f32).sqrt();
     let (sin, cos) = rng.random_range(0.0..std::f32::consts::TAU).sin_cos();

@@ -62,7 +62,7 @@ impl Whale {
                 });
             }
         }
-        if rng.random_bool(0.3) {
+        if rng.random_bool(0.45) {
             // Beside the head, where it pushes through the surface.
             splashes.push(Splash {
                 s: rng.random_range(-0.5..1.2),
