@@ -130,7 +130,7 @@ bench: tools torch ## measure speed and memory beside Python and PyTorch; writes
 	@$(with_torch); stages=$$(cargo bench --locked --workspace --bench stages --no-run --message-format json \
 		| sed -n 's/.*"executable":"\([^"]*stages-[^"]*\)".*/\1/p' | tail -1); \
 	$(venv)/bin/python benches/compare.py --stages "$$stages" --torch-python $(torch)/bin/python \
-		--recipes $(wildcard training/recipes/oxfordnet-*.toml training/recipes/resnet-*.toml) $(BENCH)
+		--recipes training/recipes/oxfordnet-19.toml training/recipes/resnet-18-fine.toml $(BENCH)
 
 # --- training -----------------------------------------------------------------------------------
 

@@ -6,7 +6,9 @@ use std::hint::black_box;
 
 use callosity::bundle::NetworkInput;
 use callosity::geometry::{Affine, HeadCrop, Landmarks, Point};
-use callosity::pixels::{EncodedPhotograph, encode_jpeg, prepare, reduce_to_fit, warp};
+use callosity::pixels::{
+    EncodedPhotograph, OUTSIDE_FRAME, encode_jpeg, prepare, reduce_to_fit, warp,
+};
 use criterion::{Criterion, criterion_group, criterion_main};
 use image::{Rgb, RgbImage};
 
@@ -41,7 +43,7 @@ fn pixels(c: &mut Criterion) {
     };
     let mut values = vec![0.0; 3 * 144 * 144];
     c.bench_function("prepare 224 to 144", |b| {
-        b.iter(|| prepare(black_box(&head), &small, &input, &mut values));
+        b.iter(|| prepare(black_box(&head), &small, &input, OUTSIDE_FRAME, &mut values));
     });
 
     let frame = pattern(4096, 3072);

@@ -140,6 +140,16 @@ fn values_that_cannot_be_used_are_named() {
         ("/finder/stride", json!(0), "finder.stride"),
         ("/finder/stride", json!(7), "finder.stride"),
         ("/finder/threshold", json!(1.5), "finder.threshold"),
+        (
+            "/finder/closer_look",
+            json!({"candidate_threshold": -0.1, "head_length_pixels": 50.0}),
+            "finder.closer_look.candidate_threshold",
+        ),
+        (
+            "/finder/closer_look",
+            json!({"candidate_threshold": 0.1, "head_length_pixels": 0.0}),
+            "finder.closer_look.head_length_pixels",
+        ),
         ("/finder/maximum_heads", json!(0), "maximum_heads"),
         ("/finder", Value::Null, "finder"),
         (

@@ -2,7 +2,7 @@
 
 use callosity::bundle::NetworkInput;
 use callosity::geometry::{Affine, Point};
-use callosity::pixels::{encode_jpeg, prepare, reduce_to_fit, warp, write_input};
+use callosity::pixels::{OUTSIDE_FRAME, encode_jpeg, prepare, reduce_to_fit, warp, write_input};
 use image::{Rgb, RgbImage};
 use proptest::prelude::*;
 
@@ -176,7 +176,7 @@ proptest! {
     ) {
         let input = NetworkInput { name: "x".into(), width: 9, height: 7, mean, std };
         let mut prepared = vec![f32::NAN; 3 * 9 * 7];
-        prepare(&image, &t, &input, &mut prepared);
+        prepare(&image, &t, &input, OUTSIDE_FRAME, &mut prepared);
         let warped = warp(&image, &t, 9, 7, [128; 3]);
         for (x, y, pixel) in warped.enumerate_pixels() {
             for c in 0..3 {

@@ -20,9 +20,9 @@ network() {
 }
 network finder
 network aligner
-network resnet-18-small
-network resnet-18 --from "$runs/resnet-18-small"
-"$train" stack "$runs/resnet-18" "${common[@]}" --out "$runs/stack.json"
+network resnet-18-fine-small
+network resnet-18-fine --from "$runs/resnet-18-fine-small"
+"$train" stack "$runs/resnet-18-fine" "${common[@]}" --out "$runs/stack.json"
 "$train" bundle --name right-whales --finder "$runs/finder" --aligner "$runs/aligner" \
-  --classifiers "$runs/resnet-18" --stack "$runs/stack.json" "${common[@]}" \
+  --classifiers "$runs/resnet-18-fine" --stack "$runs/stack.json" "${common[@]}" \
   --cache "$runs/data/cache" --about training/model_cards/right-whales.md --out models/right-whales

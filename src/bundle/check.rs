@@ -194,6 +194,19 @@ impl Manifest {
             "a divisor of the input's width and height",
         )?;
         fraction("finder.threshold", finder.threshold.into())?;
+        if let Some(look) = &finder.closer_look {
+            fraction(
+                "finder.closer_look.candidate_threshold",
+                look.candidate_threshold.into(),
+            )?;
+            let length = look.head_length_pixels;
+            require(
+                length.is_finite() && length > 0.0,
+                "finder.closer_look.head_length_pixels",
+                length,
+                "finite and above 0",
+            )?;
+        }
         let radius = finder.suppression_radius_head_lengths;
         require(
             radius.is_finite() && radius >= 0.0,

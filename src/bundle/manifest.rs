@@ -89,7 +89,8 @@ pub struct NetworkInput {
 
 /// The network that finds heads.
 ///
-/// The whole frame is reduced to fit its input, upright, centred, padded with mid-grey. The output is
+/// The whole frame is reduced to fit its input, upright, centred, padded with mid-grey. Where
+/// [`closer_look`](Self::closer_look) says so, each peak is then looked at once more, larger. The output is
 /// `N × 5 × (height / stride) × (width / stride)`: channel 0 is the logit that a head's centre (half-way
 /// between the landmarks) lies in this cell; channels 1 to 4 are the offsets, in input pixels, from the
 /// cell's centre to bonnet x, bonnet y, blowhead x, blowhead y.
@@ -100,12 +101,30 @@ pub struct Finder {
     pub network: Network,
     /// Input pixels for each output cell.
     pub stride: u32,
-    /// Probability from which a peak is a head, 0…1.
+    /// Probability from which a peak is a head, 0…1; with a closer look, of both looks together.
     pub threshold: f32,
+    /// How peaks are looked at again; absent where one look is enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closer_look: Option<CloserLook>,
     /// Peaks nearer to a stronger one than this many head lengths are the same head.
     pub suppression_radius_head_lengths: f32,
     /// Most heads reported for one frame.
     pub maximum_heads: usize,
+}
+
+/// The finder's second look at a peak, in a part of the frame of the input's shape around it: what water
+/// made look like a head at one size seldom does so at another.
+///
+/// The part is centred on the peak but moved to lie within the frame, and reduced less than the whole
+/// frame, or as much where the head is long enough already. The head's logit is then the mean of the
+/// first look's and the highest one of the second within half a head length of the peak.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CloserLook {
+    /// Probability from which a peak of the first look is looked at again, 0…1.
+    pub candidate_threshold: f32,
+    /// How long the head is then by the first look's estimate, in pixels of the input; above 0.
+    pub head_length_pixels: f64,
 }
 
 /// The network that places the landmarks in a crop around a found head.

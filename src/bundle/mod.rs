@@ -12,7 +12,7 @@ mod open;
 
 pub use error::{BundleError, ManifestProblem};
 pub use manifest::{
-    Aligner, Catalogue, Decision, Ensemble, FORMAT_VERSION, Finder, MANIFEST_FILE, Manifest,
-    Network, NetworkInput, Provenance, SelfTest, UnknownModel,
+    Aligner, Catalogue, CloserLook, Decision, Ensemble, FORMAT_VERSION, Finder, MANIFEST_FILE,
+    Manifest, Network, NetworkInput, Provenance, SelfTest, UnknownModel,
 };
 pub use open::{Bundle, Role, SelfTestVectors};

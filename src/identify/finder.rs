@@ -1,5 +1,6 @@
-use crate::bundle::Finder;
-use crate::geometry::{Landmarks, Point};
+use crate::bundle::{CloserLook, Finder};
+use crate::geometry::{Affine, Landmarks, Point};
+use crate::pixels::reduce_to_fit;
 
 /// A head as the finder sees it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -10,101 +11,223 @@ pub struct FoundHead {
     pub confidence: f32,
 }
 
+impl FoundHead {
+    /// The same head in the coordinates that `transform` maps to.
+    pub fn map(&self, transform: &Affine) -> Self {
+        Self {
+            landmarks: self.landmarks.map(transform),
+            ..*self
+        }
+    }
+}
+
 /// Landmarks nearer to each other than this, in pixels of the finder's input, are no head's.
 const SHORTEST_HEAD: f64 = 1.0;
 
-/// Reads the heads out of a finder's output for one image.
+/// How far from a candidate's centre, in head lengths, the closer look's word for it may lie.
+const REACH_OF_CLOSER_LOOK: f64 = 0.5;
+
+/// Largest error, in head lengths, between two looks at the same head.
+const SAME_HEAD: f64 = 0.5;
+
+/// One image's output of a finder.
+struct HeatMap<'a> {
+    output: &'a [f32],
+    stride: f64,
+    columns: usize,
+    rows: usize,
+}
+
+impl<'a> HeatMap<'a> {
+    /// `None` where the output has another length than `finder` says.
+    fn new(finder: &Finder, output: &'a [f32]) -> Option<Self> {
+        let input = &finder.network.input;
+        let stride = finder.stride.max(1);
+        let (columns, rows) = (
+            (input.width / stride) as usize,
+            (input.height / stride) as usize,
+        );
+        let cells = columns * rows;
+        (cells > 0 && output.len() == 5 * cells).then_some(Self {
+            output,
+            stride: f64::from(stride),
+            columns,
+            rows,
+        })
+    }
+
+    fn cells(&self) -> usize {
+        self.columns * self.rows
+    }
+
+    fn logit(&self, cell: usize) -> f32 {
+        self.output[cell]
+    }
+
+    fn middle(&self, cell: usize) -> Point {
+        Point::new(
+            ((cell % self.columns) as f64 + 0.5) * self.stride,
+            ((cell / self.columns) as f64 + 0.5) * self.stride,
+        )
+    }
+
+    /// What one cell says.
+    fn landmarks(&self, cell: usize) -> Landmarks {
+        let centre = self.middle(cell);
+        let offset = |channel: usize| f64::from(self.output[channel * self.cells() + cell]);
+        Landmarks {
+            bonnet: centre + Point::new(offset(1), offset(2)),
+            blowhead: centre + Point::new(offset(3), offset(4)),
+        }
+    }
+
+    /// The cell and its neighbours.
+    fn around(&self, cell: usize) -> impl Iterator<Item = usize> {
+        let (column, row) = (cell % self.columns, cell / self.columns);
+        let columns = self.columns;
+        let columns_around = column.saturating_sub(1)..(column + 2).min(columns);
+        (row.saturating_sub(1)..(row + 2).min(self.rows))
+            .flat_map(move |r| columns_around.clone().map(move |c| r * columns + c))
+    }
+
+    /// On a plateau the first cell is the peak.
+    fn is_peak(&self, cell: usize) -> bool {
+        self.around(cell).all(|other| {
+            let (here, there) = (self.logit(cell), self.logit(other));
+            there < here || (there == here && other >= cell)
+        })
+    }
+
+    /// The head at a peak; `None` where its landmarks are no head's.
+    ///
+    /// The cells around a peak see the same head, each with offsets of its own. Where they are at least
+    /// half as sure and mean the same place, their landmarks are averaged by confidence: that is steadier
+    /// than one cell's word.
+    fn head(&self, peak: usize) -> Option<FoundHead> {
+        let alone = self.landmarks(peak);
+        let length = alone.head_length();
+        if !length.is_finite() || length < SHORTEST_HEAD {
+            return None;
+        }
+        let confidence = sigmoid(self.logit(peak));
+        let (mut bonnet, mut blowhead, mut sum) = (Point::default(), Point::default(), 0.0);
+        for other in self.around(peak) {
+            let weight = sigmoid(self.logit(other));
+            let seen = self.landmarks(other);
+            if weight >= confidence * 0.5 && alone.error(&seen) <= 0.25 {
+                let weight = f64::from(weight);
+                bonnet = bonnet + seen.bonnet * weight;
+                blowhead = blowhead + seen.blowhead * weight;
+                sum += weight;
+            }
+        }
+        let landmarks = if sum > 0.0 {
+            Landmarks {
+                bonnet: bonnet * (1.0 / sum),
+                blowhead: blowhead * (1.0 / sum),
+            }
+        } else {
+            alone
+        };
+        Some(FoundHead {
+            landmarks,
+            confidence,
+        })
+    }
+}
+
+fn sigmoid(logit: f32) -> f32 {
+    1.0 / (1.0 + (-logit).exp())
+}
+
+/// The inverse of [`sigmoid`], finite for every probability.
+fn logit(probability: f32) -> f32 {
+    let p = probability.clamp(1e-6, 1.0 - 1e-6);
+    (p / (1.0 - p)).ln()
+}
+
+/// Reads out of a finder's output for one image what is a head or, where there is a closer look, may be.
 ///
 /// `output` holds the 5 channels of [`Finder`], each `(height / stride) × (width / stride)`. The heads'
 /// landmarks are in pixels of the finder's input, the surest first, none nearer to a surer one than the
 /// suppression radius, and at most [`Finder::maximum_heads`] of them.
 ///
-/// The cells around a peak see the same head, each with offsets of its own. Where they are at least half
-/// as sure and mean the same place, their landmarks are averaged by confidence: that is steadier than
-/// one cell's word.
-///
 /// An output of another length gives no heads.
-pub fn decode_heat_map(finder: &Finder, output: &[f32]) -> Vec<FoundHead> {
-    let input = &finder.network.input;
-    let stride = finder.stride.max(1);
-    let (columns, rows) = (
-        (input.width / stride) as usize,
-        (input.height / stride) as usize,
-    );
-    let cells = columns * rows;
-    if cells == 0 || output.len() != 5 * cells {
+pub(super) fn candidates(finder: &Finder, output: &[f32]) -> Vec<FoundHead> {
+    let Some(map) = HeatMap::new(finder, output) else {
         return Vec::new();
+    };
+    let threshold = finder
+        .closer_look
+        .as_ref()
+        .map_or(finder.threshold, |look| look.candidate_threshold);
+    let heads = (0..map.cells())
+        .filter(|&cell| sigmoid(map.logit(cell)) >= threshold && map.is_peak(cell))
+        .filter_map(|cell| map.head(cell));
+    suppress(finder, heads.collect())
+}
+
+/// The transform to the input of a closer look at a head: of landmarks and sizes in pixels of the frame.
+/// `None` where the landmarks are no head's.
+pub(super) fn closer_input_from_frame(
+    finder: &Finder,
+    look: &CloserLook,
+    frame: (u32, u32),
+    head: &Landmarks,
+) -> Option<Affine> {
+    let input = &finder.network.input;
+    let (length, centre) = (head.head_length(), head.centre());
+    if !(length.is_finite() && length > 0.0 && centre.is_finite()) {
+        return None;
     }
-    let logit = |cell: usize| output[cell];
-    let confidence = |cell: usize| 1.0 / (1.0 + (-logit(cell)).exp());
-    let landmarks = |cell: usize| {
-        let centre = Point::new(
-            ((cell % columns) as f64 + 0.5) * f64::from(stride),
-            ((cell / columns) as f64 + 0.5) * f64::from(stride),
-        );
-        let offset = |channel: usize| f64::from(output[channel * cells + cell]);
-        Landmarks {
-            bonnet: centre + Point::new(offset(1), offset(2)),
-            blowhead: centre + Point::new(offset(3), offset(4)),
+    let whole = reduce_to_fit(frame, input.width, input.height).xx;
+    let scale = (look.head_length_pixels / length).max(whole);
+    // Along each axis the part lies around the head and within the frame, or holds the frame whole.
+    let shift = |centre: f64, frame: u32, input: u32| {
+        let (frame, input) = (f64::from(frame) * scale, f64::from(input));
+        if frame <= input {
+            (input - frame) / 2.0
+        } else {
+            (input / 2.0 - centre * scale).clamp(input - frame, 0.0)
         }
     };
-    let around = |cell: usize| {
-        let (column, row) = (cell % columns, cell / columns);
-        let rows = row.saturating_sub(1)..(row + 2).min(rows);
-        rows.flat_map(move |r| {
-            let columns_around = column.saturating_sub(1)..(column + 2).min(columns);
-            columns_around.map(move |c| r * columns + c)
-        })
-    };
+    let shift = Point::new(
+        shift(centre.x, frame.0, input.width),
+        shift(centre.y, frame.1, input.height),
+    );
+    Some(Affine::scaling(scale, scale).then(&Affine::translation(shift)))
+}
 
-    let mut peaks: Vec<FoundHead> = (0..cells)
-        .filter(|&cell| confidence(cell) >= finder.threshold)
-        .filter(|&cell| {
-            // On a plateau the first cell is the peak.
-            around(cell).all(|other| {
-                logit(other) < logit(cell) || (logit(other) == logit(cell) && other >= cell)
-            })
-        })
-        .filter_map(|cell| {
-            let peak = landmarks(cell);
-            let length = peak.head_length();
-            if !length.is_finite() || length < SHORTEST_HEAD {
-                return None;
-            }
-            let confidence_here = confidence(cell);
-            let agreeing = around(cell).filter(|&other| {
-                confidence(other) >= confidence_here * 0.5 && peak.error(&landmarks(other)) <= 0.25
-            });
-            let (mut bonnet, mut blowhead, mut sum) = (Point::default(), Point::default(), 0.0);
-            for other in agreeing {
-                let weight = f64::from(confidence(other));
-                let seen = landmarks(other);
-                bonnet = bonnet + seen.bonnet * weight;
-                blowhead = blowhead + seen.blowhead * weight;
-                sum += weight;
-            }
-            Some(FoundHead {
-                landmarks: if sum > 0.0 {
-                    Landmarks {
-                        bonnet: bonnet * (1.0 / sum),
-                        blowhead: blowhead * (1.0 / sum),
-                    }
-                } else {
-                    peak
-                },
-                confidence: confidence_here,
-            })
-        })
-        .collect();
-    peaks.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
-
-    suppress(finder, peaks)
+/// What both looks together say of a candidate: `None` where it is no head. Landmarks are in pixels of
+/// the closer look's input, whose output is `output`.
+pub(super) fn confirm(finder: &Finder, candidate: &FoundHead, output: &[f32]) -> Option<FoundHead> {
+    let map = HeatMap::new(finder, output)?;
+    let centre = candidate.landmarks.centre();
+    let reach = REACH_OF_CLOSER_LOOK * candidate.landmarks.head_length();
+    let best = (0..map.cells())
+        .filter(|&cell| map.middle(cell).distance(centre) <= reach)
+        .max_by(|&a, &b| map.logit(a).total_cmp(&map.logit(b)))?;
+    let confidence = sigmoid((logit(candidate.confidence) + map.logit(best)) / 2.0);
+    if confidence.is_nan() || confidence < finder.threshold {
+        return None;
+    }
+    // More pixels place landmarks better, unless the second look saw something else.
+    let landmarks = map
+        .head(best)
+        .map(|head| head.landmarks)
+        .filter(|seen| seen.error(&candidate.landmarks) <= SAME_HEAD)
+        .unwrap_or(candidate.landmarks);
+    Some(FoundHead {
+        landmarks,
+        confidence,
+    })
 }
 
 /// Of `heads`, the surest first, those that are not nearer to a surer one than the suppression radius,
 /// and at most [`Finder::maximum_heads`]. Used again after alignment, which can move two peaks onto the
 /// one head that both saw.
-pub(super) fn suppress(finder: &Finder, heads: Vec<FoundHead>) -> Vec<FoundHead> {
+pub(super) fn suppress(finder: &Finder, mut heads: Vec<FoundHead>) -> Vec<FoundHead> {
+    heads.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
     let radius = f64::from(finder.suppression_radius_head_lengths);
     let mut kept: Vec<FoundHead> = Vec::new();
     for head in heads {
@@ -149,6 +272,7 @@ mod tests {
             },
             stride: STRIDE,
             threshold: 0.5,
+            closer_look: None,
             suppression_radius_head_lengths: 0.5,
             maximum_heads: 8,
         }
@@ -188,12 +312,12 @@ mod tests {
 
     #[test]
     fn nothing_above_the_threshold_is_no_head() {
-        assert!(decode_heat_map(&finder(), &empty()).is_empty());
+        assert!(candidates(&finder(), &empty()).is_empty());
     }
 
     #[test]
     fn an_output_of_another_length_gives_no_head() {
-        assert!(decode_heat_map(&finder(), &[9.0; 7]).is_empty());
+        assert!(candidates(&finder(), &[9.0; 7]).is_empty());
     }
 
     #[test]
@@ -214,7 +338,7 @@ mod tests {
             1.0,
             &head(38.0, 26.0, 0.0, 4.0),
         );
-        let heads = decode_heat_map(&finder(), &output);
+        let heads = candidates(&finder(), &output);
         assert_eq!(heads.len(), 2);
         assert!(heads[0].landmarks.error(&first) < 1e-6);
         assert!(heads[0].confidence > heads[1].confidence);
@@ -224,7 +348,7 @@ mod tests {
     fn a_head_without_length_is_none() {
         let mut output = empty();
         put(&mut output, 30, 4.0, &head(26.0, 10.0, 0.0, 0.0));
-        assert!(decode_heat_map(&finder(), &output).is_empty());
+        assert!(candidates(&finder(), &output).is_empty());
     }
 
     #[test]
@@ -241,7 +365,7 @@ mod tests {
         }
         let mut finder = finder();
         finder.maximum_heads = 2;
-        let heads = decode_heat_map(&finder, &output);
+        let heads = candidates(&finder, &output);
         assert_eq!(heads.len(), 2);
         // The surest ones, which were written last.
         assert!(heads[0].landmarks.centre().x > heads[1].landmarks.centre().x);
@@ -268,7 +392,7 @@ mod tests {
                     put(&mut output, r * COLUMNS + c, logit, &truth);
                 }
             }
-            let heads = decode_heat_map(&finder(), &output);
+            let heads = candidates(&finder(), &output);
             prop_assert_eq!(heads.len(), 1);
             prop_assert!(heads[0].landmarks.error(&truth) < 1e-4);
         }
@@ -279,7 +403,7 @@ mod tests {
             output in prop::collection::vec(-40.0..40.0_f32, 5 * COLUMNS * ROWS),
         ) {
             let finder = finder();
-            let heads = decode_heat_map(&finder, &output);
+            let heads = candidates(&finder, &output);
             prop_assert!(heads.len() <= finder.maximum_heads);
             for (i, head) in heads.iter().enumerate() {
                 prop_assert!(head.confidence >= finder.threshold && head.confidence <= 1.0);

@@ -2,15 +2,15 @@ use std::borrow::Cow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::finder::suppress;
+use super::finder::{candidates, closer_input_from_frame, confirm, suppress};
 use super::report::{FrameIdentification, HeadIdentification, StageTimes};
-use super::{FoundHead, aligner, decision, decode_heat_map, ensemble};
-use crate::bundle::{Bundle, Manifest, Role};
+use super::{FoundHead, aligner, decision, ensemble};
+use crate::bundle::{Bundle, CloserLook, Finder, Manifest, NetworkInput, Role};
 use crate::geometry::{Affine, HeadCrop, Landmarks};
 use crate::inference::{Engine, EngineConfig, EngineError, InferenceError, Network};
 use crate::pixels::{
-    DecodeError, EncodedPhotograph, OUTSIDE_HEAD_PHOTOGRAPH, Photograph, prepare, reduce_to_fit,
-    warp, write_input,
+    DecodeError, EncodedPhotograph, OUTSIDE_FRAME, OUTSIDE_HEAD_PHOTOGRAPH, Photograph, prepare,
+    reduce_to_fit,
 };
 
 /// Most images that enter a network at once: above it memory grows and speed does not.
@@ -228,7 +228,22 @@ impl Identifier {
         frame: &EncodedPhotograph,
         refine: bool,
     ) -> Result<Vec<FoundHead>, IdentifyError> {
-        let mut pixels = Pixels::new(Source::Encoded(frame));
+        self.locate_in(Pixels::new(Source::Encoded(frame)), refine)
+    }
+
+    /// [`locate`](Self::locate) in a frame that is decoded already.
+    ///
+    /// # Errors
+    /// The bundle has no finder, or a network fails.
+    pub fn locate_in_photograph(
+        &self,
+        frame: &Photograph,
+        refine: bool,
+    ) -> Result<Vec<FoundHead>, IdentifyError> {
+        self.locate_in(Pixels::new(Source::Decoded(frame)), refine)
+    }
+
+    fn locate_in(&self, mut pixels: Pixels, refine: bool) -> Result<Vec<FoundHead>, IdentifyError> {
         let mut heads = self.find(&mut pixels)?;
         if refine {
             self.align(&mut pixels, &mut heads)?;
@@ -263,28 +278,57 @@ impl Identifier {
             return Ok(Vec::new());
         };
         let photograph = pixels.at_scale(input_from_frame.xx)?;
-        let mut values = vec![0.0; 3 * input.width as usize * input.height as usize];
-        prepare(
-            &photograph.pixels,
-            &in_pixels(photograph, &input_from_frame),
-            input,
-            &mut values,
-        );
-        let output = lock(network).run(1, &values)?;
+        let whole = std::slice::from_ref(&input_from_frame);
+        let outputs = run_on_cuts(network, input, OUTSIDE_FRAME, photograph, whole)?;
+        let mut heads: Vec<FoundHead> = outputs
+            .iter()
+            .flat_map(|output| candidates(finder, output))
+            .map(|head| head.map(&frame_from_input))
+            .collect();
+        if let Some(look) = &finder.closer_look {
+            heads = self.look_closer(finder, look, network, pixels, &heads)?;
+        }
         let inside = |head: &FoundHead| {
             let centre = head.landmarks.centre();
             (0.0..f64::from(width)).contains(&centre.x)
                 && (0.0..f64::from(height)).contains(&centre.y)
         };
-        Ok(decode_heat_map(finder, &output.data)
-            .into_iter()
-            .map(|head| FoundHead {
-                landmarks: head.landmarks.map(&frame_from_input),
-                ..head
+        heads.retain(|head| inside(head) && self.crop_from_frame(&head.landmarks).is_some());
+        Ok(heads)
+    }
+
+    /// Of candidates, those that are heads by both looks, in pixels of the frame.
+    fn look_closer(
+        &self,
+        finder: &Finder,
+        look: &CloserLook,
+        network: &Mutex<Network>,
+        pixels: &mut Pixels,
+        candidates: &[FoundHead],
+    ) -> Result<Vec<FoundHead>, IdentifyError> {
+        let input = &finder.network.input;
+        let size = pixels.source.size();
+        let cuts: Vec<(&FoundHead, Affine)> = candidates
+            .iter()
+            .filter_map(|head| {
+                let cut = closer_input_from_frame(finder, look, size, &head.landmarks)?;
+                Some((head, cut))
             })
-            .filter(inside)
-            .filter(|head| self.crop_from_frame(&head.landmarks).is_some())
-            .collect())
+            .collect();
+        if cuts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let transforms: Vec<Affine> = cuts.iter().map(|(_, cut)| *cut).collect();
+        let photograph = pixels.at_scale(transforms.iter().map(scale).fold(0.0, f64::max))?;
+        let outputs = run_on_cuts(network, input, OUTSIDE_FRAME, photograph, &transforms)?;
+        let heads = cuts
+            .iter()
+            .zip(&outputs)
+            .filter_map(|((head, cut), output)| {
+                let back = cut.inverse()?;
+                Some(confirm(finder, &head.map(cut), output)?.map(&back))
+            });
+        Ok(suppress(finder, heads.collect()))
     }
 
     /// Moves the heads' landmarks to where the aligner sees them; of heads that meet there the surest
@@ -319,20 +363,14 @@ impl Identifier {
                 self.scale_for_heads(heads)
                     .max(cuts.iter().map(|(_, cut)| scale(cut)).fold(0.0, f64::max)),
             )?;
+            let transforms: Vec<Affine> = cuts.iter().map(|(_, cut)| *cut).collect();
+            let outputs = run_on_cuts(network, input, OUTSIDE_FRAME, photograph, &transforms)?;
             let mut seen: Vec<Vec<Landmarks>> = vec![Vec::new(); heads.len()];
-            for batch in cuts.chunks(LARGEST_BATCH) {
-                let each = 3 * input.width as usize * input.height as usize;
-                let mut values = vec![0.0; each * batch.len()];
-                for ((_, cut), out) in batch.iter().zip(values.chunks_exact_mut(each)) {
-                    prepare(&photograph.pixels, &in_pixels(photograph, cut), input, out);
-                }
-                let output = lock(network).run(batch.len(), &values)?;
-                for ((i, cut), output) in batch.iter().zip(output.images()) {
-                    let back = cut.inverse();
-                    let landmarks =
-                        back.and_then(|back| aligner::landmarks_in_frame(aligner, output, &back));
-                    seen[*i].extend(landmarks);
-                }
+            for ((i, cut), output) in cuts.iter().zip(&outputs) {
+                let back = cut.inverse();
+                let landmarks =
+                    back.and_then(|back| aligner::landmarks_in_frame(aligner, output, &back));
+                seen[*i].extend(landmarks);
             }
             for (head, seen) in heads.iter_mut().zip(&seen) {
                 if let Some(mean) = aligner::mean(seen)
@@ -408,23 +446,8 @@ impl Identifier {
                     .map(move |v| crop.then(&ensemble::view(v, input.width, input.height)))
             })
             .collect();
-        let each = 3 * input.width as usize * input.height as usize;
-        let mut logits = Vec::new();
-        for batch in cuts.chunks(LARGEST_BATCH) {
-            let mut values = vec![0.0; each * batch.len()];
-            for (cut, out) in batch.iter().zip(values.chunks_exact_mut(each)) {
-                let image = warp(
-                    &photograph.pixels,
-                    &in_pixels(photograph, cut),
-                    input.width,
-                    input.height,
-                    OUTSIDE_HEAD_PHOTOGRAPH,
-                );
-                write_input(&image, input, out);
-            }
-            let output = lock(&self.ensemble).run(batch.len(), &values)?;
-            logits.extend(output.images().map(<[f32]>::to_vec));
-        }
+        let outside = OUTSIDE_HEAD_PHOTOGRAPH;
+        let logits = run_on_cuts(&self.ensemble, input, outside, photograph, &cuts)?;
         Ok(logits
             .chunks(ensemble.views as usize)
             .filter_map(|views| {
@@ -514,6 +537,28 @@ impl Stopwatch {
 /// In milliseconds to a hundredth: more digits are noise.
 fn milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e5).round() / 100.0
+}
+
+/// One output for each cut out of the photograph, given as transforms from the frame to the input.
+fn run_on_cuts(
+    network: &Mutex<Network>,
+    input: &NetworkInput,
+    outside: [u8; 3],
+    photograph: &Photograph,
+    cuts: &[Affine],
+) -> Result<Vec<Vec<f32>>, InferenceError> {
+    let each = 3 * input.width as usize * input.height as usize;
+    let mut outputs = Vec::with_capacity(cuts.len());
+    for batch in cuts.chunks(LARGEST_BATCH) {
+        let mut values = vec![0.0; each * batch.len()];
+        for (cut, out) in batch.iter().zip(values.chunks_exact_mut(each)) {
+            let cut = in_pixels(photograph, cut);
+            prepare(&photograph.pixels, &cut, input, outside, out);
+        }
+        let output = lock(network).run(batch.len(), &values)?;
+        outputs.extend(output.images().map(<[f32]>::to_vec));
+    }
+    Ok(outputs)
 }
 
 fn lock(network: &Mutex<Network>) -> MutexGuard<'_, Network> {

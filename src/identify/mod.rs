@@ -1,16 +1,16 @@
 //! From a photograph to identified heads: finder, aligner, ensemble and decision.
 //!
 //! ```text
-//! frame, reduced ─► finder ─► heads, roughly ─► aligner ─► landmarks ─► head crop ─► ensemble ─► decision
+//! frame, reduced ─► finder, closer look ─► heads, roughly ─► aligner ─► landmarks ─► head crop ─► ensemble ─► decision
 //! ```
 //!
 //! Pure: the same photograph and bundle give the same answer. It touches no disk and no network, and
 //! the clock only to say how long each stage took.
 //!
 //! # What is decoded
-//! The frame is decoded at the scale that the finder needs, so an empty one costs little. Where heads
-//! are found, it is decoded once more at the scale that their crops need, unless the first decoding
-//! is large enough.
+//! The frame is decoded at the scale that the finder needs, so an empty one costs little. Where the finder
+//! looks closer, and where heads are found, it is decoded once more at the scale that these cuts need,
+//! unless the decoding before is large enough.
 //!
 //! # Heads at the edge
 //! A found head whose centre lies outside the frame, in the padding of the finder's input, is none. A
@@ -29,7 +29,7 @@ mod identifier;
 mod report;
 
 pub use ensemble::view as ensemble_view;
-pub use finder::{FoundHead, decode_heat_map};
+pub use finder::FoundHead;
 pub use identifier::{Identifier, IdentifyError};
 pub use report::{
     Candidate, FrameIdentification, FrameReport, HeadIdentification, StageTimes, Verdict,

@@ -7,8 +7,8 @@ use crate::geometry::{Affine, Point};
 /// What head crops show outside the photograph they are cut from: black, as published data sets do.
 pub const OUTSIDE_HEAD_PHOTOGRAPH: [u8; 3] = [0; 3];
 
-/// What lies outside the photograph in a network's input.
-const MID_GREY: [u8; 3] = [128; 3];
+/// What the inputs of finder and aligner show outside the frame.
+pub const OUTSIDE_FRAME: [u8; 3] = [128; 3];
 
 /// Writes an image as the input of a network: planes of red, green and blue, row by row, each value
 /// `(v / 255 − mean) / std` of its channel.
@@ -40,7 +40,7 @@ pub fn write_input(image: &RgbImage, input: &NetworkInput, out: &mut [f32]) {
     }
 }
 
-/// Cuts a network's input out of a photograph: [`warp`] with mid-grey outside, then [`write_input`].
+/// Cuts a network's input out of a photograph: [`warp`] with the colour `outside`, then [`write_input`].
 ///
 /// # Panics
 /// Where `out` does not hold `3 · input.width · input.height` values.
@@ -48,6 +48,7 @@ pub fn prepare(
     source: &RgbImage,
     input_from_source: &Affine,
     input: &NetworkInput,
+    outside: [u8; 3],
     out: &mut [f32],
 ) {
     let image = warp(
@@ -55,7 +56,7 @@ pub fn prepare(
         input_from_source,
         input.width,
         input.height,
-        MID_GREY,
+        outside,
     );
     write_input(&image, input, out);
 }

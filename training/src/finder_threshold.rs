@@ -1,22 +1,20 @@
 //! From which probability a finder's peak is a head: chosen on composed frames of heads that the finder
 //! never saw, so that real frames stay for measuring it on.
 
-use callosity::bundle::Finder;
 use callosity::geometry::Landmarks;
-use callosity::identify::{FoundHead, decode_heat_map};
-use callosity::pixels;
+use callosity::identify::{FoundHead, Identifier, IdentifyError};
+use callosity::pixels::Photograph;
 use indicatif::{ProgressBar, ProgressStyle};
-use tch::{Kind, Tensor};
+use rayon::prelude::*;
 
 use crate::compose::Composer;
 use crate::evaluation::match_heads;
 use crate::loader::random;
-use crate::network::{Mode, Network, Precision};
 
 /// Frames on which a threshold is chosen.
 const FRAMES: usize = 600;
-/// Frames that go through the network together.
-const BATCH: usize = 12;
+/// Composed frames are as much larger than the finder's input, so that a closer look has pixels to see.
+const DETAIL: u32 = 3;
 const PURPOSE: u64 = 5;
 
 /// A threshold and what it does on the frames on which it was chosen.
@@ -31,52 +29,43 @@ pub struct Chosen {
 }
 
 /// The threshold with the best F1 score (harmonic mean of the share of true heads that are found and the
-/// share of found heads that are true) on frames from `composer`. `finder` says how the network's output
-/// is read; its own threshold does not matter.
-pub fn choose(network: &Network, finder: &Finder, composer: &Composer, seed: u64) -> Chosen {
-    let all = Finder {
-        threshold: 0.02,
-        ..finder.clone()
-    };
-    let input = &finder.network.input;
-    let (width, height) = (input.width, input.height);
+/// share of found heads that are true) on frames from `composer`, found as in flight by `identifier`,
+/// whose own threshold is the lowest one considered. `input` is the size of the finder's input.
+///
+/// # Errors
+/// The bundle has no finder, or the network fails.
+pub fn choose(
+    identifier: &Identifier,
+    composer: &Composer,
+    input: (u32, u32),
+    seed: u64,
+) -> Result<Chosen, IdentifyError> {
+    let (width, height) = (input.0 * DETAIL, input.1 * DETAIL);
     let style = ProgressStyle::with_template("threshold {bar:40} {pos}/{len} {per_sec} {eta} left")
         .expect("the template is well formed");
     let progress = ProgressBar::new(FRAMES as u64).with_style(style);
-    let mut peaks = Vec::new();
-    let mut heads = 0;
-    for first in (0..FRAMES).step_by(BATCH) {
-        let frames: Vec<_> = (first..(first + BATCH).min(FRAMES))
-            .map(|i| composer.frame(&mut random(seed, PURPOSE, i as u64), width, height))
-            .collect();
-        let each = 3 * width as usize * height as usize;
-        let mut values = vec![0.0; each * frames.len()];
-        for (frame, out) in frames.iter().zip(values.chunks_exact_mut(each)) {
-            pixels::write_input(&frame.image, input, out);
-        }
-        let shape = [frames.len() as i64, 3, height.into(), width.into()];
-        let images = Tensor::from_slice(&values)
-            .view(shape)
-            .to_device(network.device());
-        let output = tch::no_grad(|| {
-            network
-                .forward(&images, Mode::Evaluate, Precision::Float32)
-                .output
-        });
-        for (i, frame) in frames.iter().enumerate() {
-            let output = output.get(i as i64).to_kind(Kind::Float).contiguous();
-            let output = Vec::<f32>::try_from(output.view([-1])).expect("floats on the CPU");
-            heads += frame.heads.len();
-            peaks.extend(judged(&frame.heads, &decode_heat_map(&all, &output)));
-        }
-        progress.inc(frames.len() as u64);
-    }
+    let judged = (0..FRAMES)
+        .into_par_iter()
+        .map(|i| {
+            let frame = composer.frame(&mut random(seed, PURPOSE, i as u64), width, height);
+            let photograph = Photograph {
+                pixels: frame.image,
+                frame_width: width,
+                frame_height: height,
+            };
+            let found = identifier.locate_in_photograph(&photograph, false)?;
+            progress.inc(1);
+            Ok((frame.heads.len(), judge(&frame.heads, &found)))
+        })
+        .collect::<Result<Vec<_>, IdentifyError>>()?;
     progress.finish_and_clear();
-    best(peaks, heads, FRAMES)
+    let heads = judged.iter().map(|(heads, _)| heads).sum();
+    let peaks = judged.into_iter().flat_map(|(_, peaks)| peaks).collect();
+    Ok(best(peaks, heads, FRAMES))
 }
 
 /// Confidence of each found head and whether it is a true one.
-fn judged(truth: &[Landmarks], found: &[FoundHead]) -> Vec<(f32, bool)> {
+fn judge(truth: &[Landmarks], found: &[FoundHead]) -> Vec<(f32, bool)> {
     let landmarks: Vec<Landmarks> = found.iter().map(|head| head.landmarks).collect();
     let (matched, _) = match_heads(truth, &landmarks);
     found

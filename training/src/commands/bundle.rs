@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use callosity::bundle::{
-    Aligner, Bundle, Catalogue, Ensemble, FORMAT_VERSION, Finder, MANIFEST_FILE, Manifest,
-    Provenance, SelfTest,
+    Aligner, Bundle, Catalogue, CloserLook, Ensemble, FORMAT_VERSION, Finder, MANIFEST_FILE,
+    Manifest, Provenance, SelfTest,
 };
+use callosity::identify::Identifier;
+use callosity::inference::EngineConfig;
 use tch::Tensor;
 
 use super::export::{StorageChoice, agree, checked, floats, probe, run_builtin, write};
@@ -30,6 +32,8 @@ const MINIMUM_PROGRAM_VERSION: semver::Version = semver::Version::new(0, 1, 0);
 /// Largest difference that a self-test allows, as a fraction of the output's largest value: room for
 /// engines that multiply in reduced precision, far less than any decision.
 const SELF_TEST_TOLERANCE: f32 = 5e-3;
+/// The finder's threshold while a better one is looked for.
+const LOWEST_THRESHOLD: f32 = 0.02;
 
 /// Make a model bundle of trained networks.
 ///
@@ -80,6 +84,12 @@ pub struct Args {
     /// Folder of decoded photographs, for composed frames
     #[arg(long, value_name = "DIR", default_value = "runs/data/cache")]
     cache: PathBuf,
+    /// Probability from which a peak is looked at a second time, larger
+    #[arg(long, default_value_t = 0.2)]
+    candidate_threshold: f32,
+    /// Length in pixels of the finder's input that a head then has
+    #[arg(long, default_value_t = 50.0)]
+    closer_head_length: f64,
     /// Peaks nearer than this many head lengths to a stronger one are the same head
     #[arg(long, default_value_t = 0.6)]
     suppression_radius: f32,
@@ -111,12 +121,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         run.expect(task)?;
         Ok(run)
     };
-    let finder = args
+    let finder_run = args
         .finder
         .as_deref()
         .map(|f| open(f, Task::Finder))
         .transpose()?;
-    let aligner = args
+    let aligner_run = args
         .aligner
         .as_deref()
         .map(|f| open(f, Task::Aligner))
@@ -127,7 +137,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .map(|f| open(f, Task::Classifier))
         .collect();
     let classifiers = classifiers?;
-    let all = || classifiers.iter().chain(&finder).chain(&aligner);
+    let all = || classifiers.iter().chain(&finder_run).chain(&aligner_run);
     check_together(all())?;
     let stack = StackFile::load(&args.stack)?;
     stack.check_members(&classifiers)?;
@@ -151,24 +161,21 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
 
     let mut writer = Writer::new(&args.out)?;
-    let mut metrics = metrics_of(all(), &stack);
-    let finder = match &finder {
-        Some(run) => {
-            let finder = Finder {
-                network: writer.network("finder", run, args.storage.into())?,
-                stride: finder_stride(run)?,
-                threshold: args.finder_threshold.unwrap_or(0.5),
-                suppression_radius_head_lengths: args.suppression_radius,
-                maximum_heads: args.maximum_heads,
-            };
-            Some(match args.finder_threshold {
-                Some(_) => finder,
-                None => with_chosen_threshold(finder, run, &args, &mut metrics)?,
-            })
-        }
+    let finder = match &finder_run {
+        Some(run) => Some(Finder {
+            network: writer.network("finder", run, args.storage.into())?,
+            stride: finder_stride(run)?,
+            threshold: args.finder_threshold.unwrap_or(LOWEST_THRESHOLD),
+            closer_look: Some(CloserLook {
+                candidate_threshold: args.candidate_threshold,
+                head_length_pixels: args.closer_head_length,
+            }),
+            suppression_radius_head_lengths: args.suppression_radius,
+            maximum_heads: args.maximum_heads,
+        }),
         None => None,
     };
-    let aligner = match &aligner {
+    let aligner = match &aligner_run {
         Some(run) => Some(Aligner {
             network: writer.network("aligner", run, args.storage.into())?,
             field_head_lengths: args.aligner_field,
@@ -182,17 +189,17 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         head_crop: classifiers[0].recipe.input.head_crop,
         views: args.views.unwrap_or(stack.views),
     };
-    let manifest = Manifest {
+    let mut manifest = Manifest {
         format_version: FORMAT_VERSION,
-        name: args.name,
-        version: args.bundle_version,
+        name: args.name.clone(),
+        version: args.bundle_version.clone(),
         created: jiff::Timestamp::now()
             .round(jiff::Unit::Second)
             .context("the clock")?
             .to_string(),
         minimum_program_version: MINIMUM_PROGRAM_VERSION,
         catalogue: Catalogue {
-            scientific_name: args.scientific_name,
+            scientific_name: args.scientific_name.clone(),
             individuals: record.individuals.clone(),
         },
         finder,
@@ -206,12 +213,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             recipes: all()
                 .map(|run| (run.recipe.name.clone(), run.recipe_digest.clone()))
                 .collect(),
-            metrics,
+            metrics: metrics_of(all(), &stack),
             fitted_unknown_individuals: stack.unknown_individuals.clone(),
         },
     };
-    let text = serde_json::to_string_pretty(&manifest)? + "\n";
-    writer.file(MANIFEST_FILE, text.as_bytes())?;
+    writer.manifest(&manifest)?;
+    if let (Some(run), None) = (&finder_run, args.finder_threshold) {
+        choose_threshold(&mut manifest, &writer, run, &args)?;
+        writer.manifest(&manifest)?;
+    }
     let card = model_card(&manifest, &stack, about.as_deref());
     writer.file("MODEL_CARD.md", card.as_bytes())?;
     let size = writer.finish(&args.out)?;
@@ -224,12 +234,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn with_chosen_threshold(
-    finder: Finder,
+/// Chooses the finder's threshold with the bundle as it is written so far, and records what it does.
+fn choose_threshold(
+    manifest: &mut Manifest,
+    writer: &Writer,
     run: &TrainedRun,
     args: &Args,
-    metrics: &mut BTreeMap<String, f64>,
-) -> anyhow::Result<Finder> {
+) -> anyhow::Result<()> {
+    let Some(finder) = &mut manifest.finder else {
+        return Ok(());
+    };
     let context = "choosing the finder's threshold on composed frames; --finder-threshold sets one";
     let index = Index::load(&args.index).context(context)?;
     let split = Split::load(&args.split).context(context)?;
@@ -243,22 +257,27 @@ fn with_chosen_threshold(
     let cache = Cache::open_or_build(&index, &args.cache)?;
     let held_out = run.record.held_out_fold;
     let composer = Composer::from_data(&index, &split, &cache, |fold| fold == held_out)?;
-    let chosen = finder_threshold::choose(&run.network, &finder, &composer, run.recipe.seed);
+    let identifier = Identifier::new(&writer.open()?, &EngineConfig::default())?;
+    let input = &finder.network.input;
+    let chosen = finder_threshold::choose(
+        &identifier,
+        &composer,
+        (input.width, input.height),
+        run.recipe.seed,
+    )?;
     println!(
         "finder's threshold {:.3}: on composed frames {:.1} % of the heads found, {:.3} false ones a frame",
         chosen.threshold,
         100.0 * chosen.found,
         chosen.false_heads
     );
+    finder.threshold = chosen.threshold;
     let name = &run.recipe.name;
-    metrics.extend([
+    manifest.provenance.metrics.extend([
         (format!("{name}.composed_heads_found"), chosen.found),
         (format!("{name}.composed_false_heads"), chosen.false_heads),
     ]);
-    Ok(Finder {
-        threshold: chosen.threshold,
-        ..finder
-    })
+    Ok(())
 }
 
 fn finder_stride(run: &TrainedRun) -> anyhow::Result<u32> {
@@ -341,6 +360,16 @@ impl Writer {
 
     fn file(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
         write(&self.folder.path().join(name), bytes)
+    }
+
+    fn manifest(&self, manifest: &Manifest) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(manifest)? + "\n";
+        self.file(MANIFEST_FILE, text.as_bytes())
+    }
+
+    /// The bundle as it is written so far, checked as the flying program does.
+    fn open(&self) -> anyhow::Result<Bundle> {
+        Bundle::open(self.folder.path()).context("the bundle just written does not pass its check")
     }
 
     fn network(
@@ -433,8 +462,7 @@ impl Writer {
 
     /// Checks the bundle as the flying program does and moves it to its place. Returns its size.
     fn finish(self, out: &Path) -> anyhow::Result<u64> {
-        Bundle::open(self.folder.path())
-            .context("the bundle just written does not pass its check")?;
+        self.open()?;
         let context = || format!("writing {}", out.display());
         let mut size = 0;
         for folder in [

@@ -398,8 +398,9 @@ impl Composer {
                 }
             };
             length *= (0.2 * normal.sample(rng)).exp();
-            if rng.random_bool(0.12) {
-                // 60 to 700 pixels in a frame 3072 wide.
+            if rng.random_bool(0.3) {
+                // 60 to 700 pixels in a frame 3072 wide: larger than real ones too, as a closer look
+                // shows them.
                 length = w * 60.0 / 3072.0 * (700.0f64 / 60.0).powf(rng.random());
             }
             if rng.random_bool(0.4) {
