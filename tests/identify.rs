@@ -94,9 +94,9 @@ fn jsonl(command: &mut Command, paths: &[&Path]) -> Vec<FrameReport> {
     reports(&assert.get_output().stdout)
 }
 
-fn check_flight(engine: Option<&Path>) {
+fn check_flight(command: &mut Command) {
     let flight = flight();
-    let reports = jsonl(&mut tiny_identify(engine), &[flight.path()]);
+    let reports = jsonl(command, &[flight.path()]);
     let names: Vec<_> = reports
         .iter()
         .map(|r| Path::new(&r.image).file_name().unwrap().to_str().unwrap())
@@ -140,13 +140,29 @@ fn check_flight(engine: Option<&Path>) {
 
 #[test]
 fn whales_are_found_and_named_on_the_built_in_engine() {
-    check_flight(None);
+    check_flight(&mut tiny_identify(None));
 }
 
 #[test]
 fn whales_are_found_and_named_on_onnx_runtime() {
     if let Some(library) = onnxruntime("whales_are_found_and_named_on_onnx_runtime") {
-        check_flight(Some(&library));
+        check_flight(&mut tiny_identify(Some(&library)));
+    }
+}
+
+#[test]
+fn a_closer_look_finds_the_same_heads() {
+    for engine in engines("a_closer_look_finds_the_same_heads") {
+        let folder = copy_of_tiny();
+        edit(folder.path(), |m| {
+            m["finder"]["closer_look"] =
+                serde_json::json!({"candidate_threshold": 0.3, "head_length_pixels": 26.0});
+        });
+        check_flight(
+            callosity(engine.as_deref())
+                .arg("--bundle")
+                .arg(folder.path()),
+        );
     }
 }
 

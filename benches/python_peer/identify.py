@@ -1,7 +1,7 @@
 """The peer of `callosity identify`: the same bundle and the same steps with OpenCV, NumPy and onnxruntime.
 
 Decodes each photograph whole, as such scripts do; letterboxes it for the finder, reads the peaks of the
-heat map, refines landmarks with the aligner's rounds and views, cuts head crops, averages the ensemble's
+heat map, looks at them once more, larger, refines landmarks with the aligner's rounds and views, cuts head crops, averages the ensemble's
 views, and prints one line of JSON for each photograph in the format of `callosity identify --format
 jsonl`. Needs the packages of tests/requirements.txt.
 """
@@ -153,6 +153,11 @@ def length(landmarks):
     return float(np.linalg.norm(landmarks[0] - landmarks[1]))
 
 
+def apart(landmarks, truth):
+    """Mean distance of the landmarks, in head lengths of the second pair."""
+    return np.linalg.norm(landmarks - truth, axis=1).mean() / max(length(truth), 1e-9)
+
+
 class Identifier:
     def __init__(self, bundle, threads):
         self.manifest = json.loads((bundle / "manifest.json").read_text())
@@ -171,39 +176,87 @@ class Identifier:
         )
         cut = warp(image, input_from_frame, net.width, net.height, MID_GREY)
         heat = net.run([net.prepare(cut)])[0]
-        return self.peaks(finder, heat, np.linalg.inv(input_from_frame), (columns, rows))
+        look = finder.get("closer_look")
+        threshold = look["candidate_threshold"] if look else finder["threshold"]
+        frame_from_input = np.linalg.inv(input_from_frame)
+        heads = self.peaks(finder, heat, threshold)
+        heads = [(confidence, apply(frame_from_input, at)) for confidence, at in heads]
+        if look and heads:
+            heads = self.look_closer(finder, look, image, scale, heads)
+        inside = lambda at: ((at.mean(0) >= 0) & (at.mean(0) < [columns, rows])).all()
+        return [head for head in heads if inside(head[1])]
 
-    def peaks(self, finder, heat, frame_from_input, size):
+    def look_closer(self, finder, look, image, whole, candidates):
+        net, stride = self.finder, finder["stride"]
+        frame, size = np.array(image.shape[1::-1], float), np.array([net.width, net.height], float)
+        cuts = []
+        for _, at in candidates:
+            scale = max(look["head_length_pixels"] / length(at), whole)
+            low = np.minimum(size - frame * scale, 0)
+            shift = np.clip(size / 2 - at.mean(0) * scale, low, 0)
+            shift = np.where(frame * scale <= size, (size - frame * scale) / 2, shift)
+            cuts.append(chain(scaling(scale, scale), translation(*shift)))
+        heats = net.run(
+            [net.prepare(warp(image, cut, net.width, net.height, MID_GREY)) for cut in cuts]
+        )
+        heads = []
+        for (confidence, at), cut, heat in zip(candidates, cuts, heats):
+            at, logits = apply(cut, at), heat[0]
+            rows, columns = np.indices(logits.shape)
+            middles = np.stack([(columns + 0.5) * stride, (rows + 0.5) * stride], axis=-1)
+            near = np.linalg.norm(middles - at.mean(0), axis=-1) <= 0.5 * length(at)
+            if not near.any():
+                continue
+            r, c = np.unravel_index(np.argmax(np.where(near, logits, -np.inf)), logits.shape)
+            first = np.clip(confidence, 1e-6, 1 - 1e-6)
+            logit = (math.log(first / (1 - first)) + float(logits[r, c])) / 2
+            both = 1 / (1 + math.exp(-logit))
+            if not both >= finder["threshold"]:
+                continue
+            seen = self.head_at(finder, heat, r, c)
+            if seen is None or apart(seen[1], at) > 0.5:
+                seen = (both, at)
+            heads.append((both, apply(np.linalg.inv(cut), seen[1])))
+        return self.suppress(finder, heads)
+
+    def peaks(self, finder, heat, threshold):
         logits = heat[0]
         sure = 1 / (1 + np.exp(-logits.astype(np.float64)))
-        rows, columns = logits.shape
+        highest = cv2.dilate(logits, np.ones((3, 3), np.uint8))
+        heads = [
+            self.head_at(finder, heat, r, c)
+            for r, c in np.argwhere((logits == highest) & (sure >= threshold))
+        ]
+        return self.suppress(finder, [head for head in heads if head is not None])
+
+    def head_at(self, finder, heat, r, c):
+        """The head that a cell and its neighbours see: confidence, landmarks in pixels of the input."""
+        sure = 1 / (1 + np.exp(-heat[0].astype(np.float64)))
+        rows, columns = sure.shape
         stride = finder["stride"]
 
         def landmarks(r, c):
             centre = np.array([(c + 0.5) * stride, (r + 0.5) * stride])
             return np.stack([centre + heat[1:3, r, c], centre + heat[3:5, r, c]])
 
-        highest = cv2.dilate(logits, np.ones((3, 3), np.uint8))
-        found = []
-        for r, c in np.argwhere((logits == highest) & (sure >= finder["threshold"])):
-            peak = landmarks(r, c)
-            if not (np.isfinite(peak).all() and length(peak) >= 1):
-                continue
-            around = [
-                (i, j)
-                for i in range(max(r - 1, 0), min(r + 2, rows))
-                for j in range(max(c - 1, 0), min(c + 2, columns))
-            ]
-            total, weight = np.zeros((2, 2)), 0.0
-            for i, j in around:
-                other = landmarks(i, j)
-                apart = np.linalg.norm(other - peak, axis=1).mean() / max(length(other), 1e-9)
-                if sure[i, j] >= 0.5 * sure[r, c] and apart <= 0.25:
-                    total, weight = total + sure[i, j] * other, weight + sure[i, j]
-            found.append((float(sure[r, c]), total / weight if weight else peak))
-        found.sort(key=lambda head: -head[0])
+        peak = landmarks(r, c)
+        if not (np.isfinite(peak).all() and length(peak) >= 1):
+            return None
+        around = [
+            (i, j)
+            for i in range(max(r - 1, 0), min(r + 2, rows))
+            for j in range(max(c - 1, 0), min(c + 2, columns))
+        ]
+        total, weight = np.zeros((2, 2)), 0.0
+        for i, j in around:
+            other = landmarks(i, j)
+            if sure[i, j] >= 0.5 * sure[r, c] and apart(peak, other) <= 0.25:
+                total, weight = total + sure[i, j] * other, weight + sure[i, j]
+        return float(sure[r, c]), total / weight if weight else peak
+
+    def suppress(self, finder, found):
         heads = []
-        for confidence, at in found:
+        for confidence, at in sorted(found, key=lambda head: -head[0]):
             if len(heads) == finder["maximum_heads"]:
                 break
             radius = finder["suppression_radius_head_lengths"]
@@ -212,9 +265,7 @@ class Identifier:
                 for _, kept in heads
             ):
                 heads.append((confidence, at))
-        heads = [(confidence, apply(frame_from_input, at)) for confidence, at in heads]
-        inside = lambda at: ((at.mean(0) >= 0) & (at.mean(0) < size)).all()
-        return [head for head in heads if inside(head[1])]
+        return heads
 
     def align(self, image, heads):
         if not heads or self.aligner is None:

@@ -372,7 +372,87 @@ mod tests {
         assert!(heads[1].landmarks.centre().x > 20.0);
     }
 
+    fn looking_closer() -> Finder {
+        Finder {
+            closer_look: Some(CloserLook {
+                candidate_threshold: 0.2,
+                head_length_pixels: 16.0,
+            }),
+            ..finder()
+        }
+    }
+
+    #[test]
+    fn a_head_needs_both_looks() {
+        let finder = looking_closer();
+        let truth = head(26.0, 18.0, 8.0, 0.0);
+        let candidate = FoundHead {
+            landmarks: truth,
+            confidence: sigmoid(-1.0),
+        };
+        let mut output = empty();
+        assert_eq!(confirm(&finder, &candidate, &output), None);
+        put(
+            &mut output,
+            4 * COLUMNS + 6,
+            3.0,
+            &head(27.0, 18.0, 8.0, 0.0),
+        );
+        let both = confirm(&finder, &candidate, &output).expect("a head");
+        assert!((both.confidence - sigmoid(1.0)).abs() < 1e-6);
+        assert!(both.landmarks.error(&head(27.0, 18.0, 8.0, 0.0)) < 1e-6);
+        // What the second look sees elsewhere says nothing of the candidate.
+        let far = FoundHead {
+            landmarks: head(6.0, 18.0, 4.0, 0.0),
+            ..candidate
+        };
+        assert_eq!(confirm(&finder, &far, &output), None);
+        // It confirms the head but sees it turned round: the first look's landmarks stay.
+        put(
+            &mut output,
+            4 * COLUMNS + 6,
+            3.0,
+            &head(26.0, 18.0, -8.0, 0.0),
+        );
+        assert_eq!(
+            confirm(&finder, &candidate, &output)
+                .expect("a head")
+                .landmarks,
+            truth
+        );
+        output[4 * COLUMNS + 6] = f32::NAN;
+        assert_eq!(confirm(&finder, &candidate, &output), None);
+    }
+
     proptest! {
+        /// A closer look shows the head at least as long as asked for, within the frame where the frame
+        /// is large enough, and is never a look from further away.
+        #[test]
+        fn closer_looks_stay_in_the_frame(
+            width in 40..6000u32, height in 40..4000u32, x in 0.0..1.0_f64, y in 0.0..1.0_f64,
+            length in 2.0..900.0_f64,
+        ) {
+            let finder = looking_closer();
+            let look = finder.closer_look.as_ref().expect("set above");
+            let centre = Point::new(x * f64::from(width), y * f64::from(height));
+            let truth = head(centre.x, centre.y, length / 2.0, 0.0);
+            let cut = closer_input_from_frame(&finder, look, (width, height), &truth).expect("a head");
+            let (w, h) = (f64::from(COLUMNS as u32 * STRIDE), f64::from(ROWS as u32 * STRIDE));
+            let seen = truth.map(&cut);
+            prop_assert!(seen.head_length() >= look.head_length_pixels - 1e-9);
+            let whole = reduce_to_fit((width, height), w as u32, h as u32);
+            prop_assert!(cut.xx >= whole.xx - 1e-12);
+            let at = seen.centre();
+            prop_assert!((-1e-6..=w + 1e-6).contains(&at.x) && (-1e-6..=h + 1e-6).contains(&at.y), "{at:?}");
+            let corner = cut.apply(Point::default());
+            let far = cut.apply(Point::new(width.into(), height.into()));
+            for (low, high, side) in [(corner.x, far.x, w), (corner.y, far.y, h)] {
+                let covered = low <= 1e-6 && high >= side - 1e-6;
+                let whole = low >= -1e-6 && high <= side + 1e-6;
+                prop_assert!(covered || whole, "{low} to {high} of {side}");
+            }
+        }
+
         /// Wherever a head lies and whichever cells around it see it, its landmarks come back.
         #[test]
         fn landmarks_come_back_exactly(

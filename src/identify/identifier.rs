@@ -319,7 +319,14 @@ impl Identifier {
             return Ok(Vec::new());
         }
         let transforms: Vec<Affine> = cuts.iter().map(|(_, cut)| *cut).collect();
-        let photograph = pixels.at_scale(transforms.iter().map(scale).fold(0.0, f64::max))?;
+        // What the first look is sure of is most likely named later: decoded once for all that comes.
+        let sure: Vec<FoundHead> = candidates
+            .iter()
+            .filter(|head| head.confidence >= finder.threshold)
+            .copied()
+            .collect();
+        let least = transforms.iter().map(scale).fold(0.0, f64::max);
+        let photograph = pixels.at_scale(least.max(self.scale_for_heads(&sure)))?;
         let outputs = run_on_cuts(network, input, OUTSIDE_FRAME, photograph, &transforms)?;
         let heads = cuts
             .iter()

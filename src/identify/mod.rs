@@ -9,8 +9,9 @@
 //!
 //! # What is decoded
 //! The frame is decoded at the scale that the finder needs, so an empty one costs little. Where the finder
-//! looks closer, and where heads are found, it is decoded once more at the scale that these cuts need,
-//! unless the decoding before is large enough.
+//! looks closer, it is decoded once more: at the scale that the heads' crops will need where the first
+//! look is sure of one, else at what the closer look needs; only where a doubtful one then turns out to be
+//! a head, a third time.
 //!
 //! # Heads at the edge
 //! A found head whose centre lies outside the frame, in the padding of the finder's input, is none. A

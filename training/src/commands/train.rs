@@ -24,7 +24,7 @@ use crate::trainer::{Ending, Execution, RunInfo, train};
 /// happened.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
-    /// The recipe, a TOML file such as training/recipes/resnet-14.toml
+    /// The recipe, a TOML file such as training/recipes/resnet-18-fine-small.toml
     recipe: PathBuf,
     /// Index of the photographs, written by `callosity-train import`
     #[arg(long, default_value = "runs/data/index.json")]
