@@ -60,7 +60,7 @@ pub(super) fn paint(
     let coarse = NoiseView::new(rng, tile, 4.0, 0.0, 1.0);
     let white = [(140.0 + 0.8 * luminance(sea) + rng.random_range(-20.0..60.0)).min(260.0); 3];
     let white = mix(white, sea, rng.random_range(0.0..0.25));
-    match rng.random_range(0..11) {
+    match rng.random_range(0..15) {
         // Footprint: a ring or a heap of lacy foam.
         0..3 => {
             let radius = rng.random_range(0.0..1.6f32);
@@ -179,6 +179,44 @@ pub(super) fn paint(
         }
         // Blow: a diffuse plume.
         9 => blow(canvas, rng, tile, &units, 2.0),
+        // Sun glitter gathered on the crests of waves: spots in a chain, as long as a head and as bright as
+        // its callosity.
+        10..14 => {
+            let glare: Colour = [250.0, 250.0, 245.0];
+            let (spread, bend) = (
+                rng.random_range(0.03..0.3f32),
+                rng.random_range(-0.5..0.5f32),
+            );
+            let radius = rng.random_range(0.015..0.07f32);
+            let spots: Vec<[f32; 3]> = (0..rng.random_range(5..60))
+                .map(|_| {
+                    let u = rng.random_range(-1.2..1.2f32) * rng.random_range(0.3..1.0f32);
+                    let v = rng.random_range(-1.0..1.0f32) * rng.random_range(0.0..1.0f32);
+                    [
+                        u,
+                        bend * u * u + spread * v,
+                        radius * rng.random_range(0.4..1.5f32),
+                    ]
+                })
+                .collect();
+            // Where a spot is smaller than a pixel it lends the pixel its share of light.
+            let pixel = (1.0 / size) as f32;
+            each(canvas, &units, 1.8, |c, u, v| {
+                let light: f32 = spots
+                    .iter()
+                    .map(|[x, y, r]| {
+                        let blurred = (r * r + 0.25 * pixel * pixel).sqrt();
+                        let d = ((u - x) / (1.6 * blurred)).powi(2) + ((v - y) / blurred).powi(2);
+                        if d < 6.0 {
+                            (-d).exp() * 2.0 * (r / blurred).powi(2)
+                        } else {
+                            0.0
+                        }
+                    })
+                    .sum();
+                *c = mix(*c, glare, light.min(1.0));
+            });
+        }
         // Water cut from beside a head with the same kind of edge as a head has.
         _ => {
             let read = head.sampler(units.determinant().abs().sqrt() as f32);

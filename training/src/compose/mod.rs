@@ -184,7 +184,7 @@ impl Composer {
         self.paint_sea(&mut canvas, rng, &palette, frame_width);
         let size = first.head_length();
         let decoys = if rng.random_bool(0.6) {
-            rng.random_range(0..5)
+            rng.random_range(0..6)
         } else {
             0
         };
@@ -398,7 +398,7 @@ impl Composer {
                 }
             };
             length *= (0.2 * normal.sample(rng)).exp();
-            if rng.random_bool(0.3) {
+            if rng.random_bool(0.2) {
                 // 60 to 700 pixels in a frame 3072 wide: larger than real ones too, as a closer look
                 // shows them.
                 length = w * 60.0 / 3072.0 * (700.0f64 / 60.0).powf(rng.random());
