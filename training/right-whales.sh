@@ -19,10 +19,13 @@ network() {
     --cache "$runs/data/cache" --out "$runs/$name" --resume "$@"
 }
 network finder
+network finder-glitter --from "$runs/finder"
 network aligner
 network resnet-18-fine-small
 network resnet-18-fine --from "$runs/resnet-18-fine-small"
-"$train" stack "$runs/resnet-18-fine" "${common[@]}" --out "$runs/stack.json"
-"$train" bundle --name right-whales --finder "$runs/finder" --aligner "$runs/aligner" \
-  --classifiers "$runs/resnet-18-fine" --stack "$runs/stack.json" "${common[@]}" \
+network resnet-18-fine-snapshot --from "$runs/resnet-18-fine"
+classifiers=("$runs/resnet-18-fine" "$runs/resnet-18-fine-snapshot")
+"$train" stack "${classifiers[@]}" --views 8 "${common[@]}" --out "$runs/stack.json"
+"$train" bundle --name right-whales --bundle-version 1.1.0 --finder "$runs/finder-glitter" --aligner "$runs/aligner" \
+  --classifiers "${classifiers[@]}" --stack "$runs/stack.json" "${common[@]}" \
   --cache "$runs/data/cache" --about training/model_cards/right-whales.md --out models/right-whales
