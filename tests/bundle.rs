@@ -22,10 +22,16 @@ fn builtin() -> Engine {
     .unwrap()
 }
 
-/// The error of a bundle with one value changed.
+/// The error of a bundle with one value changed, or added to an object.
 fn refused(pointer: &str, value: Value) -> String {
     let folder = copy_of_tiny();
-    edit(folder.path(), |m| *m.pointer_mut(pointer).unwrap() = value);
+    edit(folder.path(), |m| match m.pointer_mut(pointer) {
+        Some(old) => *old = value,
+        None => {
+            let (parent, key) = pointer.rsplit_once('/').unwrap();
+            m.pointer_mut(parent).unwrap()[key] = value;
+        }
+    });
     let error = Bundle::open(folder.path()).unwrap_err();
     error.to_string()
 }
