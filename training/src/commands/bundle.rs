@@ -32,9 +32,6 @@ const MINIMUM_PROGRAM_VERSION: semver::Version = semver::Version::new(0, 1, 0);
 /// Largest difference that a self-test allows, as a fraction of the output's largest value: room for
 /// engines that multiply in reduced precision, far less than any decision.
 const SELF_TEST_TOLERANCE: f32 = 5e-3;
-/// How long a head is in the finder's closer look, as a fraction of the input's width: twice as long as most,
-/// and within what composed frames show.
-const CLOSER_HEAD_LENGTH: f64 = 0.13;
 /// The finder's threshold while a better one is looked for.
 const LOWEST_THRESHOLD: f32 = 0.02;
 
@@ -90,9 +87,9 @@ pub struct Args {
     /// Probability from which a peak is looked at a second time, larger
     #[arg(long, default_value_t = 0.2)]
     candidate_threshold: f32,
-    /// Length in pixels of the finder's input that a head then has [default: 0.13 of its width]
-    #[arg(long)]
-    closer_head_length: Option<f64>,
+    /// Length in pixels of the finder's input that a head then has
+    #[arg(long, default_value_t = 50.0)]
+    closer_head_length: f64,
     /// Peaks nearer than this many head lengths to a stronger one are the same head
     #[arg(long, default_value_t = 0.6)]
     suppression_radius: f32,
@@ -171,9 +168,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             threshold: args.finder_threshold.unwrap_or(LOWEST_THRESHOLD),
             closer_look: Some(CloserLook {
                 candidate_threshold: args.candidate_threshold,
-                head_length_pixels: args.closer_head_length.unwrap_or_else(|| {
-                    (CLOSER_HEAD_LENGTH * f64::from(run.recipe.input.width)).round()
-                }),
+                head_length_pixels: args.closer_head_length,
             }),
             suppression_radius_head_lengths: args.suppression_radius,
             maximum_heads: args.maximum_heads,
