@@ -181,7 +181,7 @@ def identification(args, title, bundle, library, whale, empty):
     text += [
         "",
         f"A frame takes {stages['frame_ms']:.1f} ms, of which the networks alone take "
-        f"{stages['networks_ms']:.1f} ms: {100 * stages['outside_networks']:.0f} % is our own work "
+        f"{stages['inference_ms']:.1f} ms: {100 * stages['outside_networks']:.0f} % is our own work "
         f"(one frame at a time, reading the file included).",
     ]
     if empty:

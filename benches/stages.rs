@@ -8,14 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use callosity::bundle::{Bundle, Role};
+use callosity::bundle::Bundle;
 use callosity::identify::Identifier;
-use callosity::inference::{Engine, EngineConfig, Network};
+use callosity::inference::EngineConfig;
 use callosity::pixels::{EncodedPhotograph, reduce_to_fit};
 use clap::Parser;
-
-/// As many images as the program gives a network at once.
-const LARGEST_BATCH: usize = 16;
 
 #[derive(Parser)]
 struct Args {
@@ -55,59 +52,6 @@ fn median(values: &mut [f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The networks, fed with nothing: their time does not depend on what they see.
-struct Networks {
-    finder: Network,
-    aligner: Option<(Network, usize, usize)>,
-    ensemble: (Network, usize),
-}
-
-impl Networks {
-    fn load(bundle: &Bundle, config: &EngineConfig) -> anyhow::Result<Self> {
-        let engine = Engine::start(config)?;
-        let manifest = bundle.manifest();
-        let load = |role| Network::load(&engine, bundle, role);
-        let aligner = match &manifest.aligner {
-            Some(aligner) => Some((
-                load(Role::Aligner)?,
-                aligner.rounds as usize,
-                aligner.views as usize,
-            )),
-            None => None,
-        };
-        Ok(Self {
-            finder: load(Role::Finder)?,
-            aligner,
-            ensemble: (load(Role::Ensemble)?, manifest.ensemble.views as usize),
-        })
-    }
-
-    /// Milliseconds of the runs that a frame with so many heads needs.
-    fn time(&mut self, heads: usize) -> anyhow::Result<f64> {
-        fn run(network: &mut Network, images: usize) -> anyhow::Result<f64> {
-            let mut spent = 0.0;
-            let mut left = images;
-            while left > 0 {
-                let batch = left.min(LARGEST_BATCH);
-                let input = vec![0.0; batch * network.input_len()];
-                let start = Instant::now();
-                network.run(batch, &input)?;
-                spent += milliseconds(start);
-                left -= batch;
-            }
-            Ok(spent)
-        }
-        let mut spent = run(&mut self.finder, 1)?;
-        if let Some((network, rounds, views)) = &mut self.aligner {
-            for round in 1..=*rounds {
-                spent += run(network, heads * if round == *rounds { *views } else { 1 })?;
-            }
-        }
-        let (network, views) = &mut self.ensemble;
-        Ok(spent + run(network, heads * *views)?)
-    }
-}
-
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     ensure!(args.rounds > 0, "--rounds must be at least 1");
@@ -126,7 +70,7 @@ fn main() -> anyhow::Result<()> {
     let names = ["decode", "find", "align", "identify"];
     let mut times: [Vec<f64>; 4] = Default::default();
     let mut peaks = [loaded; 4];
-    let (mut totals, mut heads) = (Vec::new(), Vec::new());
+    let (mut totals, mut inference, mut heads) = (Vec::new(), Vec::new(), 0);
     for path in &args.frames {
         let frame = EncodedPhotograph::open(path)?;
         let input = finder_input(&bundle, path)?;
@@ -146,7 +90,7 @@ fn main() -> anyhow::Result<()> {
                 peaks[2] = peaks[2].max(peak_memory());
                 identifier.identify_frame(&frame)?;
                 peaks[3] = peaks[3].max(peak_memory());
-                heads.push(seen.heads.len());
+                heads += seen.heads.len();
                 continue;
             }
             let stages = seen.stages_ms;
@@ -155,20 +99,11 @@ fn main() -> anyhow::Result<()> {
                 times.push(spent);
             }
             totals.push(total);
-        }
-    }
-    drop(identifier);
-
-    let mut networks = Networks::load(&bundle, &config)?;
-    let mut network_times = Vec::new();
-    for &heads in &heads {
-        networks.time(heads)?;
-        for _ in 0..args.rounds {
-            network_times.push(networks.time(heads)?);
+            inference.push(stages.inference);
         }
     }
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    let (frame, in_networks) = (mean(&totals), mean(&network_times));
+    let (frame, in_networks) = (mean(&totals), mean(&inference));
     let megabytes = |bytes: Option<u64>| bytes.map(|bytes| (bytes as f64 / 1e5).round() / 10.0);
     let mut stages = vec![serde_json::json!({
         "stage": "load", "ms": loading, "peak_mb": megabytes(loaded),
@@ -180,11 +115,11 @@ fn main() -> anyhow::Result<()> {
     }
     let report = serde_json::json!({
         "frames": args.frames.len(),
-        "heads": heads.iter().sum::<usize>(),
+        "heads": heads,
         "threads": args.threads,
         "stages": stages,
         "frame_ms": frame,
-        "networks_ms": in_networks,
+        "inference_ms": in_networks,
         "outside_networks": 1.0 - in_networks / frame,
     });
     println!("{report}");

@@ -214,6 +214,10 @@ pub struct Provenance {
     pub recipes: BTreeMap<String, String>,
     /// Metrics on held-out data, by name.
     pub metrics: BTreeMap<String, f64>,
+    /// File names of the real frames that a network was trained on; on these the bundle must not be
+    /// measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub frames_trained_on: Vec<String>,
     /// Individuals outside the catalogue on which the model of "unknown" was fitted; on these alone it
     /// must not be measured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

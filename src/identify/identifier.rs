@@ -9,8 +9,8 @@ use crate::bundle::{Bundle, CloserLook, Finder, Manifest, NetworkInput, Role};
 use crate::geometry::{Affine, HeadCrop, Landmarks};
 use crate::inference::{Engine, EngineConfig, EngineError, InferenceError, Network};
 use crate::pixels::{
-    DecodeError, EncodedPhotograph, OUTSIDE_FRAME, OUTSIDE_HEAD_PHOTOGRAPH, Photograph, prepare,
-    reduce_to_fit,
+    DecodeError, EncodedPhotograph, OUTSIDE_FRAME, OUTSIDE_HEAD_PHOTOGRAPH, Photograph,
+    prepare_views, reduce_to_fit,
 };
 
 /// Most images that enter a network at once: above it memory grows and speed does not.
@@ -68,7 +68,10 @@ impl<'a> Source<'a> {
 struct Pixels<'a> {
     source: Source<'a>,
     photograph: Option<Cow<'a, Photograph>>,
-    time: Duration,
+    /// Spent on decoding.
+    decoding: Duration,
+    /// Spent in the networks.
+    inference: Duration,
 }
 
 impl<'a> Pixels<'a> {
@@ -76,7 +79,8 @@ impl<'a> Pixels<'a> {
         Self {
             source,
             photograph: None,
-            time: Duration::ZERO,
+            decoding: Duration::ZERO,
+            inference: Duration::ZERO,
         }
     }
 
@@ -93,13 +97,45 @@ impl<'a> Pixels<'a> {
             self.photograph = None;
             let start = Instant::now();
             let photograph = self.source.decode(least)?;
-            self.time += start.elapsed();
+            self.decoding += start.elapsed();
             return Ok(self.photograph.insert(photograph));
         }
         match &self.photograph {
             Some(photograph) => Ok(photograph),
             None => unreachable!("decoded above"),
         }
+    }
+
+    /// One output of the network for each cut, given as transforms from the frame to the network's
+    /// input, out of the photograph at a scale not below `least`. Every `views` cuts show about the same.
+    fn run_on_cuts(
+        &mut self,
+        network: &Mutex<Network>,
+        input: &NetworkInput,
+        outside: [u8; 3],
+        least: f64,
+        cuts: &[Affine],
+        views: u32,
+    ) -> Result<Vec<Vec<f32>>, IdentifyError> {
+        let each = 3 * input.width as usize * input.height as usize;
+        let mut outputs = Vec::with_capacity(cuts.len());
+        let mut spent = Duration::ZERO;
+        let photograph = self.at_scale(least)?;
+        for batch in cuts.chunks(LARGEST_BATCH) {
+            let mut values = vec![0.0; each * batch.len()];
+            let views = (views.max(1) as usize).min(LARGEST_BATCH);
+            for (cuts, out) in batch.chunks(views).zip(values.chunks_mut(views * each)) {
+                let cuts: Vec<Affine> = cuts.iter().map(|cut| in_pixels(photograph, cut)).collect();
+                prepare_views(&photograph.pixels, &cuts, input, outside, out);
+            }
+            let mut network = lock(network);
+            let start = Instant::now();
+            let output = network.run(batch.len(), &values)?;
+            spent += start.elapsed();
+            outputs.extend(output.images().map(<[f32]>::to_vec));
+        }
+        self.inference += spent;
+        Ok(outputs)
     }
 }
 
@@ -277,9 +313,9 @@ impl Identifier {
         let Some(frame_from_input) = input_from_frame.inverse() else {
             return Ok(Vec::new());
         };
-        let photograph = pixels.at_scale(input_from_frame.xx)?;
+        let least = input_from_frame.xx;
         let whole = std::slice::from_ref(&input_from_frame);
-        let outputs = run_on_cuts(network, input, OUTSIDE_FRAME, photograph, whole)?;
+        let outputs = pixels.run_on_cuts(network, input, OUTSIDE_FRAME, least, whole, 1)?;
         let mut heads: Vec<FoundHead> = outputs
             .iter()
             .flat_map(|output| candidates(finder, output))
@@ -325,9 +361,8 @@ impl Identifier {
             .filter(|head| head.confidence >= finder.threshold)
             .copied()
             .collect();
-        let least = transforms.iter().map(scale).fold(0.0, f64::max);
-        let photograph = pixels.at_scale(least.max(self.scale_for_heads(&sure)))?;
-        let outputs = run_on_cuts(network, input, OUTSIDE_FRAME, photograph, &transforms)?;
+        let least = largest_scale(&transforms).max(self.scale_for_heads(&sure));
+        let outputs = pixels.run_on_cuts(network, input, OUTSIDE_FRAME, least, &transforms, 1)?;
         let heads = cuts
             .iter()
             .zip(&outputs)
@@ -366,12 +401,10 @@ impl Identifier {
                         .map(move |v| (i, crop.then(&aligner::view(v, input.width, input.height))))
                 })
                 .collect();
-            let photograph = pixels.at_scale(
-                self.scale_for_heads(heads)
-                    .max(cuts.iter().map(|(_, cut)| scale(cut)).fold(0.0, f64::max)),
-            )?;
             let transforms: Vec<Affine> = cuts.iter().map(|(_, cut)| *cut).collect();
-            let outputs = run_on_cuts(network, input, OUTSIDE_FRAME, photograph, &transforms)?;
+            let least = largest_scale(&transforms).max(self.scale_for_heads(heads));
+            let outputs =
+                pixels.run_on_cuts(network, input, OUTSIDE_FRAME, least, &transforms, views)?;
             let mut seen: Vec<Vec<Landmarks>> = vec![Vec::new(); heads.len()];
             for ((i, cut), output) in cuts.iter().zip(&outputs) {
                 let back = cut.inverse();
@@ -445,7 +478,7 @@ impl Identifier {
         }
         let ensemble = &self.manifest.ensemble;
         let input = &ensemble.network.input;
-        let photograph = pixels.at_scale(crops.iter().map(scale).fold(0.0, f64::max))?;
+        let least = largest_scale(crops);
         let cuts: Vec<Affine> = crops
             .iter()
             .flat_map(|crop| {
@@ -454,7 +487,8 @@ impl Identifier {
             })
             .collect();
         let outside = OUTSIDE_HEAD_PHOTOGRAPH;
-        let logits = run_on_cuts(&self.ensemble, input, outside, photograph, &cuts)?;
+        let logits =
+            pixels.run_on_cuts(&self.ensemble, input, outside, least, &cuts, ensemble.views)?;
         Ok(logits
             .chunks(ensemble.views as usize)
             .filter_map(|views| {
@@ -491,7 +525,8 @@ impl Identifier {
             height,
             heads,
             stages_ms: StageTimes {
-                decode: milliseconds(pixels.time),
+                decode: milliseconds(pixels.decoding),
+                inference: milliseconds(pixels.inference),
                 ..times
             },
             engine: self.engine.clone(),
@@ -531,12 +566,12 @@ impl Stopwatch {
     fn start(pixels: &Pixels) -> Self {
         Self {
             start: Instant::now(),
-            decoded: pixels.time,
+            decoded: pixels.decoding,
         }
     }
 
     fn stop(self, pixels: &Pixels) -> f64 {
-        let decoding = pixels.time - self.decoded;
+        let decoding = pixels.decoding - self.decoded;
         milliseconds(self.start.elapsed().saturating_sub(decoding))
     }
 }
@@ -544,28 +579,6 @@ impl Stopwatch {
 /// In milliseconds to a hundredth: more digits are noise.
 fn milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e5).round() / 100.0
-}
-
-/// One output for each cut out of the photograph, given as transforms from the frame to the input.
-fn run_on_cuts(
-    network: &Mutex<Network>,
-    input: &NetworkInput,
-    outside: [u8; 3],
-    photograph: &Photograph,
-    cuts: &[Affine],
-) -> Result<Vec<Vec<f32>>, InferenceError> {
-    let each = 3 * input.width as usize * input.height as usize;
-    let mut outputs = Vec::with_capacity(cuts.len());
-    for batch in cuts.chunks(LARGEST_BATCH) {
-        let mut values = vec![0.0; each * batch.len()];
-        for (cut, out) in batch.iter().zip(values.chunks_exact_mut(each)) {
-            let cut = in_pixels(photograph, cut);
-            prepare(&photograph.pixels, &cut, input, outside, out);
-        }
-        let output = lock(network).run(batch.len(), &values)?;
-        outputs.extend(output.images().map(<[f32]>::to_vec));
-    }
-    Ok(outputs)
 }
 
 fn lock(network: &Mutex<Network>) -> MutexGuard<'_, Network> {
@@ -580,6 +593,11 @@ fn in_pixels(photograph: &Photograph, from_frame: &Affine) -> Affine {
         Some(frame_from_pixels) => frame_from_pixels.then(from_frame),
         None => *from_frame,
     }
+}
+
+/// The largest [`scale`] of some transforms; 0 for none.
+fn largest_scale(from_frame: &[Affine]) -> f64 {
+    from_frame.iter().map(scale).fold(0.0, f64::max)
 }
 
 /// The larger of the factors by which a transform stretches the frame's axes: at this scale a

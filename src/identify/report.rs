@@ -81,6 +81,8 @@ pub struct StageTimes {
     pub align: f64,
     /// Naming.
     pub identify: f64,
+    /// Of finding, placing and naming together, what the networks themselves took.
+    pub inference: f64,
 }
 
 /// What was seen in a frame.

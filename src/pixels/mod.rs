@@ -13,7 +13,7 @@ pub use decode::{
     DecodeError, EncodedPhotograph, MAX_DECODED_BYTES, MAX_FILE_BYTES, MAX_PIXELS, Photograph,
 };
 pub use tensor::{
-    EncodeError, OUTSIDE_FRAME, OUTSIDE_HEAD_PHOTOGRAPH, encode_jpeg, prepare, reduce_to_fit,
-    write_input,
+    EncodeError, OUTSIDE_FRAME, OUTSIDE_HEAD_PHOTOGRAPH, encode_jpeg, prepare, prepare_views,
+    reduce_to_fit, write_input,
 };
-pub use warp::warp;
+pub use warp::{warp, warp_views};

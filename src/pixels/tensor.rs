@@ -1,6 +1,6 @@
 use image::RgbImage;
 
-use super::warp;
+use super::warp::warp_views;
 use crate::bundle::NetworkInput;
 use crate::geometry::{Affine, Point};
 
@@ -51,14 +51,38 @@ pub fn prepare(
     outside: [u8; 3],
     out: &mut [f32],
 ) {
-    let image = warp(
+    prepare_views(
         source,
-        input_from_source,
-        input.width,
-        input.height,
+        std::slice::from_ref(input_from_source),
+        input,
         outside,
+        out,
     );
-    write_input(&image, input, out);
+}
+
+/// [`prepare`] for each of several transforms that show about the same part of the source, such as the
+/// views of one head, one after the other in `out`.
+///
+/// # Panics
+/// Where `out` does not hold `3 · input.width · input.height` values for each transform.
+pub fn prepare_views(
+    source: &RgbImage,
+    input_from_source: &[Affine],
+    input: &NetworkInput,
+    outside: [u8; 3],
+    out: &mut [f32],
+) {
+    let (width, height) = (input.width, input.height);
+    let each = 3 * width as usize * height as usize;
+    assert_eq!(
+        out.len(),
+        each * input_from_source.len(),
+        "the inputs' size"
+    );
+    let images = warp_views(source, input_from_source, width, height, outside);
+    for (image, out) in images.zip(out.chunks_exact_mut(each.max(1))) {
+        write_input(&image, input, out);
+    }
 }
 
 /// The transform that fits an image of `size` (width, height in pixels) whole into `width × height`

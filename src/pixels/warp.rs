@@ -24,6 +24,17 @@ const MUCH_SHRINKING: f64 = 1.5;
 /// worst there is, the sum then stays within 10 grey levels of the mean over the area.
 const CLOSE: f64 = 0.55;
 
+/// From this step on, the many samples that stand for an area need no interpolation: the nearest pixel's
+/// costs a third and their mean is as near to that over the area.
+const FAR_SHRINKING: f64 = 2.3;
+
+/// Distance between samples of the nearest pixel beyond [`FAR_SHRINKING`].
+const NEAREST: f64 = 0.42;
+
+/// What remains to be shrunk after a reduction by whole blocks, so that the mean over an output pixel's
+/// area averages over their edges.
+const AFTER_REDUCTION: f64 = 2.0;
+
 /// Most samples along one side of an output pixel, so that a degenerate transform costs no more than
 /// the source has pixels. Only a transform that shrinks one axis over 64 times as much as the other
 /// comes here, and aliases.
@@ -34,9 +45,9 @@ const MAX_SAMPLES: f64 = 64.0;
 /// The centre of each output pixel is mapped back into the source and interpolated bilinearly between
 /// the centres of the source's pixels. Where the transform shrinks, the output pixel is the mean over
 /// the parallelogram that it covers in the source. What is too fine for the output then fades as that
-/// mean lets it: all of it in the flat, and of the finest pattern there is, a checkerboard seen at 45°,
-/// one fifth at the most. Positions outside the
-/// source are `fill`; positions within it, up to the outer edge of its border pixels, never mix with it.
+/// mean lets it: all of it in the flat, and of the finest pattern there is, a checkerboard, about a third
+/// at the most. Positions outside the source are `fill`; positions within it, up to the outer edge of its
+/// border pixels, never mix with it.
 ///
 /// A transform without inverse, or an empty source, gives `fill` all over.
 pub fn warp(
@@ -46,23 +57,47 @@ pub fn warp(
     height: u32,
     fill: [u8; 3],
 ) -> RgbImage {
-    let inverse = output_from_source.inverse().filter(is_finite);
+    let image = warp_views(
+        source,
+        std::slice::from_ref(output_from_source),
+        width,
+        height,
+        fill,
+    )
+    .next();
+    image.unwrap_or_else(|| filled(width, height, fill))
+}
+
+/// [`warp`] by each of several transforms that show about the same part of the source, such as the views
+/// of one head: what they share is done once.
+pub fn warp_views<'a>(
+    source: &'a RgbImage,
+    output_from_source: &[Affine],
+    width: u32,
+    height: u32,
+    fill: [u8; 3],
+) -> impl Iterator<Item = RgbImage> + 'a {
     let nothing_to_see = source.width() == 0 || source.height() == 0;
-    match inverse {
-        Some(source_from_output) if !nothing_to_see => {
-            match reduce_region(source, &source_from_output, width, height) {
-                Some((reduced, reduced_from_source)) => sample(
-                    &reduced,
-                    &source_from_output.then(&reduced_from_source),
-                    width,
-                    height,
-                    fill,
-                ),
-                None => sample(source, &source_from_output, width, height, fill),
-            }
-        }
-        _ => RgbImage::from_pixel(width, height, image::Rgb(fill)),
-    }
+    let views: Vec<Option<Affine>> = output_from_source
+        .iter()
+        .map(|t| t.inverse().filter(|t| is_finite(t) && !nothing_to_see))
+        .collect();
+    let reduced = reduce_region(source, &views, width, height);
+    views.into_iter().map(move |view| match (view, &reduced) {
+        (Some(view), Some((reduced, reduced_from_source))) => sample(
+            reduced,
+            &view.then(reduced_from_source),
+            width,
+            height,
+            fill,
+        ),
+        (Some(view), None) => sample(source, &view, width, height, fill),
+        (None, _) => filled(width, height, fill),
+    })
+}
+
+fn filled(width: u32, height: u32, fill: [u8; 3]) -> RgbImage {
+    RgbImage::from_pixel(width, height, image::Rgb(fill))
 }
 
 fn is_finite(t: &Affine) -> bool {
@@ -80,26 +115,30 @@ fn least_stretch(t: &Affine) -> f64 {
     det / largest
 }
 
-/// The part of the source that the output needs, reduced by a whole factor where the transform shrinks
-/// so much that reducing first is both cheaper and not visible in the result.
+/// The part of the source that the views need, reduced by a whole factor where all of them shrink so much
+/// that reducing first is both cheaper and not visible in the result.
 fn reduce_region(
     source: &RgbImage,
-    source_from_output: &Affine,
+    source_from_view: &[Option<Affine>],
     width: u32,
     height: u32,
 ) -> Option<(RgbImage, Affine)> {
-    // What remains to be shrunk after the reduction, at least 3 times, averages over its blocks' edges.
-    let factor = (least_stretch(source_from_output) / 3.0).floor();
+    let views = || source_from_view.iter().flatten();
+    let least = views().map(least_stretch).fold(f64::INFINITY, f64::min);
+    let factor = (least / AFTER_REDUCTION).floor();
     if !(factor >= 2.0 && factor.is_finite()) {
         return None;
     }
     let (w, h) = (f64::from(width), f64::from(height));
-    let corners = [(0.0, 0.0), (w, 0.0), (0.0, h), (w, h)]
-        .map(|(x, y)| source_from_output.apply(Point::new(x, y)));
-    let span = |values: [f64; 4], limit: u32| {
+    let corners: Vec<Point> = views()
+        .flat_map(|view| {
+            [(0.0, 0.0), (w, 0.0), (0.0, h), (w, h)].map(|(x, y)| view.apply(Point::new(x, y)))
+        })
+        .collect();
+    let span = |axis: fn(&Point) -> f64, limit: u32| {
         let limit = f64::from(limit);
-        let low = values.into_iter().fold(f64::INFINITY, f64::min);
-        let high = values.into_iter().fold(f64::NEG_INFINITY, f64::max);
+        let low = corners.iter().map(axis).fold(f64::INFINITY, f64::min);
+        let high = corners.iter().map(axis).fold(f64::NEG_INFINITY, f64::max);
         let start = (low - 2.0 * factor).floor().clamp(0.0, limit);
         let blocks = ((high + 2.0 * factor).min(limit) - start) / factor;
         // The last block may be narrower than the factor: the scale then follows from the sizes.
@@ -107,8 +146,8 @@ fn reduce_region(
         let count = (length / factor).ceil();
         (length > 0.0).then_some((start, length, count))
     };
-    let (left, across, columns) = span(corners.map(|c| c.x), source.width())?;
-    let (top, down, rows) = span(corners.map(|c| c.y), source.height())?;
+    let (left, across, columns) = span(|c| c.x, source.width())?;
+    let (top, down, rows) = span(|c| c.y, source.height())?;
     let reduced = resize(
         source,
         (left, top, across, down),
@@ -199,16 +238,24 @@ fn sample(
     fill: [u8; 3],
 ) -> RgbImage {
     let t = source_from_output;
+    let (across, down) = (t.xx.hypot(t.yx), t.xy.hypot(t.yy));
+    let nearest = across.max(down) > FAR_SHRINKING;
     let samples = |length: f64| {
-        let apart = if length > MUCH_SHRINKING {
+        let apart = if nearest {
+            NEAREST
+        } else if length > MUCH_SHRINKING {
             CLOSE
         } else {
             NO_SHRINKING
         };
         (length / apart).ceil().clamp(1.0, MAX_SAMPLES)
     };
-    let across = samples(t.xx.hypot(t.yx));
-    let down = samples(t.xy.hypot(t.yy));
+    let (across, down) = (samples(across), samples(down));
+    let add_inner = if nearest {
+        add_nearest
+    } else {
+        add_interpolated
+    };
     let columns = width as usize;
     let total = SAMPLE_WEIGHT * across as u32 * down as u32;
 
@@ -218,15 +265,22 @@ fn sample(
         sums.fill([0; 3]);
         for b in 0..down as usize {
             for a in 0..across as usize {
+                // Lines of nearest pixels start a golden ratio apart, or their lattice would resonate
+                // with fine patterns.
+                let along = if nearest {
+                    (0.5 + 0.618 * b as f64).fract()
+                } else {
+                    0.5
+                };
                 let first = Point::new(
-                    (a as f64 + 0.5) / across,
+                    (a as f64 + along) / across,
                     j as f64 + (b as f64 + 0.5) / down,
                 );
                 let line = Line {
                     start: t.apply(first),
                     step: Point::new(t.xx, t.yx),
                 };
-                add_line(source, line, fill, &mut sums);
+                add_line(source, line, fill, add_inner, &mut sums);
             }
         }
         write_row(&sums, total, row);
@@ -250,7 +304,13 @@ fn write_row(sums: &[[u32; 3]], total: u32, row: &mut [u8]) {
 }
 
 /// Adds one sample, times [`SAMPLE_WEIGHT`], to each sum.
-fn add_line(source: &RgbImage, line: Line, fill: [u8; 3], sums: &mut [[u32; 3]]) {
+fn add_line(
+    source: &RgbImage,
+    line: Line,
+    fill: [u8; 3],
+    add_inner: AddSamples,
+    sums: &mut [[u32; 3]],
+) {
     let (w, h) = (f64::from(source.width()), f64::from(source.height()));
     let (first, end) = line.within(Point::default(), Point::new(w, h), sums.len());
     let outside = fill.map(|v| u32::from(v) * SAMPLE_WEIGHT);
@@ -339,14 +399,17 @@ fn sample_clamped(source: &RgbImage, p: Point) -> [u32; 3] {
     )
 }
 
-/// Adds samples all of whose neighbours exist, the first at `start`.
-fn add_inner(source: &RgbImage, start: Point, step: Point, sums: &mut [[u32; 3]]) {
+/// Adds samples of the source, all of whose neighbours exist: the first at a position, each other one a
+/// step further.
+type AddSamples = fn(&RgbImage, Point, Point, &mut [[u32; 3]]);
+
+fn add_interpolated(source: &RgbImage, start: Point, step: Point, sums: &mut [[u32; 3]]) {
     let stride = 3 * source.width() as usize;
     let pixels = source.as_raw().as_slice();
     // The half of 1/256 makes the truncation to 8 bits a rounding.
-    let fixed = |v: f64| ((v - 0.5 + 0.5 / 256.0) * ONE) as i64;
-    let (mut x, mut y) = (fixed(start.x), fixed(start.y));
-    let (dx, dy) = ((step.x * ONE) as i64, (step.y * ONE) as i64);
+    let shift = 0.5 / 256.0 - 0.5;
+    let (mut x, mut y) = (fixed(start.x + shift), fixed(start.y + shift));
+    let (dx, dy) = (fixed(step.x), fixed(step.y));
     for sum in sums {
         let offset = (y >> 32) as usize * stride + 3 * (x >> 32) as usize;
         let upper = &pixels[offset..offset + 6];
@@ -360,4 +423,26 @@ fn add_inner(source: &RgbImage, start: Point, step: Point, sums: &mut [[u32; 3]]
         x = x.wrapping_add(dx);
         y = y.wrapping_add(dy);
     }
+}
+
+fn add_nearest(source: &RgbImage, start: Point, step: Point, sums: &mut [[u32; 3]]) {
+    let stride = 3 * source.width() as usize;
+    let pixels = source.as_raw().as_slice();
+    let (mut x, mut y) = (fixed(start.x), fixed(start.y));
+    let (dx, dy) = (fixed(step.x), fixed(step.y));
+    for sum in sums {
+        let offset = (y >> 32) as usize * stride + 3 * (x >> 32) as usize;
+        let pixel = &pixels[offset..offset + 3];
+        add(
+            sum,
+            std::array::from_fn(|c| u32::from(pixel[c]) * SAMPLE_WEIGHT),
+        );
+        // Only past the last sample can this leave the range.
+        x = x.wrapping_add(dx);
+        y = y.wrapping_add(dy);
+    }
+}
+
+fn fixed(v: f64) -> i64 {
+    (v * ONE) as i64
 }
