@@ -8,6 +8,7 @@ pub mod curves;
 pub mod evaluation;
 pub mod features;
 pub mod finder_threshold;
+pub mod frame_folds;
 pub mod graph;
 pub mod index;
 pub mod loader;

@@ -129,6 +129,10 @@ pub struct Schedule {
     /// Composed samples in an epoch, for finder and aligner.
     #[serde(default)]
     pub samples_per_epoch: usize,
+    /// Share of a finder's training frames that are windows of real frames with landmarks instead of
+    /// composed; it is then measured on the frames of a fold that was left out.
+    #[serde(default)]
+    pub real_frames: f64,
     /// Photographs in a step.
     pub batch: usize,
     /// Peak learning rate.
@@ -196,7 +200,7 @@ impl Recipe {
 
     fn check(&self, path: &Path) -> Result<(), RecipeError> {
         let s = &self.schedule;
-        let checks: [(bool, &'static str, String, &'static str); 6] = [
+        let checks: [(bool, &'static str, String, &'static str); 7] = [
             (
                 self.input.width > 0 && self.input.height > 0,
                 "input",
@@ -232,6 +236,13 @@ impl Recipe {
                 "schedule.samples_per_epoch",
                 s.samples_per_epoch.to_string(),
                 "finder and aligner need a number of composed samples",
+            ),
+            (
+                s.real_frames == 0.0
+                    || self.task == Task::Finder && (0.0..=1.0).contains(&s.real_frames),
+                "schedule.real_frames",
+                s.real_frames.to_string(),
+                "a finder takes 0 to 1, other networks train on no real frames",
             ),
         ];
         for (good, field, value, wanted) in checks {

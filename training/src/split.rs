@@ -10,7 +10,9 @@
 //! - About the asked fraction of the other labelled photographs is [`Role::Validation`], drawn evenly
 //!   over whales. Every whale keeps at least one training photograph; a whale with one photograph
 //!   stays in training. Heads whose whole frame is in the index come first.
-//! - Whole frames with landmarks are [`Role::Validation`]: they are only ever measured on.
+//! - Whole frames with landmarks are [`Role::Validation`]: they are only ever measured on, but for a
+//!   finder that is trained on some of them and measured on the others
+//!   ([folds of frames](crate::frame_folds)).
 //! - Training photographs carry a fold. A whale with one training photograph is never in fold 0, which
 //!   is the one held out from the networks of an ensemble for stacking.
 //! - Unlabelled heads train, except where they show the same as a held-out photograph.

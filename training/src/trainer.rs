@@ -31,6 +31,9 @@ pub struct RunInfo {
     pub split_digest: String,
     /// Fold of the training part that the network never saw.
     pub held_out_fold: u32,
+    /// File names of the real frames that were trained on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub frames_trained_on: Vec<String>,
     /// Labels in the order of the outputs; empty but for classifiers.
     pub individuals: Vec<String>,
     /// Weights that training started from; `None` where they were random.

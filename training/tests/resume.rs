@@ -116,6 +116,7 @@ fn go_on(folder: &Path, at: usize) -> Ending {
         data_digest: String::new(),
         split_digest: String::new(),
         held_out_fold: 0,
+        frames_trained_on: vec![],
         initialised_from: None,
         individuals: vec!["a".into(), "b".into(), "c".into()],
         parameters: 0,

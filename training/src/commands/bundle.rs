@@ -1,6 +1,6 @@
 //! `callosity-train bundle`: trained networks and a stack become a model bundle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -214,6 +214,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 .map(|run| (run.recipe.name.clone(), run.recipe_digest.clone()))
                 .collect(),
             metrics: metrics_of(all(), &stack),
+            frames_trained_on: all()
+                .flat_map(|run| &run.record.frames_trained_on)
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .cloned()
+                .collect(),
             fitted_unknown_individuals: stack.unknown_individuals.clone(),
         },
     };

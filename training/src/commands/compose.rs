@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::cache::Cache;
-use crate::compose::Composer;
+use crate::compose::{Composer, RealFrame};
 use crate::index::Index;
 use crate::split::Split;
 
@@ -36,6 +36,11 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 20)]
     count: usize,
 
+    /// Share of the frames that are windows of real ones with landmarks, as a recipe's
+    /// `schedule.real_frames`
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    real_frames: f64,
+
     /// Seed of everything drawn
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -49,7 +54,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let index = Index::load(&args.index)?;
     let split = Split::load(&args.split)?;
     let cache = Cache::open_or_build(&index, &args.cache)?;
-    let composer = Composer::from_data(&index, &split, &cache, |_| true)?;
+    let mut composer = Composer::from_data(&index, &split, &cache, |_| true)?;
+    if args.real_frames > 0.0 {
+        let (_, frames) = RealFrame::from_data(&index, |_| true)?;
+        composer = composer.with_real_frames(frames, args.real_frames);
+    }
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let mut rng = ChaCha8Rng::seed_from_u64(args.seed);
     for i in 0..args.count {

@@ -17,11 +17,15 @@ use crate::evaluation::{Answer, NamingMetrics, match_heads, naming};
 use crate::metrics::{auroc, quantile};
 
 /// Measure a bundle on head photographs or on whole frames.
+///
+/// Frames that a bundle's finder was trained on are not measured with it. Give the bundles of a
+/// cross-validation together, one for each fold: each frame is then measured with the bundle that never
+/// saw it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The bundle
-    #[arg(long, value_name = "DIR")]
-    bundle: PathBuf,
+    /// The bundle; several for a cross-validation on frames
+    #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
+    bundle: Vec<PathBuf>,
     /// Folder of aligned head photographs
     #[arg(long, value_name = "DIR", requires = "labels")]
     heads: Option<PathBuf>,
@@ -54,13 +58,57 @@ pub enum Format {
 /// Everything measured.
 #[derive(Debug, Serialize)]
 struct Report {
-    bundle: String,
-    version: String,
+    bundles: Vec<Subject>,
     engine: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     heads: Option<HeadsReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     frames: Option<FramesReport>,
+}
+
+/// A bundle that is measured.
+#[derive(Debug, Serialize)]
+struct Subject {
+    name: String,
+    version: String,
+    finder_threshold: Option<f32>,
+}
+
+impl Subject {
+    fn of(manifest: &Manifest) -> Self {
+        Self {
+            name: manifest.name.clone(),
+            version: manifest.version.to_string(),
+            finder_threshold: manifest.finder.as_ref().map(|f| f.threshold),
+        }
+    }
+}
+
+/// The bundles that are measured.
+struct Subjects(Vec<Identifier>);
+
+impl Subjects {
+    /// The one that was not trained on a frame, by the name of its file.
+    fn for_frame(&self, image: &str) -> anyhow::Result<&Identifier> {
+        let image = Path::new(image).file_name().unwrap_or(image.as_ref());
+        let unseen = |identifier: &&Identifier| {
+            let trained_on = &identifier.manifest().provenance.frames_trained_on;
+            !trained_on.iter().any(|frame| image == frame.as_str())
+        };
+        let mut fitting = self.0.iter().filter(unseen);
+        let frame = image.display();
+        match (fitting.next(), fitting.next()) {
+            (Some(identifier), None) => Ok(identifier),
+            (None, _) => bail!(
+                "{frame}: every bundle given was trained on this frame; measure on it with the bundles of \
+                 a cross-validation, which `train --held-out-frame-fold` makes"
+            ),
+            (Some(_), Some(_)) => bail!(
+                "{frame}: several of the bundles given never saw this frame; give one bundle, or one for \
+                 each fold"
+            ),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -142,30 +190,42 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if args.heads.is_none() && args.frames.is_none() {
         bail!("nothing to measure on: give --heads with --labels, or --frames with --truth");
     }
-    let bundle = Bundle::open(&args.bundle)?;
+    let bundles: Result<Vec<Bundle>, _> = args.bundle.iter().map(Bundle::open).collect();
+    let bundles = bundles?;
     let config = EngineConfig::default();
-    let identifier = Identifier::new(&bundle, &config)?;
+    let identifiers = bundles.iter().map(|b| Identifier::new(b, &config));
+    let identifiers = Subjects(identifiers.collect::<Result<_, _>>()?);
     let heads = match (&args.heads, &args.labels) {
-        (Some(folder), Some(labels)) => Some(measure_heads(&identifier, folder, labels)?),
+        (Some(folder), Some(labels)) => {
+            let [identifier] = &identifiers.0[..] else {
+                bail!("--heads measures one --bundle, {} are given", bundles.len());
+            };
+            Some(measure_heads(identifier, folder, labels)?)
+        }
         _ => None,
     };
     let frames = match (&args.frames, &args.truth) {
         (Some(folder), Some(truth)) => {
-            ensure!(
-                bundle.manifest().finder.is_some(),
-                "{} has no finder; it can only be measured on --heads",
-                args.bundle.display()
-            );
+            for bundle in &bundles {
+                ensure!(
+                    bundle.manifest().finder.is_some(),
+                    "{} has no finder; it can only be measured on --heads",
+                    bundle.directory().display()
+                );
+            }
             let rows: Vec<FrameRow> = read_table(truth)?;
             let rows = group_by_image(rows)?;
             require_files(truth, folder, rows.iter().map(|r| r.image.as_str()))?;
-            let (_copy, single) = with_one_view(&bundle)?;
-            let single = Identifier::new(&single, &config)?;
+            let single = bundles.iter().map(|bundle| {
+                let (_copy, single) = with_one_view(bundle)?;
+                Ok(Identifier::new(&single, &config)?)
+            });
+            let single = Subjects(single.collect::<anyhow::Result<_>>()?);
             Some(FramesReport {
                 one_view: measure_frames(&single, folder, &rows)?,
-                all_views: measure_frames(&identifier, folder, &rows)?,
+                all_views: measure_frames(&identifiers, folder, &rows)?,
                 open_water: match &args.open_water {
-                    Some(table) => Some(measure_open_water(&identifier, folder, table)?),
+                    Some(table) => Some(measure_open_water(&identifiers, folder, table)?),
                     None => None,
                 },
             })
@@ -173,9 +233,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         _ => None,
     };
     let report = Report {
-        bundle: bundle.manifest().name.clone(),
-        version: bundle.manifest().version.to_string(),
-        engine: identifier.engine().to_owned(),
+        bundles: bundles.iter().map(|b| Subject::of(b.manifest())).collect(),
+        engine: identifiers.0[0].engine().to_owned(),
         heads,
         frames,
     };
@@ -363,7 +422,7 @@ fn with_one_view(bundle: &Bundle) -> anyhow::Result<(tempfile::TempDir, Bundle)>
 }
 
 fn measure_frames(
-    identifier: &Identifier,
+    subjects: &Subjects,
     folder: &Path,
     frames: &[FrameTruth],
 ) -> anyhow::Result<FrameMetrics> {
@@ -374,13 +433,13 @@ fn measure_frames(
             let path = folder.join(&frame.image);
             let context = || path.display().to_string();
             let photograph = EncodedPhotograph::open(&path).with_context(context)?;
-            Ok(identifier
+            Ok(subjects
+                .for_frame(&frame.image)?
                 .identify_frame(&photograph)
                 .with_context(context)?
                 .heads)
         })
         .collect();
-    let catalogue = &identifier.manifest().catalogue.individuals;
     let mut metrics = FrameMetrics {
         heads: 0,
         found: 0,
@@ -394,6 +453,11 @@ fn measure_frames(
     for (frame, heads) in frames.iter().zip(seen?) {
         let truth: Vec<Landmarks> = frame.heads.iter().map(|h| h.1).collect();
         let found: Vec<Landmarks> = heads.iter().map(HeadIdentification::landmarks).collect();
+        let catalogue = &subjects
+            .for_frame(&frame.image)?
+            .manifest()
+            .catalogue
+            .individuals;
         let (matched, others) = match_heads(&truth, &found);
         metrics.heads += truth.len();
         metrics.other_heads += others;
@@ -413,7 +477,7 @@ fn measure_frames(
 }
 
 fn measure_open_water(
-    identifier: &Identifier,
+    subjects: &Subjects,
     folder: &Path,
     table: &Path,
 ) -> anyhow::Result<OpenWater> {
@@ -428,6 +492,7 @@ fn measure_open_water(
     for (image, pieces) in by_image {
         let path = folder.join(image);
         let context = || path.display().to_string();
+        let identifier = subjects.for_frame(image)?;
         let encoded = EncodedPhotograph::open(&path).with_context(context)?;
         let frame = encoded.decode(1.0).with_context(context)?.pixels;
         for piece in pieces {
@@ -467,7 +532,9 @@ fn measure_open_water(
 }
 
 fn print_table(report: &Report) {
-    println!("{} {} on {}", report.bundle, report.version, report.engine);
+    for Subject { name, version, .. } in &report.bundles {
+        println!("{name} {version} on {}", report.engine);
+    }
     let line = |name: &str, value: Option<f64>| {
         let text = value.map_or("-".to_owned(), |v| format!("{v:.3}"));
         println!("  {name:<44} {text}");

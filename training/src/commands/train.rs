@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Args as ClapArgs, ValueEnum};
 use tch::{Cuda, Device};
 
 use crate::cache::Cache;
-use crate::compose::Composer;
+use crate::compose::{Composer, RealFrame};
+use crate::frame_folds::FRAME_FOLDS;
 use crate::index::Index;
 use crate::network::Precision;
 use crate::recipe::{Recipe, Task as TaskKind};
@@ -44,6 +45,10 @@ pub struct Args {
     /// Fold of the training part that no network of the ensemble sees, kept for stacking
     #[arg(long, default_value_t = 0)]
     held_out_fold: u32,
+    /// Fold of the real frames with landmarks that a finder whose recipe has `real_frames` does not see,
+    /// so that it can be measured on it [default: it sees all of them]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(..i64::from(FRAME_FOLDS)))]
+    held_out_frame_fold: Option<u32>,
     /// Run folder with the same layers whose last weights are the start, instead of random ones
     #[arg(long, value_name = "RUN")]
     from: Option<PathBuf>,
@@ -94,11 +99,28 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         resume: args.resume,
         interrupted: &INTERRUPTED,
     };
-    let composers = || -> anyhow::Result<(Arc<Composer>, Arc<Composer>)> {
+    let real_share = recipe.schedule.real_frames;
+    ensure!(
+        real_share > 0.0 || args.held_out_frame_fold.is_none(),
+        "{}: --held-out-frame-fold is for recipes with schedule.real_frames above 0",
+        args.recipe.display()
+    );
+    let (frames_trained_on, real_frames) = if real_share > 0.0 {
+        RealFrame::from_data(&index, |fold| Some(fold) != args.held_out_frame_fold)?
+    } else {
+        Default::default()
+    };
+    ensure!(
+        real_share == 0.0 || !real_frames.is_empty(),
+        "{}: schedule.real_frames is {real_share}, but {} has no frames with landmarks to train on",
+        args.recipe.display(),
+        args.index.display()
+    );
+    let composers = || -> anyhow::Result<(Composer, Composer)> {
         let fold = args.held_out_fold;
         let training = Composer::from_data(&index, &split, &cache, |f| f != fold)?;
         let measured = Composer::from_data(&index, &split, &cache, |f| f == fold)?;
-        Ok((Arc::new(training), Arc::new(measured)))
+        Ok((training, measured))
     };
     let (task, individuals): (Box<dyn Task>, Vec<String>) = match recipe.task {
         TaskKind::Classifier => (
@@ -113,17 +135,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         ),
         TaskKind::Aligner => {
             let (training, measured) = composers()?;
-            (
-                Box::new(AlignerTask::new(&recipe, training, measured)),
-                vec![],
-            )
+            let task = AlignerTask::new(&recipe, Arc::new(training), Arc::new(measured));
+            (Box::new(task), vec![])
         }
         TaskKind::Finder => {
             let (training, measured) = composers()?;
-            (
-                Box::new(FinderTask::new(&recipe, training, measured)),
-                vec![],
-            )
+            let training = training.with_real_frames(real_frames, real_share);
+            let task = FinderTask::new(&recipe, Arc::new(training), Arc::new(measured));
+            (Box::new(task), vec![])
         }
     };
     let graph = recipe.graph(individuals.len())?;
@@ -131,6 +150,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         data_digest: index.digest(),
         split_digest: split.digest(),
         held_out_fold: args.held_out_fold,
+        frames_trained_on,
         individuals,
         parameters: graph.parameter_count(),
         multiply_adds: graph.multiply_adds(),

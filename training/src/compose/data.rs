@@ -1,16 +1,18 @@
 use std::collections::HashSet;
 
+use callosity::geometry::Affine;
 use callosity::pixels::EncodedPhotograph;
 use image::{RgbImage, imageops};
 use rayon::prelude::*;
 
-use super::{ComposeError, Composer, SeaSource};
+use super::{ComposeError, Composer, RealFrame, SeaSource};
 use crate::cache::Cache;
+use crate::frame_folds::{frame_folds, frames_with_landmarks};
 use crate::index::{Index, IndexedPhotograph, PhotographKind};
 use crate::split::{Role, Split, content};
 
-/// Width to which frames are reduced before water is cut from them: fine enough for heads of 128 pixels.
-const SEA_FRAME_WIDTH: u32 = 1536;
+/// Width to which frames are reduced before anything is cut from them: fine enough for heads of 128 pixels.
+const REDUCED_FRAME_WIDTH: u32 = 1536;
 
 impl Composer {
     /// Composes from the training heads whose fold is wanted, at the poses of just these heads, and from
@@ -58,25 +60,64 @@ impl Composer {
             .collect();
         let seas: Vec<Vec<SeaSource>> = frames
             .par_iter()
-            .map(|p| {
-                let path = index.path(p);
-                let unreadable = |source| ComposeError::Frame {
-                    path: path.clone(),
-                    source,
-                };
-                let encoded = EncodedPhotograph::open(&path).map_err(unreadable)?;
-                let (width, height) = encoded.size();
-                let scale = (f64::from(SEA_FRAME_WIDTH) / f64::from(width)).min(1.0);
-                let pixels = encoded.decode(scale).map_err(unreadable)?.pixels;
-                let reduced = imageops::resize(
-                    &pixels,
-                    (f64::from(width) * scale).round() as u32,
-                    ((f64::from(height) * scale).round() as u32).max(1),
-                    imageops::FilterType::Triangle,
-                );
-                Ok(SeaSource::from_frame(&reduced))
-            })
+            .map(|p| Ok(SeaSource::from_frame(&reduced_frame(index, p)?)))
             .collect::<Result<_, ComposeError>>()?;
         Self::new(&heads, poses, seas.into_iter().flatten().collect())
     }
+}
+
+impl RealFrame {
+    /// The frames with landmarks whose [fold](frame_folds) is wanted, and the names of their files.
+    ///
+    /// # Errors
+    /// A frame cannot be read.
+    pub fn from_data(
+        index: &Index,
+        fold_wanted: impl Fn(u32) -> bool,
+    ) -> Result<(Vec<String>, Vec<Self>), ComposeError> {
+        let folds = frame_folds(index);
+        let wanted: Vec<&IndexedPhotograph> = frames_with_landmarks(index)
+            .filter(|p| {
+                folds
+                    .get(p.image.as_str())
+                    .is_some_and(|&fold| fold_wanted(fold))
+            })
+            .collect();
+        let frames = wanted.par_iter().map(|p| {
+            let pixels = reduced_frame(index, p)?;
+            let reduced_from_frame = Affine::scaling(
+                f64::from(pixels.width()) / f64::from(p.width),
+                f64::from(pixels.height()) / f64::from(p.height),
+            );
+            let heads = p
+                .landmarks
+                .iter()
+                .map(|l| l.map(&reduced_from_frame))
+                .collect();
+            Ok(Self::new(pixels, heads))
+        });
+        let frames = frames.collect::<Result<_, ComposeError>>()?;
+        let name =
+            |p: &&IndexedPhotograph| Some(p.file.file_name()?.to_string_lossy().into_owned());
+        Ok((wanted.iter().filter_map(name).collect(), frames))
+    }
+}
+
+/// A frame, upright and [`REDUCED_FRAME_WIDTH`] wide where it is wider.
+fn reduced_frame(index: &Index, frame: &IndexedPhotograph) -> Result<RgbImage, ComposeError> {
+    let path = index.path(frame);
+    let unreadable = |source| ComposeError::Frame {
+        path: path.clone(),
+        source,
+    };
+    let encoded = EncodedPhotograph::open(&path).map_err(unreadable)?;
+    let (width, height) = encoded.size();
+    let scale = (f64::from(REDUCED_FRAME_WIDTH) / f64::from(width)).min(1.0);
+    let pixels = encoded.decode(scale).map_err(unreadable)?.pixels;
+    Ok(imageops::resize(
+        &pixels,
+        (f64::from(width) * scale).round() as u32,
+        ((f64::from(height) * scale).round() as u32).max(1),
+        imageops::FilterType::Triangle,
+    ))
 }

@@ -4,7 +4,8 @@
 //! grown from the photograph's own rear edge, white water, glitter, decoys, and whatever a camera does.
 //! A network must find no trace of how it was done, so nothing ever ends at a straight edge of a head
 //! photograph, decoys have the same kinds of edges as heads, and water takes the colours of the head's
-//! own surroundings.
+//! own surroundings. Where real frames with known heads may be trained on, windows of them come between
+//! the composed frames.
 //!
 //! This room knows head photographs, poses and water; it knows no network and no file.
 
@@ -15,6 +16,7 @@ mod head;
 mod noise;
 pub mod open_water;
 mod raster;
+mod real_frame;
 mod sea;
 mod whale;
 
@@ -32,6 +34,7 @@ use crate::index::SourcePose;
 use head::HeadPhotograph;
 use noise::NoiseTile;
 use raster::Canvas;
+pub use real_frame::RealFrame;
 use sea::Palette;
 pub use sea::SeaSource;
 use whale::Whale;
@@ -91,6 +94,8 @@ pub struct Composer {
     heads: Vec<HeadPhotograph>,
     poses: Vec<SourcePose>,
     seas: Vec<SeaSource>,
+    real_frames: Vec<RealFrame>,
+    real_share: f64,
     tile: NoiseTile,
     fine_tile: NoiseTile,
 }
@@ -135,9 +140,24 @@ impl Composer {
             heads,
             poses,
             seas,
+            real_frames: Vec::new(),
+            real_share: 0.0,
             tile: NoiseTile::new(rng, 32, 4, 0.6),
             fine_tile: NoiseTile::new(rng, 64, 3, 0.75),
         })
+    }
+
+    /// Lets a `share` (0 to 1) of the [frames](Self::frame) be windows of real ones, into some of which
+    /// heads are composed too, and takes water from them.
+    pub fn with_real_frames(mut self, frames: Vec<RealFrame>, share: f64) -> Self {
+        let seas: Vec<Vec<SeaSource>> = frames
+            .par_iter()
+            .map(|frame| SeaSource::from_frame(frame.pixels()))
+            .collect();
+        self.seas.extend(seas.into_iter().flatten());
+        self.real_frames = frames;
+        self.real_share = share.clamp(0.0, 1.0);
+        self
     }
 
     /// Number of head photographs.
@@ -146,7 +166,8 @@ impl Composer {
     }
 
     /// Composes a frame of `width × height` pixels (both 32 to 4096): one head in 55 % of the frames,
-    /// several in 20 %, none in 25 %. Both landmarks of every head lie inside the picture.
+    /// several in 20 %, none in 25 %. Both landmarks of every head lie inside the picture. Where there
+    /// are real frames, a share of them are windows of those.
     ///
     /// # Panics
     /// Where a side is out of range.
@@ -163,6 +184,34 @@ impl Composer {
         } else {
             (width, ((w / 1.5).round() as u32).min(height))
         };
+        let real = !self.real_frames.is_empty() && rng.random_bool(self.real_share);
+        let (canvas, heads) = if real {
+            self.paint_real_frame(rng, content_w, content_h)
+        } else {
+            self.paint_composed_frame(rng, content_w, content_h)
+        };
+        let image = camera::photograph(canvas, rng);
+        let (left, top) = ((width - content_w) / 2, (height - content_h) / 2);
+        let image = if (content_w, content_h) == (width, height) {
+            image
+        } else {
+            let mut padded = RgbImage::from_pixel(width, height, Rgb([128; 3]));
+            imageops::replace(&mut padded, &image, left.into(), top.into());
+            padded
+        };
+        let shift = Affine::translation(Point::new(left.into(), top.into()));
+        ComposedFrame {
+            image,
+            heads: heads.iter().map(|l| l.map(&shift)).collect(),
+        }
+    }
+
+    fn paint_composed_frame(
+        &self,
+        rng: &mut ChaCha8Rng,
+        content_w: u32,
+        content_h: u32,
+    ) -> (Canvas, Vec<Landmarks>) {
         let heads = match rng.random_range(0..100) {
             0..55 => 1,
             55..75 => rng.random_range(2..5),
@@ -191,8 +240,7 @@ impl Composer {
         for _ in 0..decoys {
             self.paint_decoy(&mut canvas, rng, &palette, size);
         }
-        let shown = if heads == 0 { &[] } else { &poses[..] };
-        for (i, pose) in shown.iter().enumerate() {
+        for (i, pose) in poses.iter().take(heads).enumerate() {
             let number = if i == 0 {
                 primary
             } else {
@@ -203,20 +251,34 @@ impl Composer {
             }
         }
         self.paint_over(&mut canvas, rng, frame_width);
-        let image = camera::photograph(canvas, rng);
-        let (left, top) = ((width - content_w) / 2, (height - content_h) / 2);
-        let image = if (content_w, content_h) == (width, height) {
-            image
-        } else {
-            let mut padded = RgbImage::from_pixel(width, height, Rgb([128; 3]));
-            imageops::replace(&mut padded, &image, left.into(), top.into());
-            padded
+        poses.truncate(heads);
+        (canvas, poses)
+    }
+
+    /// A window of a real frame, and in some of them one more whale.
+    fn paint_real_frame(
+        &self,
+        rng: &mut ChaCha8Rng,
+        width: u32,
+        height: u32,
+    ) -> (Canvas, Vec<Landmarks>) {
+        let frame = &self.real_frames[rng.random_range(0..self.real_frames.len())];
+        let (window, mut heads) = frame.window(rng, width, height);
+        let mut canvas = Canvas::from_image(&window);
+        let pose = match heads.first() {
+            None if rng.random_bool(0.4) => Some(self.draw_pose(rng, width, height)),
+            Some(first) if rng.random_bool(0.15) => neighbour(rng, first, &heads, width, height),
+            _ => None,
         };
-        let shift = Affine::translation(Point::new(left.into(), top.into()));
-        ComposedFrame {
-            image,
-            heads: shown.iter().map(|l| l.map(&shift)).collect(),
+        let number = rng.random_range(0..self.heads.len());
+        if let Some(pose) = pose
+            && let Some(units) = whale::units_from_canvas(&pose, rng.random_bool(0.5))
+        {
+            let palette = Palette::of(&canvas);
+            self.paint_whale(&mut canvas, rng, number, &units, &palette, true);
+            heads.push(pose);
         }
+        (canvas, heads)
     }
 
     /// Composes a square crop of `side` pixels (32 to 4096) that shows `field_head_lengths` (1 to 10)
@@ -398,7 +460,7 @@ impl Composer {
                 }
             };
             length *= (0.2 * normal.sample(rng)).exp();
-            if rng.random_bool(0.2) {
+            if rng.random_bool(0.12) {
                 // 60 to 700 pixels in a frame 3072 wide: larger than real ones too, as a closer look
                 // shows them.
                 length = w * 60.0 / 3072.0 * (700.0f64 / 60.0).powf(rng.random());
@@ -563,6 +625,38 @@ mod tests {
             let ratio = crop.landmarks.head_length() / estimated;
             prop_assert!((0.4..2.4).contains(&ratio), "{}", ratio);
         }
+    }
+
+    #[test]
+    fn the_asked_share_of_frames_is_real_and_shows_their_heads() {
+        // Magenta water occurs in no composed frame.
+        let water = RgbImage::from_pixel(600, 400, Rgb([200, 20, 200]));
+        let head = placed_landmarks(Point::new(300.0, 200.0), 40.0, 0.3);
+        let frames = vec![RealFrame::new(water, vec![head])];
+        let composer = Composer::new(&[dotted_head()], vec![], vec![]).unwrap();
+        let composer = composer.with_real_frames(frames, 0.5);
+        // What is left of this frame as a piece of water is magenta too.
+        let composer = Composer {
+            seas: vec![],
+            ..composer
+        };
+        let (mut real, mut with_head) = (0, 0);
+        for seed in 0..60 {
+            let frame = composer.frame(&mut ChaCha8Rng::seed_from_u64(seed), 192, 128);
+            let magenta = frame
+                .image
+                .pixels()
+                .filter(|p| p[0] > p[1].saturating_add(40));
+            if magenta.count() > 192 * 128 / 3 {
+                real += 1;
+                with_head += usize::from(!frame.heads.is_empty());
+            }
+        }
+        assert!((18..=42).contains(&real), "{real} of 60 frames are real");
+        assert!(
+            (real / 3..real).contains(&with_head),
+            "{with_head} of {real} show heads"
+        );
     }
 
     #[test]

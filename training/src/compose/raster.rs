@@ -41,6 +41,14 @@ impl Canvas {
         }
     }
 
+    pub fn from_image(image: &RgbImage) -> Self {
+        Self {
+            width: image.width() as usize,
+            height: image.height() as usize,
+            pixels: image.pixels().map(|p| p.0.map(f32::from)).collect(),
+        }
+    }
+
     pub fn row_mut(&mut self, y: usize) -> &mut [Colour] {
         &mut self.pixels[y * self.width..(y + 1) * self.width]
     }

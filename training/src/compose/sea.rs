@@ -28,23 +28,11 @@ impl SeaSource {
             return None;
         }
         let flat = flattened(piece);
-        let n = flat.pixels().len() as f32;
-        let mut mean = [0.0; 3];
-        for p in flat.pixels() {
-            for i in 0..3 {
-                mean[i] += f32::from(p[i]) / n;
-            }
-        }
-        let level = luminance(mean);
-        let variance = flat
-            .pixels()
-            .map(|p| (luminance(p.0.map(f32::from)) - level).powi(2))
-            .sum::<f32>()
-            / n;
+        let Palette { mean, contrast } = Palette::of(&Canvas::from_image(&flat));
         Some(Self {
             texture: Texture::opaque(&flat),
             mean,
-            contrast: variance.sqrt(),
+            contrast,
             frame_width: frame_width as f32,
         })
     }
@@ -221,6 +209,28 @@ fn largest_rectangle(blocked: &[bool], columns: usize, rows: usize) -> Option<[u
 pub(super) struct Palette {
     pub mean: Colour,
     pub contrast: f32,
+}
+
+impl Palette {
+    /// Mean colour, and standard deviation of the luminance around that of the mean.
+    pub fn of(canvas: &Canvas) -> Self {
+        let n = canvas.pixels.len() as f32;
+        let mut mean = [0.0; 3];
+        for c in &canvas.pixels {
+            for i in 0..3 {
+                mean[i] += c[i] / n;
+            }
+        }
+        let level = luminance(mean);
+        let squares = canvas
+            .pixels
+            .iter()
+            .map(|&c| (luminance(c) - level).powi(2));
+        Self {
+            mean,
+            contrast: (squares.sum::<f32>() / n).sqrt(),
+        }
+    }
 }
 
 /// Covers the canvas with real water, laid in overlapping pieces whose contrast is kept where they
