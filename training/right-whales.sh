@@ -11,21 +11,38 @@ mkdir -p "$runs/data"
 [ -e "$runs/data/index.json" ] || "$train" import "$data" --output "$runs/data/index.json"
 [ -e "$runs/data/split.json" ] ||
   "$train" split --index "$runs/data/index.json" --output "$runs/data/split.json"
-# network() NAME [--from RUN]: trains it where it is not trained yet, on from a checkpoint where there is one.
+# network NAME RUN [ARGUMENTS]: trains recipe NAME into RUN where that is not trained yet, on from a
+# checkpoint where there is one.
 network() {
-  local name=$1
-  shift
-  [ -e "$runs/$name/last.safetensors" ] || "$train" train "training/recipes/$name.toml" "${common[@]}" \
-    --cache "$runs/data/cache" --out "$runs/$name" --resume "$@"
+  local name=$1 run=$2
+  shift 2
+  [ -e "$runs/$run/last.safetensors" ] || "$train" train "training/recipes/$name.toml" "${common[@]}" \
+    --cache "$runs/data/cache" --out "$runs/$run" --resume "$@"
 }
-network finder
-network finder-glitter --from "$runs/finder"
-network aligner
-network resnet-18-fine-small
-network resnet-18-fine --from "$runs/resnet-18-fine-small"
-network resnet-18-fine-snapshot --from "$runs/resnet-18-fine"
+network finder finder
+network finder-glitter finder-glitter --from "$runs/finder"
+network finder-real finder-real --from "$runs/finder-glitter"
+for fold in 0 1 2 3 4; do
+  network finder-real "finder-real-without-$fold" --from "$runs/finder-glitter" --held-out-frame-fold "$fold"
+done
+network aligner aligner
+network resnet-18-fine-small resnet-18-fine-small
+network resnet-18-fine resnet-18-fine --from "$runs/resnet-18-fine-small"
+network resnet-18-fine-snapshot resnet-18-fine-snapshot --from "$runs/resnet-18-fine"
 classifiers=("$runs/resnet-18-fine" "$runs/resnet-18-fine-snapshot")
 "$train" stack "${classifiers[@]}" --views 8 "${common[@]}" --out "$runs/stack.json"
-"$train" bundle --name right-whales --bundle-version 1.1.0 --finder "$runs/finder-glitter" --aligner "$runs/aligner" \
-  --classifiers "${classifiers[@]}" --stack "$runs/stack.json" "${common[@]}" \
-  --cache "$runs/data/cache" --about training/model_cards/right-whales.md --out models/right-whales
+# bundle FINDER OUT
+bundle() {
+  "$train" bundle --name right-whales --bundle-version 1.2.0 --finder "$runs/$1" --aligner "$runs/aligner" \
+    --classifiers "${classifiers[@]}" --stack "$runs/stack.json" "${common[@]}" \
+    --cache "$runs/data/cache" --about training/model_cards/right-whales.md --out "$2"
+}
+bundle finder-real models/right-whales
+for fold in 0 1 2 3 4; do
+  bundle "finder-real-without-$fold" "$runs/bundle-without-$fold"
+done
+
+"$train" evaluate --bundle models/right-whales \
+  --heads "$data/heads" --labels "$runs/data/validation_and_unknown.csv"
+"$train" evaluate --bundle "$runs"/bundle-without-[0-4] \
+  --frames "$data/frames" --truth "$data/frames.csv" --open-water training/data/open_water.csv

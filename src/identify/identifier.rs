@@ -13,9 +13,6 @@ use crate::pixels::{
     prepare_views, reduce_to_fit,
 };
 
-/// Most images that enter a network at once: above it memory grows and speed does not.
-const LARGEST_BATCH: usize = 16;
-
 /// How much smaller than the finder thinks a head may turn out to be before its pixels grow scarce.
 const SCALE_MARGIN: f64 = 1.15;
 
@@ -121,9 +118,10 @@ impl<'a> Pixels<'a> {
         let mut outputs = Vec::with_capacity(cuts.len());
         let mut spent = Duration::ZERO;
         let photograph = self.at_scale(least)?;
-        for batch in cuts.chunks(LARGEST_BATCH) {
+        let views = views.max(1) as usize;
+        let at_once = views * (lock(network).largest_batch() / views).max(1);
+        for batch in cuts.chunks(at_once) {
             let mut values = vec![0.0; each * batch.len()];
-            let views = (views.max(1) as usize).min(LARGEST_BATCH);
             for (cuts, out) in batch.chunks(views).zip(values.chunks_mut(views * each)) {
                 let cuts: Vec<Affine> = cuts.iter().map(|cut| in_pixels(photograph, cut)).collect();
                 prepare_views(&photograph.pixels, &cuts, input, outside, out);

@@ -191,6 +191,15 @@ impl Network {
         self.provider
     }
 
+    /// Most images that it takes at once, at least 1: above it memory grows and speed does not.
+    pub fn largest_batch(&self) -> usize {
+        match self.provider {
+            _ if self.single => 1,
+            ExecutionProvider::Cpu => 2,
+            ExecutionProvider::Cuda | ExecutionProvider::TensorRt => 16,
+        }
+    }
+
     /// The engine and where it runs, such as `ONNX Runtime 1.24.1, CPU` or `built-in`.
     pub fn engine(&self) -> &str {
         &self.engine
@@ -225,9 +234,8 @@ impl Network {
         shape.extend(&self.output_shape);
         let mut data = Vec::with_capacity(shape.iter().product());
         if batch > 0 {
-            let images_at_once = if self.single { 1 } else { batch };
-            for part in input.chunks(images_at_once * self.input_len()) {
-                self.run_once(images_at_once, part, &mut data)?;
+            for part in input.chunks(self.largest_batch() * self.input_len()) {
+                self.run_once(part.len() / self.input_len(), part, &mut data)?;
             }
         }
         if let Some((index, &value)) = data.iter().enumerate().find(|(_, v)| !v.is_finite()) {
