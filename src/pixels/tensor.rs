@@ -40,7 +40,7 @@ pub fn write_input(image: &RgbImage, input: &NetworkInput, out: &mut [f32]) {
     }
 }
 
-/// Cuts a network's input out of a photograph: [`warp`] with the colour `outside`, then [`write_input`].
+/// Cuts a network's input out of a photograph: [`warp`](super::warp()) with the colour `outside`, then [`write_input`].
 ///
 /// # Panics
 /// Where `out` does not hold `3 · input.width · input.height` values.

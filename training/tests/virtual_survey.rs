@@ -141,6 +141,13 @@ fn write_data(folder: &Path, population: &Catalogue) {
 
 /// Runs the program in `folder`; returns what it printed.
 fn run(folder: &Path, arguments: &[&str]) -> String {
+    let (success, said, complaint) = try_run(folder, arguments);
+    assert!(success, "{arguments:?}: {said}{complaint}");
+    said
+}
+
+/// Runs the program in `folder`; returns whether it succeeded, what it printed, and its complaint.
+fn try_run(folder: &Path, arguments: &[&str]) -> (bool, String, String) {
     let started = std::time::Instant::now();
     let output = Command::new(env!("CARGO_BIN_EXE_callosity-train"))
         .env("OMP_NUM_THREADS", "1")
@@ -149,14 +156,13 @@ fn run(folder: &Path, arguments: &[&str]) -> String {
         .output()
         .expect("the program starts");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let complaint = String::from_utf8_lossy(&output.stderr);
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
     eprintln!(
         "{} {:.0} s\n{said}{complaint}",
         arguments.join(" "),
         started.elapsed().as_secs_f64()
     );
-    assert!(output.status.success(), "{arguments:?}: {said}{complaint}");
-    said
+    (output.status.success(), said, complaint)
 }
 
 fn recipe(kind: &str) -> String {
@@ -209,6 +215,121 @@ fn flight(frames: &Path, bundle: &Bundle) -> Vec<Sighting> {
     sightings
 }
 
+fn make_bundle(folder: &Path, finder: &str, out: &str) {
+    let bundle = [
+        "bundle",
+        "--name",
+        "virtual",
+        "--out",
+        out,
+        "--finder",
+        finder,
+        "--aligner",
+        "runs/virtual-aligner",
+        "--classifiers",
+        "runs/virtual-classifier",
+        "--finder-threshold",
+        "0.3",
+    ];
+    run(folder, &bundle);
+}
+
+/// Trains two finders on with windows of the real frames, each without a fold, and measures bundles of them
+/// on the frames of these folds.
+fn frames_are_measured_by_who_never_saw_them(folder: &Path) {
+    let text = std::fs::read_to_string(recipe("finder")).expect("the recipe");
+    let text = text
+        .replace("\"virtual-finder\"", "\"virtual-finder-real\"")
+        .replace("epochs = 12", "epochs = 1")
+        .replace(
+            "samples_per_epoch = 1600",
+            "samples_per_epoch = 160\nreal_frames = 0.5",
+        );
+    std::fs::write(folder.join("real.toml"), text).expect("written");
+    let mut unseen: Vec<BTreeSet<String>> = Vec::new();
+    for fold in ["0", "1"] {
+        let out = format!("runs/without-{fold}");
+        let train = [
+            "train",
+            "real.toml",
+            "--from",
+            "runs/virtual-finder",
+            "--out",
+            &out,
+        ];
+        run(
+            folder,
+            &[&train[..], &["--held-out-frame-fold", fold]].concat(),
+        );
+        make_bundle(folder, &out, &format!("bundle-without-{fold}"));
+        let manifest = folder.join(format!("bundle-without-{fold}"));
+        let seen = Bundle::open(manifest)
+            .expect("a bundle")
+            .manifest()
+            .provenance
+            .clone();
+        let seen: BTreeSet<String> = seen.frames_trained_on.into_iter().collect();
+        let all = std::fs::read_dir(folder.join("data/frames")).expect("frames");
+        let all = all.map(|f| {
+            f.expect("a frame")
+                .file_name()
+                .into_string()
+                .expect("a name")
+        });
+        unseen.push(all.filter(|frame| !seen.contains(frame)).collect());
+    }
+    let mut table = csv::Reader::from_path(folder.join("data/frames.csv")).expect("the table");
+    let header = table.headers().expect("a header").clone();
+    let rows: Vec<csv::StringRecord> = table.records().collect::<Result<_, _>>().expect("rows");
+    let with_heads = rows.iter().filter(|row| !row[4].is_empty());
+    let of_folds: Vec<&csv::StringRecord> = with_heads
+        .filter(|row| unseen.iter().any(|frames| frames.contains(&row[0])))
+        .collect();
+    assert!(
+        unseen
+            .iter()
+            .all(|frames| of_folds.iter().any(|row| frames.contains(&row[0])))
+    );
+    let mut writer = csv::Writer::from_path(folder.join("folds.csv")).expect("a table");
+    writer.write_record(&header).expect("written");
+    for row in &of_folds {
+        writer.write_record(*row).expect("written");
+    }
+    drop(writer);
+
+    let evaluate = |bundles: &[&str], truth: &str| {
+        let frames = [
+            "--frames",
+            "data/frames",
+            "--format",
+            "json",
+            "--truth",
+            truth,
+        ];
+        try_run(
+            folder,
+            &[&["evaluate", "--bundle"][..], bundles, &frames].concat(),
+        )
+    };
+    let folds = ["bundle-without-0", "bundle-without-1"];
+    let (success, said, _) = evaluate(&folds, "folds.csv");
+    let report: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert!(
+        success && report["frames"]["all_views"]["heads"] == of_folds.len(),
+        "{report}"
+    );
+    let (success, _, complaint) = evaluate(&folds[1..], "folds.csv");
+    assert!(
+        !success && complaint.contains("was trained on this frame"),
+        "{complaint}"
+    );
+    let (success, _, complaint) = evaluate(&["bundle", "bundle-without-0"], "folds.csv");
+    assert!(
+        !success && complaint.contains("several of the bundles"),
+        "{complaint}"
+    );
+}
+
 #[test]
 fn virtual_whales_are_learnt_and_named_over_mqtt() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -239,22 +360,8 @@ fn virtual_whales_are_learnt_and_named_over_mqtt() {
         }
     }
     run(folder, &["stack", "runs/virtual-classifier"]);
-    let bundle = [
-        "bundle",
-        "--name",
-        "virtual",
-        "--out",
-        "bundle",
-        "--finder",
-        "runs/virtual-finder",
-        "--aligner",
-        "runs/virtual-aligner",
-        "--classifiers",
-        "runs/virtual-classifier",
-        "--finder-threshold",
-        "0.3",
-    ];
-    run(folder, &bundle);
+    make_bundle(folder, "runs/virtual-finder", "bundle");
+    frames_are_measured_by_who_never_saw_them(folder);
 
     let evaluate = |labels: &str| -> serde_json::Value {
         let arguments = [
