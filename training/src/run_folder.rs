@@ -49,8 +49,7 @@ impl TrainedRun {
         };
         let recipe_digest = sha256(&read("recipe.toml")?);
         let recipe = Recipe::load(&folder.join("recipe.toml"))?;
-        let record: RunInfo = serde_json::from_slice(&read("run.json")?)
-            .with_context(|| format!("reading {}", folder.join("run.json").display()))?;
+        let record = RunInfo::load(folder)?;
         if recipe.task == Task::Classifier && record.individuals.is_empty() {
             bail!("{}: the classifier names nobody", folder.display());
         }

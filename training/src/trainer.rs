@@ -31,7 +31,8 @@ pub struct RunInfo {
     pub split_digest: String,
     /// Fold of the training part that the network never saw.
     pub held_out_fold: u32,
-    /// File names of the real frames that were trained on.
+    /// File names of the real frames that were trained on, here or before the weights that it started
+    /// from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub frames_trained_on: Vec<String>,
     /// Labels in the order of the outputs; empty but for classifiers.
@@ -47,6 +48,25 @@ pub struct RunInfo {
     pub epochs_completed: u32,
     /// Metrics after the last epoch, by column of `metrics.csv`.
     pub metrics: BTreeMap<String, f64>,
+}
+
+impl RunInfo {
+    /// Reads the record of a run from its folder.
+    ///
+    /// # Errors
+    /// The file is missing or has another form.
+    pub fn load(folder: &Path) -> anyhow::Result<Self> {
+        let path = folder.join(RUN_INFO);
+        let context = || {
+            format!(
+                "reading {}; {} must be a run folder that `callosity-train train` made",
+                path.display(),
+                folder.display()
+            )
+        };
+        let text = std::fs::read(&path).with_context(context)?;
+        serde_json::from_slice(&text).with_context(context)
+    }
 }
 
 /// How a run is carried out, apart from what it computes.
@@ -168,6 +188,7 @@ pub fn train(
     Ok(Ending::Completed)
 }
 
+const RUN_INFO: &str = "run.json";
 const CHECKPOINT: &str = "checkpoint.safetensors";
 const POSITION: &str = "checkpoint.json";
 
@@ -404,7 +425,7 @@ impl<'a> Run<'a> {
         write_whole(&path, &table)?;
         crate::curves::draw(&path, &self.folder.join("learning_curves.svg"))?;
         let info = serde_json::to_vec_pretty(&self.info)?;
-        write_whole(&self.folder.join("run.json"), &info)
+        write_whole(&self.folder.join(RUN_INFO), &info)
     }
 
     fn write_checkpoint(&self) -> anyhow::Result<()> {

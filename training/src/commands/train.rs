@@ -105,7 +105,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         "{}: --held-out-frame-fold is for recipes with schedule.real_frames above 0",
         args.recipe.display()
     );
-    let (frames_trained_on, real_frames) = if real_share > 0.0 {
+    let (mut frames_trained_on, real_frames) = if real_share > 0.0 {
         RealFrame::from_data(&index, |fold| Some(fold) != args.held_out_frame_fold)?
     } else {
         Default::default()
@@ -116,6 +116,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         args.recipe.display(),
         args.index.display()
     );
+    if let Some(run) = &args.from {
+        frames_trained_on.extend(RunInfo::load(run)?.frames_trained_on);
+        frames_trained_on.sort();
+        frames_trained_on.dedup();
+    }
     let composers = || -> anyhow::Result<(Composer, Composer)> {
         let fold = args.held_out_fold;
         let training = Composer::from_data(&index, &split, &cache, |f| f != fold)?;
