@@ -2,6 +2,9 @@ use std::borrow::Cow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+
 use super::finder::{candidates, closer_input_from_frame, confirm, suppress};
 use super::report::{FrameIdentification, HeadIdentification, StageTimes};
 use super::{FoundHead, aligner, decision, ensemble};
@@ -28,6 +31,9 @@ pub enum IdentifyError {
     /// A network cannot be loaded or run.
     #[error(transparent)]
     Inference(#[from] InferenceError),
+    /// The threads that cut inputs cannot be started.
+    #[error(transparent)]
+    Threads(#[from] ThreadPoolBuildError),
     /// Landmarks were given that are no head's.
     #[error(
         "bonnet ({:.1}, {:.1}) and blowhead ({:.1}, {:.1}) are no landmarks of a head: they coincide or are no numbers",
@@ -65,6 +71,8 @@ impl<'a> Source<'a> {
 struct Pixels<'a> {
     source: Source<'a>,
     photograph: Option<Cow<'a, Photograph>>,
+    /// Threads that cut inputs out of it.
+    pool: &'a ThreadPool,
     /// Spent on decoding.
     decoding: Duration,
     /// Spent in the networks.
@@ -72,10 +80,11 @@ struct Pixels<'a> {
 }
 
 impl<'a> Pixels<'a> {
-    fn new(source: Source<'a>) -> Self {
+    fn new(source: Source<'a>, pool: &'a ThreadPool) -> Self {
         Self {
             source,
             photograph: None,
+            pool,
             decoding: Duration::ZERO,
             inference: Duration::ZERO,
         }
@@ -117,15 +126,22 @@ impl<'a> Pixels<'a> {
         let each = 3 * input.width as usize * input.height as usize;
         let mut outputs = Vec::with_capacity(cuts.len());
         let mut spent = Duration::ZERO;
+        let pool = self.pool;
         let photograph = self.at_scale(least)?;
         let views = views.max(1) as usize;
         let at_once = views * (lock(network).largest_batch() / views).max(1);
         for batch in cuts.chunks(at_once) {
             let mut values = vec![0.0; each * batch.len()];
-            for (cuts, out) in batch.chunks(views).zip(values.chunks_mut(views * each)) {
-                let cuts: Vec<Affine> = cuts.iter().map(|cut| in_pixels(photograph, cut)).collect();
-                prepare_views(&photograph.pixels, &cuts, input, outside, out);
-            }
+            pool.install(|| {
+                let parts = batch
+                    .par_chunks(views)
+                    .zip(values.par_chunks_mut(views * each));
+                parts.for_each(|(cuts, out)| {
+                    let cuts: Vec<Affine> =
+                        cuts.iter().map(|cut| in_pixels(photograph, cut)).collect();
+                    prepare_views(&photograph.pixels, &cuts, input, outside, out);
+                });
+            });
             let mut network = lock(network);
             let start = Instant::now();
             let output = network.run(batch.len(), &values)?;
@@ -140,7 +156,7 @@ impl<'a> Pixels<'a> {
 /// A bundle's networks, ready to find and name heads.
 ///
 /// It may be used from several threads at once; networks take turns, decoding and cutting run beside
-/// them.
+/// them. Cutting and the networks use as many threads as [`EngineConfig::threads`] says.
 #[derive(Debug)]
 pub struct Identifier {
     manifest: Manifest,
@@ -149,6 +165,7 @@ pub struct Identifier {
     ensemble: Mutex<Network>,
     bundle: std::path::PathBuf,
     engine: String,
+    pool: ThreadPool,
 }
 
 impl Identifier {
@@ -169,6 +186,9 @@ impl Identifier {
             aligner: load_some(Role::Aligner)?,
             engine: ensemble.engine().to_owned(),
             ensemble: Mutex::new(ensemble),
+            pool: ThreadPoolBuilder::new()
+                .num_threads(config.threads.max(1))
+                .build()?,
             manifest: bundle.manifest().clone(),
             bundle: bundle.directory().to_owned(),
         })
@@ -192,7 +212,7 @@ impl Identifier {
         &self,
         frame: &EncodedPhotograph,
     ) -> Result<FrameIdentification, IdentifyError> {
-        self.identify(Pixels::new(Source::Encoded(frame)))
+        self.identify(Pixels::new(Source::Encoded(frame), &self.pool))
     }
 
     /// Finds and names the heads in a frame that is decoded already.
@@ -203,7 +223,7 @@ impl Identifier {
         &self,
         frame: &Photograph,
     ) -> Result<FrameIdentification, IdentifyError> {
-        self.identify(Pixels::new(Source::Decoded(frame)))
+        self.identify(Pixels::new(Source::Decoded(frame), &self.pool))
     }
 
     /// Names the head in a head photograph, cut as [`HeadCrop::RIGHT_WHALE`] says, at any size.
@@ -214,7 +234,7 @@ impl Identifier {
         &self,
         crop: &EncodedPhotograph,
     ) -> Result<FrameIdentification, IdentifyError> {
-        self.identify_crop(Pixels::new(Source::Encoded(crop)))
+        self.identify_crop(Pixels::new(Source::Encoded(crop), &self.pool))
     }
 
     /// [`identify_head`](Self::identify_head) of a photograph that is decoded already.
@@ -225,7 +245,7 @@ impl Identifier {
         &self,
         crop: &Photograph,
     ) -> Result<FrameIdentification, IdentifyError> {
-        self.identify_crop(Pixels::new(Source::Decoded(crop)))
+        self.identify_crop(Pixels::new(Source::Decoded(crop), &self.pool))
     }
 
     /// Names the heads at given landmarks, in pixels of the upright frame at full size.
@@ -246,7 +266,7 @@ impl Identifier {
             confidence: 1.0,
         });
         self.name(
-            Pixels::new(Source::Encoded(frame)),
+            Pixels::new(Source::Encoded(frame), &self.pool),
             heads.collect(),
             StageTimes::default(),
         )
@@ -262,7 +282,7 @@ impl Identifier {
         frame: &EncodedPhotograph,
         refine: bool,
     ) -> Result<Vec<FoundHead>, IdentifyError> {
-        self.locate_in(Pixels::new(Source::Encoded(frame)), refine)
+        self.locate_in(Pixels::new(Source::Encoded(frame), &self.pool), refine)
     }
 
     /// [`locate`](Self::locate) in a frame that is decoded already.
@@ -274,7 +294,7 @@ impl Identifier {
         frame: &Photograph,
         refine: bool,
     ) -> Result<Vec<FoundHead>, IdentifyError> {
-        self.locate_in(Pixels::new(Source::Decoded(frame)), refine)
+        self.locate_in(Pixels::new(Source::Decoded(frame), &self.pool), refine)
     }
 
     fn locate_in(&self, mut pixels: Pixels, refine: bool) -> Result<Vec<FoundHead>, IdentifyError> {

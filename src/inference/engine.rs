@@ -67,7 +67,8 @@ pub struct EngineConfig {
     pub library: Option<PathBuf>,
     /// Processors in the order in which they are tried; the first that takes a network whole runs it.
     pub providers: Vec<ExecutionProvider>,
-    /// Threads that work on one network's input on the CPU; at least 1. The built-in engine has one.
+    /// Threads that cut a network's input out of a photograph, and that work on it on the CPU; at least 1.
+    /// The built-in engine has one.
     pub threads: usize,
     /// Folder in which TensorRT keeps what it has compiled; without it every start compiles anew,
     /// which takes minutes.

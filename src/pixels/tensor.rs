@@ -1,6 +1,7 @@
 use image::RgbImage;
+use rayon::prelude::*;
 
-use super::warp::warp_views;
+use super::warp::{warp, warp_views};
 use crate::bundle::NetworkInput;
 use crate::geometry::{Affine, Point};
 
@@ -40,7 +41,7 @@ pub fn write_input(image: &RgbImage, input: &NetworkInput, out: &mut [f32]) {
     }
 }
 
-/// Cuts a network's input out of a photograph: [`warp`](super::warp()) with the colour `outside`, then [`write_input`].
+/// Cuts a network's input out of a photograph: [`warp`] with the colour `outside`, then [`write_input`].
 ///
 /// # Panics
 /// Where `out` does not hold `3 · input.width · input.height` values.
@@ -51,17 +52,18 @@ pub fn prepare(
     outside: [u8; 3],
     out: &mut [f32],
 ) {
-    prepare_views(
+    let image = warp(
         source,
-        std::slice::from_ref(input_from_source),
-        input,
+        input_from_source,
+        input.width,
+        input.height,
         outside,
-        out,
     );
+    write_input(&image, input, out);
 }
 
 /// [`prepare`] for each of several transforms that show about the same part of the source, such as the
-/// views of one head, one after the other in `out`.
+/// views of one head, one after the other in `out`; on the threads of the current rayon pool.
 ///
 /// # Panics
 /// Where `out` does not hold `3 · input.width · input.height` values for each transform.
@@ -79,10 +81,9 @@ pub fn prepare_views(
         each * input_from_source.len(),
         "the inputs' size"
     );
-    let images = warp_views(source, input_from_source, width, height, outside);
-    for (image, out) in images.zip(out.chunks_exact_mut(each.max(1))) {
-        write_input(&image, input, out);
-    }
+    warp_views(source, input_from_source, width, height, outside)
+        .zip(out.par_chunks_exact_mut(each.max(1)))
+        .for_each(|(image, out)| write_input(&image, input, out));
 }
 
 /// The transform that fits an image of `size` (width, height in pixels) whole into `width × height`

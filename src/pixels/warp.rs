@@ -1,6 +1,7 @@
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
+use rayon::prelude::*;
 
 use crate::geometry::{Affine, Point};
 
@@ -57,33 +58,46 @@ pub fn warp(
     height: u32,
     fill: [u8; 3],
 ) -> RgbImage {
-    let image = warp_views(
-        source,
-        std::slice::from_ref(output_from_source),
-        width,
-        height,
-        fill,
-    )
-    .next();
-    image.unwrap_or_else(|| filled(width, height, fill))
+    let view = source_from_view(source, output_from_source);
+    let reduced = reduce_region(source, &[view], width, height);
+    show(source, reduced.as_ref(), view, (width, height), fill)
 }
 
 /// [`warp`] by each of several transforms that show about the same part of the source, such as the views
-/// of one head: what they share is done once.
+/// of one head: what they share is done once, the rest on the threads of the current rayon pool.
 pub fn warp_views<'a>(
     source: &'a RgbImage,
     output_from_source: &[Affine],
     width: u32,
     height: u32,
     fill: [u8; 3],
-) -> impl Iterator<Item = RgbImage> + 'a {
-    let nothing_to_see = source.width() == 0 || source.height() == 0;
+) -> impl IndexedParallelIterator<Item = RgbImage> + 'a {
     let views: Vec<Option<Affine>> = output_from_source
         .iter()
-        .map(|t| t.inverse().filter(|t| is_finite(t) && !nothing_to_see))
+        .map(|t| source_from_view(source, t))
         .collect();
     let reduced = reduce_region(source, &views, width, height);
-    views.into_iter().map(move |view| match (view, &reduced) {
+    views
+        .into_par_iter()
+        .map(move |view| show(source, reduced.as_ref(), view, (width, height), fill))
+}
+
+/// The inverse, where there is one and something to see.
+fn source_from_view(source: &RgbImage, view_from_source: &Affine) -> Option<Affine> {
+    let nothing_to_see = source.width() == 0 || source.height() == 0;
+    let inverse = view_from_source.inverse().filter(is_finite);
+    inverse.filter(|_| !nothing_to_see)
+}
+
+/// One view of the source, through what was reduced of it where something was.
+fn show(
+    source: &RgbImage,
+    reduced: Option<&(RgbImage, Affine)>,
+    source_from_view: Option<Affine>,
+    (width, height): (u32, u32),
+    fill: [u8; 3],
+) -> RgbImage {
+    match (source_from_view, reduced) {
         (Some(view), Some((reduced, reduced_from_source))) => sample(
             reduced,
             &view.then(reduced_from_source),
@@ -93,7 +107,7 @@ pub fn warp_views<'a>(
         ),
         (Some(view), None) => sample(source, &view, width, height, fill),
         (None, _) => filled(width, height, fill),
-    })
+    }
 }
 
 fn filled(width: u32, height: u32, fill: [u8; 3]) -> RgbImage {
