@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 import onnxruntime
 
-LARGEST_BATCH = 16
+# As in the program on a CPU: more only takes memory.
+LARGEST_BATCH = 2
 MID_GREY = (128, 128, 128)
 BLACK = (0, 0, 0)
 # Turn in radians, factor of lengths, shift across and down as fractions of the side, shear.
