@@ -25,16 +25,16 @@ const MUCH_SHRINKING: f64 = 1.5;
 /// worst there is, the sum then stays within 10 grey levels of the mean over the area.
 const CLOSE: f64 = 0.55;
 
-/// From this step on, the many samples that stand for an area need no interpolation: the nearest pixel's
-/// costs a third and their mean is as near to that over the area.
-const FAR_SHRINKING: f64 = 2.3;
+/// From this step on, samples are the means of the four pixels around the nearest corner: cheaper than
+/// interpolated ones, and with no checkerboard left in them they may lie further apart.
+const FAR_SHRINKING: f64 = 3.0;
 
-/// Distance between samples of the nearest pixel beyond [`FAR_SHRINKING`].
-const NEAREST: f64 = 0.42;
+/// Distance between samples beyond [`FAR_SHRINKING`].
+const CORNERS_APART: f64 = 0.8;
 
 /// What remains to be shrunk after a reduction by whole blocks, so that the mean over an output pixel's
 /// area averages over their edges.
-const AFTER_REDUCTION: f64 = 2.0;
+const AFTER_REDUCTION: f64 = 3.0;
 
 /// Most samples along one side of an output pixel, so that a degenerate transform costs no more than
 /// the source has pixels. Only a transform that shrinks one axis over 64 times as much as the other
@@ -46,8 +46,8 @@ const MAX_SAMPLES: f64 = 64.0;
 /// The centre of each output pixel is mapped back into the source and interpolated bilinearly between
 /// the centres of the source's pixels. Where the transform shrinks, the output pixel is the mean over
 /// the parallelogram that it covers in the source. What is too fine for the output then fades as that
-/// mean lets it: all of it in the flat, and of the finest pattern there is, a checkerboard, about a third
-/// at the most. Positions outside the source are `fill`; positions within it, up to the outer edge of its
+/// mean lets it: all of it in the flat, and of the finest pattern there is, a checkerboard seen at 45°,
+/// one fifth at the most. Positions outside the source are `fill`; positions within it, up to the outer edge of its
 /// border pixels, never mix with it.
 ///
 /// A transform without inverse, or an empty source, gives `fill` all over.
@@ -253,10 +253,10 @@ fn sample(
 ) -> RgbImage {
     let t = source_from_output;
     let (across, down) = (t.xx.hypot(t.yx), t.xy.hypot(t.yy));
-    let nearest = across.max(down) > FAR_SHRINKING;
+    let far = across.max(down) > FAR_SHRINKING;
     let samples = |length: f64| {
-        let apart = if nearest {
-            NEAREST
+        let apart = if far {
+            CORNERS_APART
         } else if length > MUCH_SHRINKING {
             CLOSE
         } else {
@@ -265,8 +265,8 @@ fn sample(
         (length / apart).ceil().clamp(1.0, MAX_SAMPLES)
     };
     let (across, down) = (samples(across), samples(down));
-    let add_inner = if nearest {
-        add_nearest
+    let add_inner = if far {
+        add_nearest_corner
     } else {
         add_interpolated
     };
@@ -279,15 +279,8 @@ fn sample(
         sums.fill([0; 3]);
         for b in 0..down as usize {
             for a in 0..across as usize {
-                // Lines of nearest pixels start a golden ratio apart, or their lattice would resonate
-                // with fine patterns.
-                let along = if nearest {
-                    (0.5 + 0.618 * b as f64).fract()
-                } else {
-                    0.5
-                };
                 let first = Point::new(
-                    (a as f64 + along) / across,
+                    (a as f64 + 0.5) / across,
                     j as f64 + (b as f64 + 0.5) / down,
                 );
                 let line = Line {
@@ -439,18 +432,21 @@ fn add_interpolated(source: &RgbImage, start: Point, step: Point, sums: &mut [[u
     }
 }
 
-fn add_nearest(source: &RgbImage, start: Point, step: Point, sums: &mut [[u32; 3]]) {
+fn add_nearest_corner(source: &RgbImage, start: Point, step: Point, sums: &mut [[u32; 3]]) {
     let stride = 3 * source.width() as usize;
     let pixels = source.as_raw().as_slice();
-    let (mut x, mut y) = (fixed(start.x), fixed(start.y));
+    let (mut x, mut y) = (fixed(start.x - 0.5), fixed(start.y - 0.5));
     let (dx, dy) = (fixed(step.x), fixed(step.y));
     for sum in sums {
         let offset = (y >> 32) as usize * stride + 3 * (x >> 32) as usize;
-        let pixel = &pixels[offset..offset + 3];
-        add(
-            sum,
-            std::array::from_fn(|c| u32::from(pixel[c]) * SAMPLE_WEIGHT),
-        );
+        let upper = &pixels[offset..offset + 6];
+        let lower = &pixels[offset + stride..offset + stride + 6];
+        let four = |c: usize| {
+            let [a, b] = [upper[c], lower[c]].map(u32::from);
+            let [d, e] = [upper[c + 3], lower[c + 3]].map(u32::from);
+            a + b + d + e
+        };
+        add(sum, std::array::from_fn(|c| four(c) * (SAMPLE_WEIGHT / 4)));
         // Only past the last sample can this leave the range.
         x = x.wrapping_add(dx);
         y = y.wrapping_add(dy);
