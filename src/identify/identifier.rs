@@ -116,7 +116,7 @@ impl<'a> Pixels<'a> {
     /// input, out of the photograph at a scale not below `least`. Every `views` cuts show about the same.
     fn run_on_cuts(
         &mut self,
-        network: &Mutex<Network>,
+        network: &SharedNetwork,
         input: &NetworkInput,
         outside: [u8; 3],
         least: f64,
@@ -129,7 +129,7 @@ impl<'a> Pixels<'a> {
         let pool = self.pool;
         let photograph = self.at_scale(least)?;
         let views = views.max(1) as usize;
-        let at_once = views * (lock(network).largest_batch() / views).max(1);
+        let at_once = views * (network.largest_batch / views).max(1);
         for batch in cuts.chunks(at_once) {
             let mut values = vec![0.0; each * batch.len()];
             pool.install(|| {
@@ -142,7 +142,7 @@ impl<'a> Pixels<'a> {
                     prepare_views(&photograph.pixels, &cuts, input, outside, out);
                 });
             });
-            let mut network = lock(network);
+            let mut network = network.lock();
             let start = Instant::now();
             let output = network.run(batch.len(), &values)?;
             spent += start.elapsed();
@@ -153,6 +153,28 @@ impl<'a> Pixels<'a> {
     }
 }
 
+/// A network that threads take in turns.
+#[derive(Debug)]
+struct SharedNetwork {
+    network: Mutex<Network>,
+    /// Known without waiting for a turn, so that inputs are cut while another thread has the network.
+    largest_batch: usize,
+}
+
+impl SharedNetwork {
+    fn new(network: Network) -> Self {
+        Self {
+            largest_batch: network.largest_batch(),
+            network: Mutex::new(network),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Network> {
+        // A thread that panicked left no network in pieces: sessions keep no state between runs.
+        self.network.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A bundle's networks, ready to find and name heads.
 ///
 /// It may be used from several threads at once; networks take turns, decoding and cutting run beside
@@ -160,9 +182,9 @@ impl<'a> Pixels<'a> {
 #[derive(Debug)]
 pub struct Identifier {
     manifest: Manifest,
-    finder: Option<Mutex<Network>>,
-    aligner: Option<Mutex<Network>>,
-    ensemble: Mutex<Network>,
+    finder: Option<SharedNetwork>,
+    aligner: Option<SharedNetwork>,
+    ensemble: SharedNetwork,
     bundle: std::path::PathBuf,
     engine: String,
     pool: ThreadPool,
@@ -177,7 +199,7 @@ impl Identifier {
         let engine = Engine::start(config)?;
         let load = |role| Network::load(&engine, bundle, role);
         let load_some = |role| match bundle.manifest().network(role) {
-            Some(_) => load(role).map(|network| Some(Mutex::new(network))),
+            Some(_) => load(role).map(|network| Some(SharedNetwork::new(network))),
             None => Ok(None),
         };
         let ensemble = load(Role::Ensemble)?;
@@ -185,7 +207,7 @@ impl Identifier {
             finder: load_some(Role::Finder)?,
             aligner: load_some(Role::Aligner)?,
             engine: ensemble.engine().to_owned(),
-            ensemble: Mutex::new(ensemble),
+            ensemble: SharedNetwork::new(ensemble),
             pool: ThreadPoolBuilder::new()
                 .num_threads(config.threads.max(1))
                 .build()?,
@@ -356,7 +378,7 @@ impl Identifier {
         &self,
         finder: &Finder,
         look: &CloserLook,
-        network: &Mutex<Network>,
+        network: &SharedNetwork,
         pixels: &mut Pixels,
         candidates: &[FoundHead],
     ) -> Result<Vec<FoundHead>, IdentifyError> {
@@ -597,11 +619,6 @@ impl Stopwatch {
 /// In milliseconds to a hundredth: more digits are noise.
 fn milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e5).round() / 100.0
-}
-
-fn lock(network: &Mutex<Network>) -> MutexGuard<'_, Network> {
-    // A thread that panicked left no network in pieces: sessions keep no state between runs.
-    network.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The transform as it is for the photograph's pixels instead of the frame.
