@@ -2,8 +2,8 @@
 
 Decodes each photograph whole, as such scripts do; letterboxes it for the finder, reads the peaks of the
 heat map, looks at them once more, larger, refines landmarks with the aligner's rounds and views, cuts head
-crops, averages the ensemble's views, and prints one line of JSON for each photograph in the format of `callosity identify --format
-jsonl`. Needs the packages of tests/requirements.txt.
+crops, averages the ensemble's views, and prints one line of JSON for each photograph in the format of
+`callosity identify --format jsonl`. Needs the packages of tests/requirements.txt.
 """
 
 import argparse

@@ -53,24 +53,6 @@ mod tests {
     use super::*;
     use crate::index::FORMAT_VERSION;
 
-    fn frame(number: usize, whale: Option<&str>) -> IndexedPhotograph {
-        IndexedPhotograph {
-            image: format!("frames/w_{number:03}.jpg"),
-            file: PathBuf::from(format!("frames/w_{number:03}.jpg")),
-            kind: PhotographKind::Frame,
-            individual: whale.map(str::to_owned),
-            landmarks: vec![IndexedPhotograph::aligned_landmarks(224, 224)],
-            head_individuals: vec![whale.map(str::to_owned)],
-            boxes: Vec::new(),
-            source_pose: None,
-            frame: None,
-            width: 224,
-            height: 224,
-            sha256: String::new(),
-            duplicate_of: None,
-        }
-    }
-
     proptest! {
         #[test]
         fn a_whale_is_in_one_fold_and_folds_are_even(
@@ -79,7 +61,10 @@ mod tests {
             let names: Vec<Option<String>> =
                 whales.iter().map(|w| w.map(|w| format!("whale_{w}"))).collect();
             let photographs: Vec<IndexedPhotograph> =
-                names.iter().enumerate().map(|(i, w)| frame(i, w.as_deref())).collect();
+                names.iter().enumerate().map(|(i, w)| {
+                    let image = format!("frames/w_{i:03}.jpg");
+                    IndexedPhotograph::example(&image, PhotographKind::Frame, w.as_deref())
+                }).collect();
             let root = PathBuf::new();
             let index = Index { format_version: FORMAT_VERSION, root, photographs };
             let folds = frame_folds(&index);

@@ -561,24 +561,6 @@ mod tests {
     use super::*;
     use crate::index;
 
-    fn photograph(image: String, kind: PhotographKind, whale: Option<&str>) -> IndexedPhotograph {
-        IndexedPhotograph {
-            file: PathBuf::from(&image),
-            sha256: image.clone(),
-            image,
-            kind,
-            individual: whale.map(str::to_owned),
-            landmarks: vec![IndexedPhotograph::aligned_landmarks(224, 224)],
-            head_individuals: vec![whale.map(str::to_owned)],
-            boxes: Vec::new(),
-            source_pose: None,
-            frame: None,
-            width: 224,
-            height: 224,
-            duplicate_of: None,
-        }
-    }
-
     /// Whales with these numbers of photographs; every `same`-th photograph shows the same as the one
     /// before it; every `framed`-th has its frame; as many unlabelled heads, some of them copies.
     fn data(whales: &[usize], same: usize, framed: usize) -> Index {
@@ -588,7 +570,8 @@ mod tests {
             let whale = format!("whale_{w}");
             for i in 0..n {
                 let name = format!("w_{w}_{i}.jpg");
-                let mut head = photograph(name.clone(), PhotographKind::Head, Some(&whale));
+                let mut head =
+                    IndexedPhotograph::example(&name, PhotographKind::Head, Some(&whale));
                 let serial = photographs.len() + 1;
                 if serial.is_multiple_of(same) && i > 0 {
                     let before: &IndexedPhotograph = &photographs[serial - 2];
@@ -597,14 +580,19 @@ mod tests {
                 if serial.is_multiple_of(framed) {
                     let frame = format!("frames/{name}");
                     head.frame = Some(frame.clone());
-                    frames.push(photograph(frame, PhotographKind::Frame, Some(&whale)));
+                    frames.push(IndexedPhotograph::example(
+                        &frame,
+                        PhotographKind::Frame,
+                        Some(&whale),
+                    ));
                 }
                 photographs.push(head);
             }
         }
         for i in 0..photographs.len() {
             let name = format!("u_{i}.jpg");
-            let mut unlabelled = photograph(name, PhotographKind::UnlabelledHead, None);
+            let mut unlabelled =
+                IndexedPhotograph::example(&name, PhotographKind::UnlabelledHead, None);
             if i % 3 == 0 {
                 unlabelled.duplicate_of = Some(content(&photographs[i]).to_owned());
             }

@@ -165,6 +165,28 @@ impl IndexedPhotograph {
     }
 }
 
+#[cfg(test)]
+impl IndexedPhotograph {
+    /// A photograph of one head for tests: its content is that of its identifier.
+    pub(crate) fn example(image: &str, kind: PhotographKind, whale: Option<&str>) -> Self {
+        Self {
+            image: image.to_owned(),
+            file: PathBuf::from(image),
+            kind,
+            individual: whale.map(str::to_owned),
+            landmarks: vec![Self::aligned_landmarks(224, 224)],
+            head_individuals: vec![whale.map(str::to_owned)],
+            boxes: Vec::new(),
+            source_pose: None,
+            frame: None,
+            width: 224,
+            height: 224,
+            sha256: image.to_owned(),
+            duplicate_of: None,
+        }
+    }
+}
+
 /// All photographs of a data set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Index {
