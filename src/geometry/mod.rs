@@ -1,4 +1,4 @@
-//! Plane geometry of photographs: points, affine and similarity transforms, and the head crop.
+//! Plane geometry of photographs: points, rectangles, affine and similarity transforms, and the head crop.
 //!
 //! # The one coordinate convention
 //! Image coordinates are continuous, in pixels, with the origin at the outer corner of the top-left
@@ -11,6 +11,8 @@
 
 mod affine;
 mod head_crop;
+mod rectangle;
 
 pub use affine::{Affine, Point, Similarity};
 pub use head_crop::{HeadCrop, Landmarks};
+pub use rectangle::Rectangle;

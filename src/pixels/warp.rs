@@ -3,7 +3,7 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 use image::RgbImage;
 use rayon::prelude::*;
 
-use crate::geometry::{Affine, Point};
+use crate::geometry::{Affine, Point, Rectangle};
 
 /// Fixed-point coordinates: 32 bits after the point, so that adding up the step over a row of any
 /// length stays exact to a thousandth of a pixel.
@@ -32,10 +32,6 @@ const FAR_SHRINKING: f64 = 3.0;
 /// Distance between samples beyond [`FAR_SHRINKING`].
 const CORNERS_APART: f64 = 0.8;
 
-/// What remains to be shrunk after a reduction by whole blocks, so that the mean over an output pixel's
-/// area averages over their edges.
-const AFTER_REDUCTION: f64 = 3.0;
-
 /// Most samples along one side of an output pixel, so that a degenerate transform costs no more than
 /// the source has pixels. Only a transform that shrinks one axis over 64 times as much as the other
 /// comes here, and aliases.
@@ -47,8 +43,8 @@ const MAX_SAMPLES: f64 = 64.0;
 /// the centres of the source's pixels. Where the transform shrinks, the output pixel is the mean over
 /// the parallelogram that it covers in the source. What is too fine for the output then fades as that
 /// mean lets it: all of it in the flat, and of the finest pattern there is, a checkerboard seen at 45°,
-/// one fifth at the most. Positions outside the source are `fill`; positions within it, up to the outer edge of its
-/// border pixels, never mix with it.
+/// one fifth at the most. Positions outside the source are `fill`; positions within it, up to the outer
+/// edge of its border pixels, never mix with it.
 ///
 /// A transform without inverse, or an empty source, gives `fill` all over.
 pub fn warp(
@@ -59,27 +55,27 @@ pub fn warp(
     fill: [u8; 3],
 ) -> RgbImage {
     let view = source_from_view(source, output_from_source);
-    let reduced = reduce_region(source, &[view], width, height);
-    show(source, reduced.as_ref(), view, (width, height), fill)
+    let seen = Seen::by(source, &[view], (width, height));
+    seen.show(view, (width, height), fill)
 }
 
 /// [`warp`] by each of several transforms that show about the same part of the source, such as the views
 /// of one head: what they share is done once, the rest on the threads of the current rayon pool.
-pub fn warp_views<'a>(
-    source: &'a RgbImage,
+pub fn warp_views(
+    source: &RgbImage,
     output_from_source: &[Affine],
     width: u32,
     height: u32,
     fill: [u8; 3],
-) -> impl IndexedParallelIterator<Item = RgbImage> + 'a {
+) -> impl IndexedParallelIterator<Item = RgbImage> + use<> {
     let views: Vec<Option<Affine>> = output_from_source
         .iter()
         .map(|t| source_from_view(source, t))
         .collect();
-    let reduced = reduce_region(source, &views, width, height);
+    let seen = Seen::by(source, &views, (width, height));
     views
         .into_par_iter()
-        .map(move |view| show(source, reduced.as_ref(), view, (width, height), fill))
+        .map(move |view| seen.show(view, (width, height), fill))
 }
 
 /// The inverse, where there is one and something to see.
@@ -89,35 +85,55 @@ fn source_from_view(source: &RgbImage, view_from_source: &Affine) -> Option<Affi
     inverse.filter(|_| !nothing_to_see)
 }
 
-/// One view of the source, through what was reduced of it where something was.
-fn show(
-    source: &RgbImage,
-    reduced: Option<&(RgbImage, Affine)>,
-    source_from_view: Option<Affine>,
-    (width, height): (u32, u32),
-    fill: [u8; 3],
-) -> RgbImage {
-    match (source_from_view, reduced) {
-        (Some(view), Some((reduced, reduced_from_source))) => sample(
-            reduced,
-            &view.then(reduced_from_source),
-            width,
-            height,
-            fill,
-        ),
-        (Some(view), None) => sample(source, &view, width, height, fill),
-        (None, _) => filled(width, height, fill),
-    }
+/// The part of the source that views show, as their samples need it.
+struct Seen {
+    /// For views that do not shrink far: the pixels.
+    near: Option<Region>,
+    /// For those that do: means of pixels around corners.
+    far: Option<Region>,
 }
 
-fn filled(width: u32, height: u32, fill: [u8; 3]) -> RgbImage {
-    RgbImage::from_pixel(width, height, image::Rgb(fill))
+impl Seen {
+    fn by(source: &RgbImage, source_from_view: &[Option<Affine>], size: (u32, u32)) -> Self {
+        let (far, near): (Vec<&Affine>, Vec<&Affine>) = source_from_view
+            .iter()
+            .flatten()
+            .partition(|view| shrinks_far(view));
+        let least = far.iter().map(|view| least_stretch(view));
+        let factor = (least.fold(f64::INFINITY, f64::min) / FAR_SHRINKING).floor();
+        Self {
+            near: Region::of(source, &near, size, 1.0),
+            far: Region::of(source, &far, size, factor.max(1.0)).map(Region::average_at_corners),
+        }
+    }
+
+    fn show(&self, source_from_view: Option<Affine>, size: (u32, u32), fill: [u8; 3]) -> RgbImage {
+        let shown = source_from_view.and_then(|view| {
+            Some(if shrinks_far(&view) {
+                self.far.as_ref()?.sample_corners(&view, size, fill)
+            } else {
+                self.near.as_ref()?.interpolate(&view, size, fill)
+            })
+        });
+        shown.unwrap_or_else(|| RgbImage::from_pixel(size.0, size.1, image::Rgb(fill)))
+    }
 }
 
 fn is_finite(t: &Affine) -> bool {
     [t.xx, t.xy, t.x0, t.yx, t.yy, t.y0]
         .iter()
         .all(|v| v.is_finite())
+}
+
+/// Sides of the parallelogram that an output pixel covers in the source.
+fn steps(source_from_output: &Affine) -> (f64, f64) {
+    let t = source_from_output;
+    (t.xx.hypot(t.yx), t.xy.hypot(t.yy))
+}
+
+fn shrinks_far(source_from_output: &Affine) -> bool {
+    let (across, down) = steps(source_from_output);
+    across.max(down) > FAR_SHRINKING
 }
 
 /// The smaller singular value: by how much the transform stretches the direction that it stretches
@@ -129,48 +145,147 @@ fn least_stretch(t: &Affine) -> f64 {
     det / largest
 }
 
-/// The part of the source that the views need, reduced by a whole factor where all of them shrink so much
-/// that reducing first is both cheaper and not visible in the result.
-fn reduce_region(
-    source: &RgbImage,
-    source_from_view: &[Option<Affine>],
-    width: u32,
-    height: u32,
-) -> Option<(RgbImage, Affine)> {
-    let views = || source_from_view.iter().flatten();
-    let least = views().map(least_stretch).fold(f64::INFINITY, f64::min);
-    let factor = (least / AFTER_REDUCTION).floor();
-    if !(factor >= 2.0 && factor.is_finite()) {
-        return None;
-    }
-    let (w, h) = (f64::from(width), f64::from(height));
-    let corners: Vec<Point> = views()
-        .flat_map(|view| {
-            [(0.0, 0.0), (w, 0.0), (0.0, h), (w, h)].map(|(x, y)| view.apply(Point::new(x, y)))
+/// A pixel's red, green and blue, and a 0 that makes it a machine word.
+type Word = [u8; 4];
+
+/// A part of the source, reduced by a whole factor where that is both cheaper and not visible in the
+/// result.
+struct Region {
+    /// Row by row, with one pixel more on each side, where those of the border are repeated.
+    words: Vec<Word>,
+    /// Words in a row.
+    stride: usize,
+    /// Width and height in its own pixels, without what is repeated.
+    size: (f64, f64),
+    from_source: Affine,
+}
+
+impl Region {
+    /// The part that views of this size show; `None` where none shows anything.
+    fn of(
+        source: &RgbImage,
+        source_from_view: &[&Affine],
+        size: (u32, u32),
+        factor: f64,
+    ) -> Option<Self> {
+        let view = Rectangle::of_image(size.0, size.1);
+        let part = source_from_view
+            .iter()
+            .map(|source_from_view| view.bounds_after(source_from_view))
+            .reduce(|a, b| a.union(&b))?
+            .grown(2.0 * factor);
+        let span = |low: f64, high: f64, limit: u32| {
+            let limit = f64::from(limit);
+            let start = low.floor().clamp(0.0, limit);
+            // The last block may be narrower than the factor: the scale then follows from the sizes.
+            let blocks = (high.min(limit) - start) / factor;
+            let length = (blocks.ceil() * factor).min(limit - start);
+            let count = (length / factor).ceil();
+            (length > 0.0).then_some((start, length, count))
+        };
+        let (left, across, columns) = span(part.left, part.right, source.width())?;
+        let (top, down, rows) = span(part.top, part.bottom, source.height())?;
+        let from_source = Affine::translation(Point::new(-left, -top))
+            .then(&Affine::scaling(columns / across, rows / down));
+        let size = (columns, rows);
+        let (columns, rows) = (columns as usize, rows as usize);
+        let words = if factor > 1.0 {
+            let part = (left, top, across, down);
+            let reduced = resize(source, part, (columns as u32, rows as u32), FilterType::Box);
+            bordered(&reduced, (0, 0), (columns, rows))
+        } else {
+            bordered(source, (left as usize, top as usize), (columns, rows))
+        };
+        Some(Self {
+            words,
+            stride: columns + 2,
+            size,
+            from_source,
         })
-        .collect();
-    let span = |axis: fn(&Point) -> f64, limit: u32| {
-        let limit = f64::from(limit);
-        let low = corners.iter().map(axis).fold(f64::INFINITY, f64::min);
-        let high = corners.iter().map(axis).fold(f64::NEG_INFINITY, f64::max);
-        let start = (low - 2.0 * factor).floor().clamp(0.0, limit);
-        let blocks = ((high + 2.0 * factor).min(limit) - start) / factor;
-        // The last block may be narrower than the factor: the scale then follows from the sizes.
-        let length = (blocks.ceil() * factor).min(limit - start);
-        let count = (length / factor).ceil();
-        (length > 0.0).then_some((start, length, count))
-    };
-    let (left, across, columns) = span(|c| c.x, source.width())?;
-    let (top, down, rows) = span(|c| c.y, source.height())?;
-    let reduced = resize(
-        source,
-        (left, top, across, down),
-        (columns as u32, rows as u32),
-        FilterType::Box,
-    );
-    let reduced_from_source = Affine::translation(Point::new(-left, -top))
-        .then(&Affine::scaling(columns / across, rows / down));
-    Some((reduced, reduced_from_source))
+    }
+
+    /// Of each pixel, the mean with its neighbours at right and below: those around its lower right
+    /// corner.
+    fn average_at_corners(self) -> Self {
+        let values = self.words.as_flattened();
+        let from = |word: usize| values.get(4 * word..).unwrap_or_default();
+        let (right, below, both) = (from(1), from(self.stride), from(self.stride + 1));
+        let mean = |[a, b, c, d]: [u8; 4]| {
+            ((u16::from(a) + u16::from(b) + u16::from(c) + u16::from(d) + 2) >> 2) as u8
+        };
+        let means: Vec<u8> = values
+            .iter()
+            .zip(right)
+            .zip(below)
+            .zip(both)
+            .map(|(((a, b), c), d)| mean([*a, *b, *c, *d]))
+            .collect();
+        Self {
+            words: means.as_chunks().0.to_vec(),
+            ..self
+        }
+    }
+
+    /// A view out of [`average_at_corners`](Self::average_at_corners): samples of the nearest corner.
+    fn sample_corners(
+        &self,
+        source_from_view: &Affine,
+        size: (u32, u32),
+        fill: [u8; 3],
+    ) -> RgbImage {
+        let t = source_from_view.then(&self.from_source);
+        sample(&t, self.size, CORNERS_APART, size, fill, |line, sums| {
+            for (sum, (x, y)) in sums.iter_mut().zip(line.fixed(0.5)) {
+                let word = self.words[whole(y) * self.stride + whole(x)];
+                for (sum, value) in sum.iter_mut().zip(word) {
+                    *sum += u32::from(value) * SAMPLE_WEIGHT;
+                }
+            }
+        })
+    }
+
+    /// A view out of the pixels: samples interpolated between their centres.
+    fn interpolate(&self, source_from_view: &Affine, size: (u32, u32), fill: [u8; 3]) -> RgbImage {
+        let t = source_from_view.then(&self.from_source);
+        // From the region's coordinates to those of the pixels' centres, of which the first is repeated;
+        // the half of 1/256 makes the truncation of weights to 8 bits a rounding.
+        let shift = 0.5 + 0.5 / 256.0;
+        sample(&t, self.size, CLOSE, size, fill, |line, sums| {
+            for (sum, (x, y)) in sums.iter_mut().zip(line.fixed(shift)) {
+                let at = whole(y) * self.stride + whole(x);
+                let upper = self.words[at..at + 2].as_flattened();
+                let lower = self.words[at + self.stride..at + self.stride + 2].as_flattened();
+                let (fx, fy) = (u32::from(first_bits(x)), u16::from(first_bits(y)));
+                let mut mixed = [0; 8];
+                for ((mixed, upper), lower) in mixed.iter_mut().zip(upper).zip(lower) {
+                    *mixed = u16::from(*upper) * (256 - fy) + u16::from(*lower) * fy;
+                }
+                for (c, sum) in sum.iter_mut().enumerate() {
+                    let (left, right) = (u32::from(mixed[c]), u32::from(mixed[c + 4]));
+                    *sum += (left * (256 - fx) + right * fx + 128) >> 8;
+                }
+            }
+        })
+    }
+}
+
+/// The pixels of a part of the source, and around it those of its border once more.
+fn bordered(
+    source: &RgbImage,
+    (left, top): (usize, usize),
+    (columns, rows): (usize, usize),
+) -> Vec<Word> {
+    let width = source.width() as usize;
+    let (pixels, _) = source.as_raw().as_chunks::<3>();
+    let mut words = Vec::with_capacity((columns + 2) * (rows + 2));
+    for j in 0..rows + 2 {
+        let start = (top + j.saturating_sub(1).min(rows - 1)) * width + left;
+        let row = &pixels[start..start + columns];
+        let ends = [row[0], row[columns - 1]];
+        let bordered = ends[..1].iter().chain(row).chain(&ends[1..]);
+        words.extend(bordered.map(|&[red, green, blue]| [red, green, blue, 0]));
+    }
+    words
 }
 
 /// The rectangle `(left, top, width, height)` of `source`, in its pixels, resized to `size`.
@@ -207,8 +322,24 @@ struct Line {
 }
 
 impl Line {
-    fn at(&self, i: usize) -> Point {
-        self.start + self.step * i as f64
+    fn from(&self, i: usize) -> Self {
+        Self {
+            start: self.start + self.step * i as f64,
+            step: self.step,
+        }
+    }
+
+    /// The positions of all samples, moved by `shift` along both axes, in fixed point.
+    fn fixed(&self, shift: f64) -> impl Iterator<Item = (i64, i64)> {
+        let (mut x, mut y) = (fixed(self.start.x + shift), fixed(self.start.y + shift));
+        let (dx, dy) = (fixed(self.step.x), fixed(self.step.y));
+        std::iter::repeat_with(move || {
+            let at = (x, y);
+            // Only past the last sample can this leave the range.
+            x = x.wrapping_add(dx);
+            y = y.wrapping_add(dy);
+            at
+        })
     }
 
     /// The samples of `0..count` whose position is at least `low` and below `high` on both axes.
@@ -244,39 +375,39 @@ impl Line {
     }
 }
 
+/// Sums of samples' red, green and blue; the fourth is not used.
+type Sum = [u32; 4];
+
+/// Draws samples of an area of `width × height`, where it is shrunk at most `apart`: `add_inside` adds
+/// those on a line that lie within it, times [`SAMPLE_WEIGHT`].
 fn sample(
-    source: &RgbImage,
-    source_from_output: &Affine,
-    width: u32,
-    height: u32,
+    area_from_output: &Affine,
+    (width, height): (f64, f64),
+    apart: f64,
+    size: (u32, u32),
     fill: [u8; 3],
+    add_inside: impl Fn(Line, &mut [Sum]),
 ) -> RgbImage {
-    let t = source_from_output;
-    let (across, down) = (t.xx.hypot(t.yx), t.xy.hypot(t.yy));
-    let far = across.max(down) > FAR_SHRINKING;
+    let t = area_from_output;
     let samples = |length: f64| {
-        let apart = if far {
-            CORNERS_APART
-        } else if length > MUCH_SHRINKING {
-            CLOSE
+        let apart = if length > MUCH_SHRINKING {
+            apart
         } else {
             NO_SHRINKING
         };
         (length / apart).ceil().clamp(1.0, MAX_SAMPLES)
     };
+    let (across, down) = steps(t);
     let (across, down) = (samples(across), samples(down));
-    let add_inner = if far {
-        add_nearest_corner
-    } else {
-        add_interpolated
-    };
-    let columns = width as usize;
+    let columns = size.0 as usize;
     let total = SAMPLE_WEIGHT * across as u32 * down as u32;
+    let [red, green, blue] = fill.map(|v| u32::from(v) * SAMPLE_WEIGHT);
+    let outside = [red, green, blue, 0];
 
-    let mut output = RgbImage::new(width, height);
-    let mut sums = vec![[0u32; 3]; columns];
+    let mut output = RgbImage::new(size.0, size.1);
+    let mut sums = vec![Sum::default(); columns];
     for (j, row) in output.chunks_exact_mut(3 * columns.max(1)).enumerate() {
-        sums.fill([0; 3]);
+        sums.fill(Sum::default());
         for b in 0..down as usize {
             for a in 0..across as usize {
                 let first = Point::new(
@@ -287,7 +418,18 @@ fn sample(
                     start: t.apply(first),
                     step: Point::new(t.xx, t.yx),
                 };
-                add_line(source, line, fill, add_inner, &mut sums);
+                let (first, end) =
+                    line.within(Point::default(), Point::new(width, height), columns);
+                let (before, rest) = sums.split_at_mut(first);
+                let (inside, after) = rest.split_at_mut(end - first);
+                for sum in before.iter_mut().chain(after) {
+                    for (sum, value) in sum.iter_mut().zip(outside) {
+                        *sum += value;
+                    }
+                }
+                if !inside.is_empty() {
+                    add_inside(line.from(first), inside);
+                }
             }
         }
         write_row(&sums, total, row);
@@ -296,163 +438,23 @@ fn sample(
 }
 
 /// Divides sums of samples by their weight, rounding to nearest.
-fn write_row(sums: &[[u32; 3]], total: u32, row: &mut [u8]) {
+fn write_row(sums: &[Sum], total: u32, row: &mut [u8]) {
     let (pixels, _) = row.as_chunks_mut::<3>();
-    if total.is_power_of_two() {
-        let shift = total.trailing_zeros();
-        for (pixel, sum) in pixels.iter_mut().zip(sums) {
-            *pixel = sum.map(|s| ((s + total / 2) >> shift) as u8);
-        }
-    } else {
-        for (pixel, sum) in pixels.iter_mut().zip(sums) {
-            *pixel = sum.map(|s| ((s + total / 2) / total) as u8);
-        }
-    }
-}
-
-/// Adds one sample, times [`SAMPLE_WEIGHT`], to each sum.
-fn add_line(
-    source: &RgbImage,
-    line: Line,
-    fill: [u8; 3],
-    add_inner: AddSamples,
-    sums: &mut [[u32; 3]],
-) {
-    let (w, h) = (f64::from(source.width()), f64::from(source.height()));
-    let (first, end) = line.within(Point::default(), Point::new(w, h), sums.len());
-    let outside = fill.map(|v| u32::from(v) * SAMPLE_WEIGHT);
-    let (before, rest) = sums.split_at_mut(first);
-    let (inside, after) = rest.split_at_mut(end - first);
-    for sum in before.iter_mut().chain(after) {
-        add(sum, outside);
-    }
-    if inside.is_empty() {
-        return;
-    }
-
-    let line = Line {
-        start: line.at(first),
-        ..line
-    };
-    // Where all four neighbours exist, with a margin for the rounding of fixed-point coordinates.
-    let margin = 1.0 / 256.0;
-    let (inner, inner_end) = line.within(
-        Point::new(0.5 + margin, 0.5 + margin),
-        Point::new(w - 0.5 - margin, h - 0.5 - margin),
-        inside.len(),
-    );
-    for (i, sum) in inside.iter_mut().enumerate() {
-        if i < inner || i >= inner_end {
-            add(sum, sample_clamped(source, line.at(i)));
-        }
-    }
-    if inner < inner_end {
-        add_inner(
-            source,
-            line.at(inner),
-            line.step,
-            &mut inside[inner..inner_end],
-        );
-    }
-}
-
-#[inline(always)]
-fn add(sum: &mut [u32; 3], value: [u32; 3]) {
-    for (s, v) in sum.iter_mut().zip(value) {
-        *s += v;
-    }
-}
-
-/// The bilinear mixture of four pixels, times [`SAMPLE_WEIGHT`]; weights `fx`, `fy` in 0…256.
-#[inline(always)]
-fn mix(
-    upper_left: &[u8],
-    upper_right: &[u8],
-    lower_left: &[u8],
-    lower_right: &[u8],
-    fx: u32,
-    fy: u32,
-) -> [u32; 3] {
-    let (w11, w10, w01) = (fx * fy, (256 - fx) * fy, fx * (256 - fy));
-    let w00 = 65_536 - w11 - w10 - w01;
-    std::array::from_fn(|c| {
-        (u32::from(upper_left[c]) * w00
-            + u32::from(upper_right[c]) * w01
-            + u32::from(lower_left[c]) * w10
-            + u32::from(lower_right[c]) * w11
-            + 128)
-            >> 8
-    })
-}
-
-/// A sample within the source whose neighbours may lie beyond its border, where the border repeats.
-fn sample_clamped(source: &RgbImage, p: Point) -> [u32; 3] {
-    let axis = |v: f64, size: u32| {
-        let v = (v - 0.5).clamp(0.0, f64::from(size - 1));
-        let low = v.floor();
-        let weight = ((v - low) * 256.0).round() as u32;
-        (low as u32, (low as u32 + 1).min(size - 1), weight)
-    };
-    let (left, right, fx) = axis(p.x, source.width());
-    let (top, bottom, fy) = axis(p.y, source.height());
-    let at = |x, y| &source.get_pixel(x, y).0;
-    mix(
-        at(left, top),
-        at(right, top),
-        at(left, bottom),
-        at(right, bottom),
-        fx,
-        fy,
-    )
-}
-
-/// Adds samples of the source, all of whose neighbours exist: the first at a position, each other one a
-/// step further.
-type AddSamples = fn(&RgbImage, Point, Point, &mut [[u32; 3]]);
-
-fn add_interpolated(source: &RgbImage, start: Point, step: Point, sums: &mut [[u32; 3]]) {
-    let stride = 3 * source.width() as usize;
-    let pixels = source.as_raw().as_slice();
-    // The half of 1/256 makes the truncation to 8 bits a rounding.
-    let shift = 0.5 / 256.0 - 0.5;
-    let (mut x, mut y) = (fixed(start.x + shift), fixed(start.y + shift));
-    let (dx, dy) = (fixed(step.x), fixed(step.y));
-    for sum in sums {
-        let offset = (y >> 32) as usize * stride + 3 * (x >> 32) as usize;
-        let upper = &pixels[offset..offset + 6];
-        let lower = &pixels[offset + stride..offset + stride + 6];
-        let (fx, fy) = ((x >> 24) as u32 & 255, (y >> 24) as u32 & 255);
-        add(
-            sum,
-            mix(&upper[..3], &upper[3..], &lower[..3], &lower[3..], fx, fy),
-        );
-        // Only past the last sample can this leave the range.
-        x = x.wrapping_add(dx);
-        y = y.wrapping_add(dy);
-    }
-}
-
-fn add_nearest_corner(source: &RgbImage, start: Point, step: Point, sums: &mut [[u32; 3]]) {
-    let stride = 3 * source.width() as usize;
-    let pixels = source.as_raw().as_slice();
-    let (mut x, mut y) = (fixed(start.x - 0.5), fixed(start.y - 0.5));
-    let (dx, dy) = (fixed(step.x), fixed(step.y));
-    for sum in sums {
-        let offset = (y >> 32) as usize * stride + 3 * (x >> 32) as usize;
-        let upper = &pixels[offset..offset + 6];
-        let lower = &pixels[offset + stride..offset + stride + 6];
-        let four = |c: usize| {
-            let [a, b] = [upper[c], lower[c]].map(u32::from);
-            let [d, e] = [upper[c + 3], lower[c + 3]].map(u32::from);
-            a + b + d + e
-        };
-        add(sum, std::array::from_fn(|c| four(c) * (SAMPLE_WEIGHT / 4)));
-        // Only past the last sample can this leave the range.
-        x = x.wrapping_add(dx);
-        y = y.wrapping_add(dy);
+    for (pixel, &[red, green, blue, _]) in pixels.iter_mut().zip(sums) {
+        *pixel = [red, green, blue].map(|sum| ((sum + total / 2) / total) as u8);
     }
 }
 
 fn fixed(v: f64) -> i64 {
     (v * ONE) as i64
+}
+
+/// The whole part of a fixed-point number that is not negative.
+fn whole(v: i64) -> usize {
+    (v >> 32) as usize
+}
+
+/// The first eight bits after the point.
+fn first_bits(v: i64) -> u8 {
+    (v >> 24) as u8
 }
