@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use callosity::geometry::Rectangle;
 use callosity::pixels::{
     DecodeError, EncodedPhotograph, MAX_DECODED_BYTES, Photograph, encode_jpeg,
 };
@@ -159,6 +160,81 @@ proptest! {
         ));
         prop_assert!((corner.x - f64::from(photograph.pixels.width())).abs() < 1e-9);
         prop_assert!((corner.y - f64::from(photograph.pixels.height())).abs() < 1e-9);
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_part_has_the_pixels_of_the_whole(
+        size in (1u32..300, 1u32..300),
+        format in prop::sample::select(&FORMATS),
+        orientation in 1u8..=8,
+        scale in prop::sample::select(&[1.0, 0.5, 0.25, 0.125]),
+        corners in prop::array::uniform4(-0.2..1.2f64),
+    ) {
+        let mut bytes = encode(&gradient(size.0, size.1), format);
+        if format == ImageFormat::Jpeg {
+            bytes = with_orientation(&bytes, orientation);
+        }
+        let encoded = EncodedPhotograph::from_bytes(bytes).unwrap();
+        let (width, height) = encoded.size();
+        let frame = Rectangle::of_image(width, height);
+        let [a, b, c, d] = corners;
+        let asked = Rectangle {
+            left: a.min(b) * f64::from(width),
+            top: c.min(d) * f64::from(height),
+            right: a.max(b) * f64::from(width),
+            bottom: c.max(d) * f64::from(height),
+        };
+        let part = encoded.decode_part(&asked, scale).unwrap();
+        prop_assert!(part.part.contains(&asked.clamped(&frame)));
+        prop_assert!(frame.grown(1.0 / scale).contains(&part.part));
+        let transform = part.pixels_from_frame();
+        prop_assert!((transform.xx / scale - 1.0).abs() < 1e-9 || part.part == frame);
+
+        let whole = encoded.decode(scale).unwrap();
+        let exact = |side: u32| f64::from(side) * scale % 1.0 == 0.0;
+        if !exact(width) || !exact(height) {
+            return Ok(());
+        }
+        let asked = asked.clamped(&frame).bounds_after(&whole.pixels_from_frame());
+        let (left, top) = (part.part.left * scale, part.part.top * scale);
+        for (x, y, pixel) in part.pixels.enumerate_pixels() {
+            let (x, y) = (x + left as u32, y + top as u32);
+            let (u, v) = (f64::from(x), f64::from(y));
+            let inside = u + 1.0 > asked.left && u < asked.right && v + 1.0 > asked.top && v < asked.bottom;
+            if inside {
+                prop_assert_eq!(pixel, whole.pixels.get_pixel(x, y), "at ({}, {})", x, y);
+            }
+        }
+    }
+}
+
+#[test]
+fn far_from_its_part_a_photograph_is_not_decoded() {
+    let encoded =
+        EncodedPhotograph::from_bytes(encode(&gradient(900, 600), ImageFormat::Jpeg)).unwrap();
+    assert!(encoded.is_decoded_in_part());
+    let asked = Rectangle {
+        left: 400.0,
+        top: 300.0,
+        right: 500.0,
+        bottom: 350.0,
+    };
+    let part = encoded.decode_part(&asked, 1.0).unwrap().part;
+    assert!(asked.grown(96.0).contains(&part), "{part:?}");
+    // Other formats and progressive JPEGs have to be decoded whole.
+    for bytes in [
+        encode(&gradient(90, 60), ImageFormat::Png),
+        fixture("progressive.jpg"),
+    ] {
+        let encoded = EncodedPhotograph::from_bytes(bytes).unwrap();
+        assert!(!encoded.is_decoded_in_part());
+        let asked = Rectangle::of_image(5, 5);
+        assert_eq!(
+            encoded.decode_part(&asked, 0.5).unwrap(),
+            encoded.decode(0.5).unwrap()
+        );
     }
 }
 

@@ -1,6 +1,7 @@
-//! Any bytes are a photograph or a clear error.
+//! Any bytes are a photograph or a clear error, whole and in part.
 #![no_main]
 
+use callosity::geometry::Rectangle;
 use callosity::pixels::EncodedPhotograph;
 use libfuzzer_sys::fuzz_target;
 
@@ -16,5 +17,10 @@ fuzz_target!(|bytes: &[u8]| {
         );
         assert!(photograph.pixels.width() >= width.div_ceil(8));
         assert!(photograph.pixels.height() >= height.div_ceil(8));
+    }
+    let (width, height) = encoded.size();
+    let middle = Rectangle::of_image(width, height).grown(-f64::from(width.min(height)) / 3.0);
+    if let Ok(photograph) = encoded.decode_part(&middle, 0.5) {
+        assert!(photograph.part.contains(&middle));
     }
 });

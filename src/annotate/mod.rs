@@ -150,10 +150,9 @@ pub fn head_picture(
 ) -> Option<RgbImage> {
     let height = ((f64::from(width) / crop.aspect).round() as u32).max(1);
     let crop_from_frame = crop.crop_from_frame(landmarks, width, height)?;
-    let frame_from_pixels = photograph.pixels_from_frame().inverse()?;
     Some(warp(
         &photograph.pixels,
-        &frame_from_pixels.then(&crop_from_frame),
+        &photograph.frame_from_pixels().then(&crop_from_frame),
         width,
         height,
         OUTSIDE_HEAD_PHOTOGRAPH,
@@ -261,11 +260,7 @@ mod tests {
     fn the_head_picture_has_the_landmarks_where_the_crop_says() {
         let mut pixels = RgbImage::new(300, 200);
         pixels.put_pixel(180, 100, Rgb([255, 0, 0]));
-        let photograph = Photograph {
-            pixels,
-            frame_width: 300,
-            frame_height: 200,
-        };
+        let photograph = Photograph::whole(pixels);
         let landmarks = annotation((180.5, 100.5), (130.5, 100.5)).landmarks;
         let picture = head_picture(&photograph, &HeadCrop::RIGHT_WHALE, &landmarks, 200).unwrap();
         assert_eq!(picture.dimensions(), (200, 100));

@@ -1,11 +1,10 @@
-use std::borrow::Cow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
 use super::finder::{candidates, closer_input_from_frame, confirm, suppress};
+use super::frame_pixels::{FramePixels, Need, Source};
 use super::report::{FrameIdentification, HeadIdentification, StageTimes};
 use super::{FoundHead, aligner, decision, ensemble};
 use crate::bundle::{Bundle, CloserLook, Finder, Manifest, NetworkInput, Role};
@@ -13,7 +12,7 @@ use crate::geometry::{Affine, HeadCrop, Landmarks};
 use crate::inference::{Engine, EngineConfig, EngineError, InferenceError, Network};
 use crate::pixels::{
     DecodeError, EncodedPhotograph, OUTSIDE_FRAME, OUTSIDE_HEAD_PHOTOGRAPH, Photograph,
-    prepare_views, reduce_to_fit,
+    reduce_to_fit,
 };
 
 /// How much smaller than the finder thinks a head may turn out to be before its pixels grow scarce.
@@ -43,114 +42,6 @@ pub enum IdentifyError {
         /// The landmarks.
         landmarks: Landmarks,
     },
-}
-
-/// Where a photograph's pixels come from.
-enum Source<'a> {
-    Encoded(&'a EncodedPhotograph),
-    Decoded(&'a Photograph),
-}
-
-impl<'a> Source<'a> {
-    fn size(&self) -> (u32, u32) {
-        match self {
-            Self::Encoded(photograph) => photograph.size(),
-            Self::Decoded(photograph) => (photograph.frame_width, photograph.frame_height),
-        }
-    }
-
-    fn decode(&self, least_scale: f64) -> Result<Cow<'a, Photograph>, DecodeError> {
-        match self {
-            Self::Encoded(photograph) => photograph.decode(least_scale).map(Cow::Owned),
-            Self::Decoded(photograph) => Ok(Cow::Borrowed(*photograph)),
-        }
-    }
-}
-
-/// A photograph decoded as large as has been needed so far.
-struct Pixels<'a> {
-    source: Source<'a>,
-    photograph: Option<Cow<'a, Photograph>>,
-    /// Threads that cut inputs out of it.
-    pool: &'a ThreadPool,
-    /// Spent on decoding.
-    decoding: Duration,
-    /// Spent in the networks.
-    inference: Duration,
-}
-
-impl<'a> Pixels<'a> {
-    fn new(source: Source<'a>, pool: &'a ThreadPool) -> Self {
-        Self {
-            source,
-            photograph: None,
-            pool,
-            decoding: Duration::ZERO,
-            inference: Duration::ZERO,
-        }
-    }
-
-    /// The photograph at a scale not below `least`, or at full size where that is smaller.
-    fn at_scale(&mut self, least: f64) -> Result<&Photograph, DecodeError> {
-        let least = least.min(1.0);
-        let enough = self.photograph.as_ref().is_some_and(|photograph| {
-            let transform = photograph.pixels_from_frame();
-            // Sides are whole pixels, so the scale may fall short of what was asked by a rounding.
-            transform.xx.min(transform.yy) >= least * 0.99
-        });
-        if !enough || self.photograph.is_none() {
-            // The smaller one goes before the larger one comes, so that only one is in memory.
-            self.photograph = None;
-            let start = Instant::now();
-            let photograph = self.source.decode(least)?;
-            self.decoding += start.elapsed();
-            return Ok(self.photograph.insert(photograph));
-        }
-        match &self.photograph {
-            Some(photograph) => Ok(photograph),
-            None => unreachable!("decoded above"),
-        }
-    }
-
-    /// One output of the network for each cut, given as transforms from the frame to the network's
-    /// input, out of the photograph at a scale not below `least`. Every `views` cuts show about the same.
-    fn run_on_cuts(
-        &mut self,
-        network: &SharedNetwork,
-        input: &NetworkInput,
-        outside: [u8; 3],
-        least: f64,
-        cuts: &[Affine],
-        views: u32,
-    ) -> Result<Vec<Vec<f32>>, IdentifyError> {
-        let each = 3 * input.width as usize * input.height as usize;
-        let mut outputs = Vec::with_capacity(cuts.len());
-        let mut spent = Duration::ZERO;
-        let pool = self.pool;
-        let photograph = self.at_scale(least)?;
-        let views = views.max(1) as usize;
-        let at_once = views * (network.largest_batch / views).max(1);
-        for batch in cuts.chunks(at_once) {
-            let mut values = vec![0.0; each * batch.len()];
-            pool.install(|| {
-                let parts = batch
-                    .par_chunks(views)
-                    .zip(values.par_chunks_mut(views * each));
-                parts.for_each(|(cuts, out)| {
-                    let cuts: Vec<Affine> =
-                        cuts.iter().map(|cut| in_pixels(photograph, cut)).collect();
-                    prepare_views(&photograph.pixels, &cuts, input, outside, out);
-                });
-            });
-            let mut network = network.lock();
-            let start = Instant::now();
-            let output = network.run(batch.len(), &values)?;
-            spent += start.elapsed();
-            outputs.extend(output.images().map(<[f32]>::to_vec));
-        }
-        self.inference += spent;
-        Ok(outputs)
-    }
 }
 
 /// A network that threads take in turns.
@@ -234,7 +125,7 @@ impl Identifier {
         &self,
         frame: &EncodedPhotograph,
     ) -> Result<FrameIdentification, IdentifyError> {
-        self.identify(Pixels::new(Source::Encoded(frame), &self.pool))
+        self.identify(FramePixels::new(Source::Encoded(frame), &self.pool))
     }
 
     /// Finds and names the heads in a frame that is decoded already.
@@ -245,7 +136,7 @@ impl Identifier {
         &self,
         frame: &Photograph,
     ) -> Result<FrameIdentification, IdentifyError> {
-        self.identify(Pixels::new(Source::Decoded(frame), &self.pool))
+        self.identify(FramePixels::new(Source::Decoded(frame), &self.pool))
     }
 
     /// Names the head in a head photograph, cut as [`HeadCrop::RIGHT_WHALE`] says, at any size.
@@ -256,7 +147,7 @@ impl Identifier {
         &self,
         crop: &EncodedPhotograph,
     ) -> Result<FrameIdentification, IdentifyError> {
-        self.identify_crop(Pixels::new(Source::Encoded(crop), &self.pool))
+        self.identify_crop(FramePixels::new(Source::Encoded(crop), &self.pool))
     }
 
     /// [`identify_head`](Self::identify_head) of a photograph that is decoded already.
@@ -267,7 +158,7 @@ impl Identifier {
         &self,
         crop: &Photograph,
     ) -> Result<FrameIdentification, IdentifyError> {
-        self.identify_crop(Pixels::new(Source::Decoded(crop), &self.pool))
+        self.identify_crop(FramePixels::new(Source::Decoded(crop), &self.pool))
     }
 
     /// Names the heads at given landmarks, in pixels of the upright frame at full size.
@@ -288,7 +179,7 @@ impl Identifier {
             confidence: 1.0,
         });
         self.name(
-            Pixels::new(Source::Encoded(frame), &self.pool),
+            FramePixels::new(Source::Encoded(frame), &self.pool),
             heads.collect(),
             StageTimes::default(),
         )
@@ -304,7 +195,7 @@ impl Identifier {
         frame: &EncodedPhotograph,
         refine: bool,
     ) -> Result<Vec<FoundHead>, IdentifyError> {
-        self.locate_in(Pixels::new(Source::Encoded(frame), &self.pool), refine)
+        self.locate_in(FramePixels::new(Source::Encoded(frame), &self.pool), refine)
     }
 
     /// [`locate`](Self::locate) in a frame that is decoded already.
@@ -316,10 +207,14 @@ impl Identifier {
         frame: &Photograph,
         refine: bool,
     ) -> Result<Vec<FoundHead>, IdentifyError> {
-        self.locate_in(Pixels::new(Source::Decoded(frame), &self.pool), refine)
+        self.locate_in(FramePixels::new(Source::Decoded(frame), &self.pool), refine)
     }
 
-    fn locate_in(&self, mut pixels: Pixels, refine: bool) -> Result<Vec<FoundHead>, IdentifyError> {
+    fn locate_in(
+        &self,
+        mut pixels: FramePixels,
+        refine: bool,
+    ) -> Result<Vec<FoundHead>, IdentifyError> {
         let mut heads = self.find(&mut pixels)?;
         if refine {
             self.align(&mut pixels, &mut heads)?;
@@ -327,7 +222,7 @@ impl Identifier {
         Ok(heads)
     }
 
-    fn identify(&self, mut pixels: Pixels) -> Result<FrameIdentification, IdentifyError> {
+    fn identify(&self, mut pixels: FramePixels) -> Result<FrameIdentification, IdentifyError> {
         let mut times = StageTimes::default();
         let clock = Stopwatch::start(&pixels);
         let mut heads = self.find(&mut pixels)?;
@@ -339,7 +234,7 @@ impl Identifier {
     }
 
     /// The heads of a frame, as the finder sees them, in pixels of the frame.
-    fn find(&self, pixels: &mut Pixels) -> Result<Vec<FoundHead>, IdentifyError> {
+    fn find(&self, pixels: &mut FramePixels) -> Result<Vec<FoundHead>, IdentifyError> {
         let (Some(finder), Some(network)) = (&self.manifest.finder, &self.finder) else {
             return Err(InferenceError::Absent {
                 bundle: self.bundle.clone(),
@@ -348,14 +243,13 @@ impl Identifier {
             .into());
         };
         let input = &finder.network.input;
-        let (width, height) = pixels.source.size();
+        let (width, height) = pixels.size();
         let input_from_frame = reduce_to_fit((width, height), input.width, input.height);
         let Some(frame_from_input) = input_from_frame.inverse() else {
             return Ok(Vec::new());
         };
-        let least = input_from_frame.xx;
         let whole = std::slice::from_ref(&input_from_frame);
-        let outputs = pixels.run_on_cuts(network, input, OUTSIDE_FRAME, least, whole, 1)?;
+        let outputs = run_on_cuts(pixels, network, input, OUTSIDE_FRAME, whole, 1)?;
         let mut heads: Vec<FoundHead> = outputs
             .iter()
             .flat_map(|output| candidates(finder, output))
@@ -379,11 +273,11 @@ impl Identifier {
         finder: &Finder,
         look: &CloserLook,
         network: &SharedNetwork,
-        pixels: &mut Pixels,
+        pixels: &mut FramePixels,
         candidates: &[FoundHead],
     ) -> Result<Vec<FoundHead>, IdentifyError> {
         let input = &finder.network.input;
-        let size = pixels.source.size();
+        let size = pixels.size();
         let cuts: Vec<(&FoundHead, Affine)> = candidates
             .iter()
             .filter_map(|head| {
@@ -395,14 +289,7 @@ impl Identifier {
             return Ok(Vec::new());
         }
         let transforms: Vec<Affine> = cuts.iter().map(|(_, cut)| *cut).collect();
-        // What the first look is sure of is most likely named later: decoded once for all that comes.
-        let sure: Vec<FoundHead> = candidates
-            .iter()
-            .filter(|head| head.confidence >= finder.threshold)
-            .copied()
-            .collect();
-        let least = largest_scale(&transforms).max(self.scale_for_heads(&sure));
-        let outputs = pixels.run_on_cuts(network, input, OUTSIDE_FRAME, least, &transforms, 1)?;
+        let outputs = run_on_cuts(pixels, network, input, OUTSIDE_FRAME, &transforms, 1)?;
         let heads = cuts
             .iter()
             .zip(&outputs)
@@ -415,7 +302,11 @@ impl Identifier {
 
     /// Moves the heads' landmarks to where the aligner sees them; of heads that meet there the surest
     /// stays.
-    fn align(&self, pixels: &mut Pixels, heads: &mut Vec<FoundHead>) -> Result<(), IdentifyError> {
+    fn align(
+        &self,
+        pixels: &mut FramePixels,
+        heads: &mut Vec<FoundHead>,
+    ) -> Result<(), IdentifyError> {
         let (Some(aligner), Some(network)) = (&self.manifest.aligner, &self.aligner) else {
             return Ok(());
         };
@@ -442,9 +333,10 @@ impl Identifier {
                 })
                 .collect();
             let transforms: Vec<Affine> = cuts.iter().map(|(_, cut)| *cut).collect();
-            let least = largest_scale(&transforms).max(self.scale_for_heads(heads));
-            let outputs =
-                pixels.run_on_cuts(network, input, OUTSIDE_FRAME, least, &transforms, views)?;
+            pixels.provide(
+                needed_for(&transforms, input, views).chain(self.needed_for_names(heads)),
+            )?;
+            let outputs = run_on_cuts(pixels, network, input, OUTSIDE_FRAME, &transforms, views)?;
             let mut seen: Vec<Vec<Landmarks>> = vec![Vec::new(); heads.len()];
             for ((i, cut), output) in cuts.iter().zip(&outputs) {
                 let back = cut.inverse();
@@ -469,7 +361,7 @@ impl Identifier {
     /// Names heads at known landmarks.
     fn name(
         &self,
-        mut pixels: Pixels,
+        mut pixels: FramePixels,
         heads: Vec<FoundHead>,
         mut times: StageTimes,
     ) -> Result<FrameIdentification, IdentifyError> {
@@ -488,9 +380,9 @@ impl Identifier {
         Ok(self.frame(&pixels, heads.collect(), times))
     }
 
-    fn identify_crop(&self, mut pixels: Pixels) -> Result<FrameIdentification, IdentifyError> {
+    fn identify_crop(&self, mut pixels: FramePixels) -> Result<FrameIdentification, IdentifyError> {
         let clock = Stopwatch::start(&pixels);
-        let (width, height) = pixels.source.size();
+        let (width, height) = pixels.size();
         let input = &self.manifest.ensemble.network.input;
         let cut =
             self.head_crop()
@@ -510,7 +402,7 @@ impl Identifier {
     /// What the ensemble says of each crop, given as the transform from the frame to its input.
     fn opinions(
         &self,
-        pixels: &mut Pixels,
+        pixels: &mut FramePixels,
         crops: &[Affine],
     ) -> Result<Vec<ensemble::Opinion>, IdentifyError> {
         if crops.is_empty() {
@@ -518,7 +410,6 @@ impl Identifier {
         }
         let ensemble = &self.manifest.ensemble;
         let input = &ensemble.network.input;
-        let least = largest_scale(crops);
         let cuts: Vec<Affine> = crops
             .iter()
             .flat_map(|crop| {
@@ -527,8 +418,14 @@ impl Identifier {
             })
             .collect();
         let outside = OUTSIDE_HEAD_PHOTOGRAPH;
-        let logits =
-            pixels.run_on_cuts(&self.ensemble, input, outside, least, &cuts, ensemble.views)?;
+        let logits = run_on_cuts(
+            pixels,
+            &self.ensemble,
+            input,
+            outside,
+            &cuts,
+            ensemble.views,
+        )?;
         Ok(logits
             .chunks(ensemble.views as usize)
             .filter_map(|views| {
@@ -555,11 +452,11 @@ impl Identifier {
 
     fn frame(
         &self,
-        pixels: &Pixels,
+        pixels: &FramePixels,
         heads: Vec<HeadIdentification>,
         times: StageTimes,
     ) -> FrameIdentification {
-        let (width, height) = pixels.source.size();
+        let (width, height) = pixels.size();
         FrameIdentification {
             width,
             height,
@@ -586,13 +483,16 @@ impl Identifier {
         crop.inverse().map(|_| crop)
     }
 
-    /// The scale at which the heads' crops have a pixel of the photograph for each of their own.
-    fn scale_for_heads(&self, heads: &[FoundHead]) -> f64 {
-        heads
-            .iter()
-            .filter_map(|head| self.crop_from_frame(&head.landmarks))
-            .map(|crop| scale(&crop) * SCALE_MARGIN)
-            .fold(0.0, f64::max)
+    /// What naming the heads will most likely need.
+    fn needed_for_names<'h>(&'h self, heads: &'h [FoundHead]) -> impl Iterator<Item = Need> + 'h {
+        heads.iter().filter_map(move |head| {
+            let crop = self.crop_from_frame(&head.landmarks)?;
+            let need = Need::of(&[crop], &self.manifest.ensemble.network.input);
+            Some(Need {
+                scale: need.scale * SCALE_MARGIN,
+                ..need
+            })
+        })
     }
 }
 
@@ -603,14 +503,14 @@ struct Stopwatch {
 }
 
 impl Stopwatch {
-    fn start(pixels: &Pixels) -> Self {
+    fn start(pixels: &FramePixels) -> Self {
         Self {
             start: Instant::now(),
             decoded: pixels.decoding,
         }
     }
 
-    fn stop(self, pixels: &Pixels) -> f64 {
+    fn stop(self, pixels: &FramePixels) -> f64 {
         let decoding = pixels.decoding - self.decoded;
         milliseconds(self.start.elapsed().saturating_sub(decoding))
     }
@@ -621,47 +521,41 @@ fn milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e5).round() / 100.0
 }
 
-/// The transform as it is for the photograph's pixels instead of the frame.
-fn in_pixels(photograph: &Photograph, from_frame: &Affine) -> Affine {
-    let pixels_from_frame = photograph.pixels_from_frame();
-    match pixels_from_frame.inverse() {
-        Some(frame_from_pixels) => frame_from_pixels.then(from_frame),
-        None => *from_frame,
+/// What each `views` cuts, given as transforms from the frame to a network's input, need together.
+fn needed_for<'c>(
+    cuts: &'c [Affine],
+    input: &'c NetworkInput,
+    views: u32,
+) -> impl Iterator<Item = Need> + 'c {
+    cuts.chunks(views.max(1) as usize)
+        .map(|views| Need::of(views, input))
+}
+
+/// One output of the network for each cut, given as transforms from the frame to the network's input.
+/// Every `views` cuts show about the same.
+fn run_on_cuts(
+    pixels: &mut FramePixels,
+    network: &SharedNetwork,
+    input: &NetworkInput,
+    outside: [u8; 3],
+    cuts: &[Affine],
+    views: u32,
+) -> Result<Vec<Vec<f32>>, IdentifyError> {
+    let mut outputs = Vec::with_capacity(cuts.len());
+    let needs: Vec<Need> = needed_for(cuts, input, views).collect();
+    pixels.provide(needs.iter().copied())?;
+    let views = views.max(1) as usize;
+    let heads_at_once = (network.largest_batch / views).max(1);
+    for (cuts, needs) in cuts
+        .chunks(views * heads_at_once)
+        .zip(needs.chunks(heads_at_once))
+    {
+        let values = pixels.cut(cuts, needs, input, outside);
+        let mut network = network.lock();
+        let start = Instant::now();
+        let output = network.run(cuts.len(), &values)?;
+        pixels.inference += start.elapsed();
+        outputs.extend(output.images().map(<[f32]>::to_vec));
     }
-}
-
-/// The largest [`scale`] of some transforms; 0 for none.
-fn largest_scale(from_frame: &[Affine]) -> f64 {
-    from_frame.iter().map(scale).fold(0.0, f64::max)
-}
-
-/// The larger of the factors by which a transform stretches the frame's axes: at this scale a
-/// photograph has a pixel for each of the output's.
-fn scale(from_frame: &Affine) -> f64 {
-    // Largest singular value.
-    let sum = from_frame.xx.powi(2)
-        + from_frame.xy.powi(2)
-        + from_frame.yx.powi(2)
-        + from_frame.yy.powi(2);
-    let det = from_frame.determinant();
-    ((sum + (sum * sum - 4.0 * det * det).max(0.0).sqrt()) / 2.0).sqrt()
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn scale_is_the_largest_stretch(
-            turn in 0.0..7.0_f64, x in 0.01..10.0_f64, y in 0.01..10.0_f64, after in 0.0..7.0_f64,
-        ) {
-            let transform = Affine::rotation(turn)
-                .then(&Affine::scaling(x, y))
-                .then(&Affine::rotation(after));
-            prop_assert!((scale(&transform) - x.max(y)).abs() < 1e-6);
-        }
-    }
+    Ok(outputs)
 }

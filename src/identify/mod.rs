@@ -26,6 +26,7 @@ mod aligner;
 mod decision;
 mod ensemble;
 mod finder;
+mod frame_pixels;
 mod identifier;
 mod report;
 

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use fast_image_resize::FilterType;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
-use turbojpeg::{Colorspace, DecompressHeader, Decompressor, PixelFormat, ScalingFactor};
 
+use super::jpeg::{Jpeg, Region};
 use super::warp::resize;
-use crate::geometry::Affine;
+use crate::geometry::{Affine, Point, Rectangle};
 
 /// Largest file that is read, in bytes.
 pub const MAX_FILE_BYTES: u64 = 1 << 30;
@@ -22,9 +22,6 @@ pub const MAX_PIXELS: u64 = 1 << 30;
 /// as it is before reduction, because both have to be held whole. Turning it upright takes as much
 /// again as the reduced photograph.
 pub const MAX_DECODED_BYTES: u64 = 1 << 30;
-
-/// Scans of a progressive JPEG; encoders write about 10, and each costs a pass over the photograph.
-const MAX_SCANS: u32 = 100;
 
 /// Why a photograph cannot be decoded, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -104,27 +101,6 @@ impl DecodeError {
         }
     }
 
-    fn from_jpeg(error: turbojpeg::Error) -> Self {
-        let text = match error {
-            turbojpeg::Error::TurboJpegError(text) => text,
-            other => other.to_string(),
-        };
-        let any = |words: &[&str]| words.iter().any(|word| text.contains(word));
-        if any(&["Premature end"]) {
-            Self::EndsEarly(text)
-        } else if any(&[
-            "Unsupported",
-            "precision",
-            "not implemented",
-            "CMYK",
-            "color conv",
-        ]) {
-            Self::Unsupported(text)
-        } else {
-            Self::Damaged(text)
-        }
-    }
-
     fn from_image(error: ImageError) -> Self {
         let text = error.to_string();
         match error {
@@ -139,11 +115,7 @@ impl DecodeError {
 }
 
 enum Kind {
-    Jpeg {
-        header: DecompressHeader,
-        /// Whether the decoder has to hold the coefficients of the whole photograph.
-        buffers_coefficients: bool,
-    },
+    Jpeg(Jpeg),
     Other(ImageFormat),
 }
 
@@ -213,15 +185,9 @@ impl EncodedPhotograph {
         }
         let (kind, width, height) = match image::guess_format(&bytes) {
             Ok(ImageFormat::Jpeg) => {
-                let header = Decompressor::new()
-                    .and_then(|mut d| d.read_header(&bytes))
-                    .map_err(DecodeError::from_jpeg)?;
-                let buffers_coefficients = header.is_progressive || !has_one_scan(&bytes);
-                let kind = Kind::Jpeg {
-                    header,
-                    buffers_coefficients,
-                };
-                (kind, header.width as u64, header.height as u64)
+                let jpeg = Jpeg::read_header(&bytes)?;
+                let (width, height) = jpeg.size();
+                (Kind::Jpeg(jpeg), width, height)
             }
             Ok(format @ (ImageFormat::Png | ImageFormat::Tiff)) => {
                 let (width, height) = decoder(&bytes, format)?.dimensions();
@@ -261,18 +227,65 @@ impl EncodedPhotograph {
     /// # Errors
     /// Where the photograph is damaged, of an unsupported kind, or takes too much memory at this scale.
     pub fn decode(&self, least_scale: f64) -> Result<Photograph, DecodeError> {
-        let factor = [8u32, 4, 2]
-            .into_iter()
-            .find(|&factor| 1.0 / f64::from(factor) >= least_scale)
-            .unwrap_or(1);
-        let decoded = match &self.kind {
-            Kind::Jpeg {
-                header,
-                buffers_coefficients,
-            } => self.decode_jpeg(header, *buffers_coefficients, factor),
+        let factor = factor(least_scale);
+        let stored = match &self.kind {
+            Kind::Jpeg(jpeg) => self.decode_jpeg(jpeg, factor),
             Kind::Other(format) => self.decode_whole(*format).map(|i| self.reduce(i, factor)),
         };
-        let stored = decoded.map_err(|e| e.in_file(self.path.as_deref()))?;
+        let (width, height) = self.size();
+        self.upright(stored, Rectangle::of_image(width, height))
+    }
+
+    /// Whether [`decode_part`](Self::decode_part) decodes less than the whole.
+    pub fn is_decoded_in_part(&self) -> bool {
+        matches!(&self.kind, Kind::Jpeg(jpeg) if jpeg.can_be_decoded_in_part())
+    }
+
+    /// [`decode`](Self::decode), of at least the `part` of the upright frame at full size that lies
+    /// within the frame. Of a JPEG with one scan not much more is decoded, and what precedes it is only
+    /// read over; others are decoded whole.
+    ///
+    /// # Errors
+    /// As of `decode`, but damage outside of the part may go unnoticed: decode the photograph whole
+    /// once, at a small scale, to be sure of it.
+    pub fn decode_part(
+        &self,
+        part: &Rectangle,
+        least_scale: f64,
+    ) -> Result<Photograph, DecodeError> {
+        let jpeg = match &self.kind {
+            Kind::Jpeg(jpeg) if jpeg.can_be_decoded_in_part() => jpeg,
+            _ => return self.decode(least_scale),
+        };
+        let upright_from_stored = self.upright_from_stored();
+        let stored_from_upright = upright_from_stored
+            .inverse()
+            .expect("turns and mirrors can be undone");
+        let stored = part.bounds_after(&stored_from_upright);
+        let factor = factor(least_scale);
+        let region = jpeg.region(factor, &stored);
+        if region == jpeg.whole(factor) {
+            return self.decode(least_scale);
+        }
+        let full = |v: u32| f64::from(v * factor);
+        let covered = Rectangle {
+            left: full(region.x),
+            top: full(region.y),
+            right: full(region.x + region.width),
+            bottom: full(region.y + region.height),
+        };
+        self.upright(
+            self.decode_region(jpeg, region),
+            covered.bounds_after(&upright_from_stored),
+        )
+    }
+
+    fn upright(
+        &self,
+        stored: Result<RgbImage, DecodeError>,
+        part: Rectangle,
+    ) -> Result<Photograph, DecodeError> {
+        let stored = stored.map_err(|e| e.in_file(self.path.as_deref()))?;
         let mut upright = DynamicImage::ImageRgb8(stored);
         upright.apply_orientation(self.orientation);
         let (frame_width, frame_height) = self.size();
@@ -280,7 +293,44 @@ impl EncodedPhotograph {
             pixels: upright.into_rgb8(),
             frame_width,
             frame_height,
+            part,
         })
+    }
+
+    /// The transform from positions in the photograph at full size as it is stored to those in the
+    /// upright one.
+    fn upright_from_stored(&self) -> Affine {
+        let (w, h) = (f64::from(self.width), f64::from(self.height));
+        let mirror = Affine {
+            xx: -1.0,
+            x0: w,
+            ..Affine::IDENTITY
+        };
+        let quarter_turn = Affine {
+            xx: 0.0,
+            xy: -1.0,
+            x0: h,
+            yx: 1.0,
+            yy: 0.0,
+            y0: 0.0,
+        };
+        let half_turn = Affine {
+            xx: -1.0,
+            x0: w,
+            yy: -1.0,
+            y0: h,
+            ..Affine::IDENTITY
+        };
+        match self.orientation {
+            Orientation::NoTransforms => Affine::IDENTITY,
+            Orientation::FlipHorizontal => mirror,
+            Orientation::Rotate180 => half_turn,
+            Orientation::FlipVertical => mirror.then(&half_turn),
+            Orientation::Rotate90 => quarter_turn,
+            Orientation::Rotate90FlipH => half_turn.then(&mirror).then(&quarter_turn),
+            Orientation::Rotate270 => half_turn.then(&quarter_turn),
+            Orientation::Rotate270FlipH => mirror.then(&quarter_turn),
+        }
     }
 
     fn check_memory(&self, bytes: u64) -> Result<(), DecodeError> {
@@ -294,60 +344,17 @@ impl EncodedPhotograph {
         Ok(())
     }
 
-    fn decode_jpeg(
-        &self,
-        header: &DecompressHeader,
-        buffers_coefficients: bool,
-        factor: u32,
-    ) -> Result<RgbImage, DecodeError> {
-        let scaling = if header.is_lossless {
-            ScalingFactor::ONE
-        } else {
-            ScalingFactor::new(1, factor as usize)
-        };
-        let cmyk = matches!(header.colorspace, Colorspace::CMYK | Colorspace::YCCK);
-        let format = if cmyk {
-            PixelFormat::CMYK
-        } else {
-            PixelFormat::RGB
-        };
-        let scaled = header.scaled(scaling);
-        let pitch = scaled.width * format.size();
-        let coefficients = if buffers_coefficients {
-            let channels = if cmyk { 4 } else { 3 };
-            u64::from(self.width) * u64::from(self.height) * channels * size_of::<i16>() as u64
-        } else {
-            0
-        };
-        self.check_memory((pitch * scaled.height) as u64 + coefficients)?;
+    fn decode_region(&self, jpeg: &Jpeg, region: Region) -> Result<RgbImage, DecodeError> {
+        self.check_memory(jpeg.memory(region))?;
+        jpeg.decode(&self.bytes, region)
+    }
 
-        let mut pixels = vec![0; pitch * scaled.height];
-        let mut decode = || {
-            let mut decompressor = Decompressor::new()?;
-            decompressor.set_scan_limit(MAX_SCANS)?;
-            decompressor.set_scaling_factor(scaling)?;
-            let output = turbojpeg::Image {
-                pixels: pixels.as_mut_slice(),
-                width: scaled.width,
-                pitch,
-                height: scaled.height,
-                format,
-            };
-            decompressor.decompress(&self.bytes, output)
-        };
-        match decode() {
-            Err(turbojpeg::Error::TurboJpegError(text)) if is_harmless(&text) => {}
-            result => result.map_err(DecodeError::from_jpeg)?,
-        }
-        if cmyk {
-            pixels = rgb_from_inverted_cmyk(pixels);
-        }
-        let decoded = RgbImage::from_raw(scaled.width as u32, scaled.height as u32, pixels)
-            .expect("the buffer was made for this size");
-
-        if scaling == ScalingFactor::ONE {
+    fn decode_jpeg(&self, jpeg: &Jpeg, factor: u32) -> Result<RgbImage, DecodeError> {
+        if !jpeg.can_be_reduced() {
+            let decoded = self.decode_region(jpeg, jpeg.whole(1))?;
             return Ok(self.reduce(decoded, factor));
         }
+        let decoded = self.decode_region(jpeg, jpeg.whole(factor))?;
         // The last column and row stand for whole blocks, of which the photograph may fill only a part.
         let exact = |size: u32| f64::from(size) / f64::from(factor);
         let (width, height) = (exact(self.width), exact(self.height));
@@ -380,6 +387,14 @@ impl EncodedPhotograph {
         let whole = (0.0, 0.0, f64::from(self.width), f64::from(self.height));
         resize(&image, whole, size, FilterType::Box)
     }
+}
+
+/// By how much a photograph may be reduced.
+fn factor(least_scale: f64) -> u32 {
+    [8, 4, 2]
+        .into_iter()
+        .find(|&factor| 1.0 / f64::from(factor) >= least_scale)
+        .unwrap_or(1)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, DecodeError> {
@@ -419,68 +434,46 @@ fn orientation(bytes: &[u8]) -> Orientation {
         .unwrap_or(Orientation::NoTransforms)
 }
 
-/// Whether the first scan of a JPEG holds all its components, so that it is decoded row by row.
-fn has_one_scan(bytes: &[u8]) -> bool {
-    let mut components = None;
-    let mut at = 2;
-    while let Some(&[0xff, marker]) = bytes.get(at..at + 2) {
-        // Fill bytes, and markers that have no segment.
-        if marker == 0xff {
-            at += 1;
-            continue;
-        }
-        if matches!(marker, 0x01 | 0xd0..=0xd8) {
-            at += 2;
-            continue;
-        }
-        let Some(&[high, low]) = bytes.get(at + 2..at + 4) else {
-            return false;
-        };
-        match marker {
-            // Start of frame; these three in its range are tables.
-            0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
-                components = bytes.get(at + 9).copied();
-            }
-            0xda => return components.is_some() && bytes.get(at + 4).copied() == components,
-            _ => {}
-        }
-        at += 2 + usize::from(u16::from_be_bytes([high, low]));
-    }
-    false
-}
-
-/// Whether a warning of libjpeg leaves the photograph whole.
-fn is_harmless(warning: &str) -> bool {
-    warning.contains("extraneous bytes before marker 0xd9")
-}
-
-fn rgb_from_inverted_cmyk(cmyk: Vec<u8>) -> Vec<u8> {
-    let (pixels, _) = cmyk.as_chunks::<4>();
-    let multiply = |ink: u8, black: u8| ((u32::from(ink) * u32::from(black) + 127) / 255) as u8;
-    pixels
-        .iter()
-        .flat_map(|&[c, m, y, k]| [c, m, y].map(|ink| multiply(ink, k)))
-        .collect()
-}
-
-/// A decoded photograph: upright, RGB, possibly reduced.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A decoded photograph, or a part of one: upright, RGB, possibly reduced.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Photograph {
-    /// The pixels; they cover exactly the whole frame.
+    /// The pixels; they cover exactly `part`.
     pub pixels: RgbImage,
     /// Width of the upright frame at full size, in pixels.
     pub frame_width: u32,
     /// Height of the upright frame at full size, in pixels.
     pub frame_height: u32,
+    /// What the pixels cover, in pixels of the upright frame at full size: the whole frame where it was
+    /// not asked for less. At the frame's edge it may reach beyond by less than one of `pixels`.
+    pub part: Rectangle,
 }
 
 impl Photograph {
+    /// A whole frame at full size.
+    pub fn whole(pixels: RgbImage) -> Self {
+        let (frame_width, frame_height) = pixels.dimensions();
+        Self {
+            pixels,
+            frame_width,
+            frame_height,
+            part: Rectangle::of_image(frame_width, frame_height),
+        }
+    }
+
     /// The transform from positions in the frame at full size to positions in [`pixels`](Self::pixels).
     pub fn pixels_from_frame(&self) -> Affine {
-        let ratio = |pixels: u32, frame: u32| f64::from(pixels) / f64::from(frame);
-        Affine::scaling(
-            ratio(self.pixels.width(), self.frame_width),
-            ratio(self.pixels.height(), self.frame_height),
-        )
+        let (width, height) = self.pixels.dimensions();
+        Affine::translation(Point::new(-self.part.left, -self.part.top)).then(&Affine::scaling(
+            f64::from(width) / self.part.width(),
+            f64::from(height) / self.part.height(),
+        ))
+    }
+
+    /// The inverse of [`pixels_from_frame`](Self::pixels_from_frame); the identity for a photograph
+    /// without pixels, which shows nothing wherever it is looked at.
+    pub fn frame_from_pixels(&self) -> Affine {
+        self.pixels_from_frame()
+            .inverse()
+            .unwrap_or(Affine::IDENTITY)
     }
 }

@@ -6,6 +6,7 @@
 //! [`geometry`](crate::geometry), whose coordinate convention holds here too.
 
 mod decode;
+mod jpeg;
 mod tensor;
 mod warp;
 

@@ -5,14 +5,14 @@ use uuid::Uuid;
 
 use super::{About, Seen};
 use crate::camera::Frame;
-use crate::geometry::{HeadCrop, Landmarks};
+use crate::geometry::{HeadCrop, Landmarks, Rectangle};
 use crate::link::message::{
     BasisOfRecord, Decision, FrameReference, Head, Sighting, SightingState,
 };
 use crate::link::session::json;
 use crate::link::topic::Platform;
 use crate::outbox::{Message, Priority};
-use crate::pixels::{OUTSIDE_HEAD_PHOTOGRAPH, Photograph, encode_jpeg, warp};
+use crate::pixels::{OUTSIDE_HEAD_PHOTOGRAPH, encode_jpeg, warp};
 
 /// Candidates that a sighting names.
 const CANDIDATES: usize = 5;
@@ -31,7 +31,6 @@ pub(super) fn messages(
 ) -> Vec<Message> {
     let (width, height) = frame.photograph.size();
     let mut messages = Vec::new();
-    let pictures = decode_for_crops(frame, seen);
     for head in &seen.heads {
         let mut candidates = head.candidates.clone();
         candidates.truncate(CANDIDATES);
@@ -66,7 +65,7 @@ pub(super) fn messages(
             topic: platform.sighting(),
             payload: json(&sighting),
         });
-        let crop = pictures.as_ref().and_then(|p| crop(p, &head.landmarks));
+        let crop = crop(frame, &head.landmarks);
         messages.extend(crop.map(|payload| Message {
             priority: Priority::Crop,
             topic: platform.crop(sighting.occurrence_id),
@@ -76,41 +75,30 @@ pub(super) fn messages(
     messages
 }
 
-/// The frame, no larger than its smallest head's crop asks for.
-fn decode_for_crops(frame: &Frame, seen: &Seen) -> Option<Photograph> {
-    let least = seen
-        .heads
-        .iter()
-        .map(|h| f64::from(CROP.0) / (2.0 * h.landmarks.head_length()))
-        .fold(0.0, f64::max);
-    if seen.heads.is_empty() {
-        return None;
-    }
-    match frame.photograph.decode(least.min(1.0)) {
-        Ok(photograph) => Some(photograph),
-        Err(e) => {
-            warn!(frame = frame.tag.number, "no crops: {e}");
-            None
-        }
-    }
-}
-
-fn crop(photograph: &Photograph, landmarks: &Landmarks) -> Option<Vec<u8>> {
+fn crop(frame: &Frame, landmarks: &Landmarks) -> Option<Vec<u8>> {
     let (width, height) = CROP;
     let crop_from_frame = HeadCrop::RIGHT_WHALE.crop_from_frame(landmarks, width, height)?;
-    let frame_from_pixels = photograph.pixels_from_frame().inverse()?;
-    let crop_from_pixels = frame_from_pixels.then(&crop_from_frame);
-    let image = warp(
-        &photograph.pixels,
-        &crop_from_pixels,
-        width,
-        height,
-        OUTSIDE_HEAD_PHOTOGRAPH,
-    );
-    match encode_jpeg(&image, CROP_QUALITY) {
+    let part = Rectangle::of_image(width, height).bounds_after(&crop_from_frame.inverse()?);
+    // The crop is un-squeezed: one scale for both axes.
+    let scale = crop_from_frame.determinant().abs().sqrt();
+    let drawn = frame
+        .photograph
+        .decode_part(&part, scale)
+        .map_err(anyhow::Error::from)
+        .and_then(|photograph| {
+            let image = warp(
+                &photograph.pixels,
+                &photograph.frame_from_pixels().then(&crop_from_frame),
+                width,
+                height,
+                OUTSIDE_HEAD_PHOTOGRAPH,
+            );
+            Ok(encode_jpeg(&image, CROP_QUALITY)?)
+        });
+    match drawn {
         Ok(jpeg) => Some(jpeg),
         Err(e) => {
-            warn!("no crop: {e}");
+            warn!(frame = frame.tag.number, "no crop: {e}");
             None
         }
     }

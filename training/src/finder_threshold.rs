@@ -48,11 +48,7 @@ pub fn choose(
         .into_par_iter()
         .map(|i| {
             let frame = composer.frame(&mut random(seed, PURPOSE, i as u64), width, height);
-            let photograph = Photograph {
-                pixels: frame.image,
-                frame_width: width,
-                frame_height: height,
-            };
+            let photograph = Photograph::whole(frame.image);
             let found = identifier.locate_in_photograph(&photograph, false)?;
             progress.inc(1);
             Ok((frame.heads.len(), judge(&frame.heads, &found)))

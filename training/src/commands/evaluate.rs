@@ -514,11 +514,7 @@ fn measure_open_water(
             let (w, h) = (piece.width, piece.height);
             let pixels = image::imageops::crop_imm(&frame, piece.x, piece.y, w, h).to_image();
             let seen = identifier
-                .identify_photograph(&Photograph {
-                    pixels,
-                    frame_width: w,
-                    frame_height: h,
-                })
+                .identify_photograph(&Photograph::whole(pixels))
                 .with_context(context)?;
             false_heads += seen.heads.len();
             progress.inc(1);

@@ -1,0 +1,263 @@
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use rayon::ThreadPool;
+use rayon::prelude::*;
+
+use crate::bundle::NetworkInput;
+use crate::geometry::{Affine, Rectangle};
+use crate::pixels::{DecodeError, EncodedPhotograph, Photograph, prepare_views};
+
+/// How much more than is needed is decoded on each side, as a share of the longer one: landmarks move.
+const MARGIN: f64 = 0.15;
+
+/// Where a frame's pixels come from.
+pub(super) enum Source<'a> {
+    Encoded(&'a EncodedPhotograph),
+    Decoded(&'a Photograph),
+}
+
+/// What is needed of a frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Need {
+    /// In pixels of the upright frame at full size; what lies outside of it is not needed.
+    pub part: Rectangle,
+    /// Pixels for each of the frame's, along either axis; above 1 counts as 1.
+    pub scale: f64,
+}
+
+impl Need {
+    /// What cuts need, given as transforms from the frame to a network's input.
+    pub fn of(cuts: &[Affine], input: &NetworkInput) -> Self {
+        let input = Rectangle::of_image(input.width, input.height);
+        let parts = cuts
+            .iter()
+            .filter_map(|cut| Some(input.bounds_after(&cut.inverse()?)));
+        Self {
+            part: parts
+                .reduce(|a, b| a.union(&b))
+                .unwrap_or(Rectangle::of_image(0, 0)),
+            scale: cuts.iter().map(scale).fold(0.0, f64::max),
+        }
+    }
+
+    fn union(&self, other: &Self) -> Self {
+        Self {
+            part: self.part.union(&other.part),
+            scale: self.scale.max(other.scale),
+        }
+    }
+
+    /// Whether the photograph shows it as large as is needed.
+    fn is_met_by(&self, photograph: &Photograph) -> bool {
+        let transform = photograph.pixels_from_frame();
+        // Sides are whole pixels, so the scale may fall short of what was asked by a rounding.
+        photograph.part.contains(&self.part)
+            && transform.xx.min(transform.yy) >= self.scale.min(1.0) * 0.99
+    }
+
+    /// What decoding it and cutting inputs out of it costs, in pixels of a frame this wide that are read
+    /// over: a JPEG is read from its top to the part's bottom. What follows for the part's pixels takes
+    /// about twice as long for each, and the less the more they are reduced.
+    fn cost(&self, frame_width: f64) -> f64 {
+        let area = self.part.width() * self.part.height();
+        self.part.bottom * frame_width + 2.0 * area * self.scale.min(1.0)
+    }
+}
+
+/// The pixels of a frame, decoded where and as large as has been needed so far.
+pub(super) struct FramePixels<'a> {
+    source: Source<'a>,
+    decoded: Vec<Cow<'a, Photograph>>,
+    /// Threads that cut inputs out of them.
+    pool: &'a ThreadPool,
+    /// Spent on decoding.
+    pub decoding: Duration,
+    /// Spent in the networks.
+    pub inference: Duration,
+}
+
+impl<'a> FramePixels<'a> {
+    pub fn new(source: Source<'a>, pool: &'a ThreadPool) -> Self {
+        let decoded = match source {
+            Source::Decoded(photograph) => vec![Cow::Borrowed(photograph)],
+            Source::Encoded(_) => Vec::new(),
+        };
+        Self {
+            source,
+            decoded,
+            pool,
+            decoding: Duration::ZERO,
+            inference: Duration::ZERO,
+        }
+    }
+
+    /// Width and height of the upright frame at full size.
+    pub fn size(&self) -> (u32, u32) {
+        match self.source {
+            Source::Encoded(photograph) => photograph.size(),
+            Source::Decoded(photograph) => (photograph.frame_width, photograph.frame_height),
+        }
+    }
+
+    /// Decodes what is needed and not there yet: at once what lies together, apart what lies far apart.
+    pub fn provide(&mut self, needs: impl IntoIterator<Item = Need>) -> Result<(), DecodeError> {
+        let Source::Encoded(photograph) = self.source else {
+            return Ok(());
+        };
+        let needs = needs.into_iter().map(|need| self.within_frame(&need));
+        let missing: Vec<Need> = needs.filter(|need| !self.meets(need)).collect();
+        let joined = if photograph.is_decoded_in_part() {
+            join(missing, f64::from(self.size().0))
+        } else {
+            missing
+                .into_iter()
+                .reduce(|a, b| a.union(&b))
+                .into_iter()
+                .collect()
+        };
+        // What they replace goes before they come, so that only one of them is in memory.
+        self.decoded
+            .retain(|old| !joined.iter().any(|need| need.part.contains(&old.part)));
+        let start = Instant::now();
+        let decode = |need: &Need| {
+            let margin = MARGIN * need.part.width().max(need.part.height());
+            photograph.decode_part(&need.part.grown(margin), need.scale)
+        };
+        let decoded: Vec<Photograph> = self
+            .pool
+            .install(|| joined.par_iter().map(decode).collect::<Result<_, _>>())?;
+        self.decoding += start.elapsed();
+        self.decoded.extend(decoded.into_iter().map(Cow::Owned));
+        Ok(())
+    }
+
+    fn within_frame(&self, need: &Need) -> Need {
+        let (width, height) = self.size();
+        Need {
+            part: need.part.clamped(&Rectangle::of_image(width, height)),
+            ..*need
+        }
+    }
+
+    fn meets(&self, need: &Need) -> bool {
+        self.decoded.iter().any(|decoded| need.is_met_by(decoded))
+    }
+
+    /// Of the photographs that meet a need, the one with the least to reduce; a photograph that came
+    /// decoded has to do.
+    fn best_for(&self, need: &Need) -> Option<&Photograph> {
+        let need = self.within_frame(need);
+        let scale = |photograph: &&Cow<Photograph>| photograph.pixels_from_frame().xx;
+        let decoded = self.decoded.iter();
+        decoded
+            .filter(|photograph| need.is_met_by(photograph))
+            .min_by(|a, b| scale(a).total_cmp(&scale(b)))
+            .or(self.decoded.first())
+            .map(AsRef::as_ref)
+    }
+
+    /// The network's inputs, one after the other, for cuts whose needs have been provided. There is one
+    /// need for each equal share of the cuts, which show about the same.
+    pub fn cut(
+        &self,
+        cuts: &[Affine],
+        needs: &[Need],
+        input: &NetworkInput,
+        outside: [u8; 3],
+    ) -> Vec<f32> {
+        let each = 3 * input.width as usize * input.height as usize;
+        let views = cuts.len() / needs.len().max(1);
+        let mut values = vec![0.0; each * cuts.len()];
+        self.pool.install(|| {
+            let shares = cuts
+                .par_chunks(views.max(1))
+                .zip(values.par_chunks_mut((views * each).max(1)));
+            shares.zip(needs).for_each(|((cuts, out), need)| {
+                let Some(photograph) = self.best_for(need) else {
+                    return;
+                };
+                let from_pixels = photograph.frame_from_pixels();
+                let cuts: Vec<Affine> = cuts.iter().map(|cut| from_pixels.then(cut)).collect();
+                prepare_views(&photograph.pixels, &cuts, input, outside, out);
+            });
+        });
+        values
+    }
+}
+
+/// Needs joined where decoding them at once costs no more than one after the other.
+fn join(mut needs: Vec<Need>, frame_width: f64) -> Vec<Need> {
+    let mut i = 0;
+    while i < needs.len() {
+        let saves = |other: &Need| {
+            needs[i].union(other).cost(frame_width)
+                <= needs[i].cost(frame_width) + other.cost(frame_width)
+        };
+        match needs[i + 1..].iter().position(saves) {
+            Some(offset) => {
+                let other = needs.swap_remove(i + 1 + offset);
+                needs[i] = needs[i].union(&other);
+                // It may now meet those that it was kept apart from.
+                i = 0;
+            }
+            None => i += 1,
+        }
+    }
+    needs
+}
+
+/// The larger of the factors by which a transform stretches the frame's axes: at this scale a
+/// photograph has a pixel for each of the output's.
+fn scale(from_frame: &Affine) -> f64 {
+    // Largest singular value.
+    let sum = from_frame.xx.powi(2)
+        + from_frame.xy.powi(2)
+        + from_frame.yx.powi(2)
+        + from_frame.yy.powi(2);
+    let det = from_frame.determinant();
+    ((sum + (sum * sum - 4.0 * det * det).max(0.0).sqrt()) / 2.0).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn scale_is_the_largest_stretch(
+            turn in 0.0..7.0_f64, x in 0.01..10.0_f64, y in 0.01..10.0_f64, after in 0.0..7.0_f64,
+        ) {
+            let transform = Affine::rotation(turn)
+                .then(&Affine::scaling(x, y))
+                .then(&Affine::rotation(after));
+            prop_assert!((scale(&transform) - x.max(y)).abs() < 1e-6);
+        }
+
+        #[test]
+        fn joined_needs_meet_all_at_no_more_cost(
+            needs in prop::collection::vec(
+                ((0.0..3000.0_f64, 0.0..2000.0_f64), (1.0..1500.0_f64, 1.0..1500.0_f64), 0.05..1.0_f64),
+                0..12,
+            ),
+        ) {
+            let needs: Vec<Need> = needs
+                .into_iter()
+                .map(|((left, top), (width, height), scale)| Need {
+                    part: Rectangle { left, top, right: left + width, bottom: top + height },
+                    scale,
+                })
+                .collect();
+            let joined = join(needs.clone(), 3000.0);
+            for need in &needs {
+                prop_assert!(joined
+                    .iter()
+                    .any(|j| j.part.contains(&need.part) && j.scale >= need.scale));
+            }
+            let cost = |needs: &[Need]| needs.iter().map(|need| need.cost(3000.0)).sum::<f64>();
+            prop_assert!(cost(&joined) <= cost(&needs) * (1.0 + 1e-9));
+        }
+    }
+}
