@@ -29,6 +29,10 @@ pub enum Layer {
         /// Without normalisation and activation, with a bias: an output layer.
         #[serde(default)]
         plain: bool,
+        /// Whether batch normalisation stands between convolution and activation; a bias where not, as in
+        /// VGG (Simonyan & Zisserman 2015).
+        #[serde(default = "yes")]
+        normalise: bool,
         /// Name under which `concat` finds the result.
         name: Option<String>,
     },
@@ -45,6 +49,46 @@ pub enum Layer {
         repeat: usize,
         /// Name under which `concat` finds the result.
         name: Option<String>,
+    },
+    /// Residual blocks that do their 3 × 3 convolution on fewer channels, between two of 1 × 1 (He et al.
+    /// 2016, the blocks of their 50-layer network); the first with the stride.
+    Bottleneck {
+        /// Output channels.
+        channels: usize,
+        /// Channels of the 3 × 3 convolution.
+        reduced: usize,
+        /// Step of the first block.
+        #[serde(default = "one")]
+        stride: usize,
+        /// Blocks.
+        #[serde(default = "one")]
+        repeat: usize,
+        /// Name under which `concat` finds the result.
+        name: Option<String>,
+    },
+    /// Four views of a map side by side, as in Inception v3 (Szegedy et al. 2016, figure 5): 1 × 1, 3 × 3,
+    /// two of 3 × 3, and the mean of each pixel's neighbourhood. All convolutions are normalised.
+    Inception {
+        /// Channels of the 1 × 1 convolution.
+        single: usize,
+        /// Channels before and after the 3 × 3 convolution.
+        triple: [usize; 2],
+        /// Channels before and after two 3 × 3 convolutions.
+        double_triple: [usize; 2],
+        /// Channels of a 1 × 1 convolution after the mean.
+        pooled: usize,
+        /// How many in a row.
+        #[serde(default = "one")]
+        repeat: usize,
+    },
+    /// Convolution whose kernel is another one at each place (Taigman et al. 2014, "DeepFace"), for maps
+    /// that are aligned; then batch normalisation and leaky ReLU.
+    LocallyConnected {
+        /// Output channels.
+        channels: usize,
+        /// Side of the square kernels; odd.
+        #[serde(default = "three")]
+        kernel: usize,
     },
     /// Largest value in each window of `size × size`, step `size`.
     MaxPool {
@@ -80,6 +124,9 @@ pub enum Layer {
     },
 }
 
+fn yes() -> bool {
+    true
+}
 fn one() -> usize {
     1
 }
@@ -104,6 +151,16 @@ pub enum Op {
         stride: usize,
         /// Whether it has a bias (it has none where batch normalisation follows).
         bias: bool,
+    },
+    /// Convolution with a kernel for each place, step 1, padding `kernel / 2`, no bias.
+    LocallyConnected {
+        /// Side of the kernels.
+        kernel: usize,
+    },
+    /// Mean over the window around each pixel, as far as it lies in the map; step 1.
+    AveragePool {
+        /// Side of the window; odd.
+        size: usize,
     },
     /// Batch normalisation over each channel, `eps` = [`BATCH_NORM_EPS`].
     BatchNorm,
@@ -191,7 +248,8 @@ pub enum GraphError {
 pub struct Parameter {
     /// `<node>.<kind>`.
     pub name: String,
-    /// Convolution: out × in × kernel × kernel. Linear: out × in. Others: one axis.
+    /// Convolution: out × in × kernel × kernel. Locally connected: places, row by row, × out × (in × kernel
+    /// × kernel). Linear: out × in. Others: one axis.
     pub shape: Vec<i64>,
     /// Whether the optimiser changes it (running statistics it does not).
     pub trainable: bool,
@@ -256,23 +314,81 @@ impl Builder {
         self.push(format!("{name}_relu"), op, vec![from], shape)
     }
 
+    /// Normalised convolution and activation.
+    fn conv_unit(
+        &mut self,
+        name: &str,
+        from: usize,
+        channels: usize,
+        kernel: usize,
+        stride: usize,
+    ) -> usize {
+        let conv = self.normalised_conv(name, from, channels, kernel, stride);
+        self.activation(name, conv)
+    }
+
     fn residual_block(&mut self, name: &str, from: usize, channels: usize, stride: usize) -> usize {
-        let first = self.normalised_conv(&format!("{name}a"), from, channels, 3, stride);
-        let first = self.activation(&format!("{name}a"), first);
+        let first = self.conv_unit(&format!("{name}a"), from, channels, 3, stride);
         let second = self.normalised_conv(&format!("{name}b"), first, channels, 3, 1);
-        let shape = self.nodes[second].shape;
+        self.add_shortcut(name, from, second, stride)
+    }
+
+    fn bottleneck(
+        &mut self,
+        name: &str,
+        from: usize,
+        channels: usize,
+        reduced: usize,
+        stride: usize,
+    ) -> usize {
+        let first = self.conv_unit(&format!("{name}a"), from, reduced, 1, 1);
+        let second = self.conv_unit(&format!("{name}b"), first, reduced, 3, stride);
+        let third = self.normalised_conv(&format!("{name}c"), second, channels, 1, 1);
+        self.add_shortcut(name, from, third, stride)
+    }
+
+    /// The sum of a block's result and its input, the latter through a 1 × 1 convolution where shapes
+    /// differ, and the activation.
+    fn add_shortcut(&mut self, name: &str, from: usize, result: usize, stride: usize) -> usize {
+        let shape = self.nodes[result].shape;
         let shortcut = if self.nodes[from].shape == shape {
             from
         } else {
-            self.normalised_conv(&format!("{name}s"), from, channels, 1, stride)
+            self.normalised_conv(&format!("{name}s"), from, shape.channels, 1, stride)
         };
-        let sum = self.push(
-            format!("{name}_add"),
-            Op::Add,
-            vec![second, shortcut],
-            shape,
-        );
+        let name_of_sum = format!("{name}_add");
+        let sum = self.push(name_of_sum, Op::Add, vec![result, shortcut], shape);
         self.activation(name, sum)
+    }
+
+    fn inception(
+        &mut self,
+        name: &str,
+        from: usize,
+        single: usize,
+        triple: [usize; 2],
+        double_triple: [usize; 2],
+        pooled: usize,
+    ) -> usize {
+        let one = self.conv_unit(&format!("{name}a"), from, single, 1, 1);
+        let reduced = self.conv_unit(&format!("{name}b1"), from, triple[0], 1, 1);
+        let three = self.conv_unit(&format!("{name}b2"), reduced, triple[1], 3, 1);
+        let reduced = self.conv_unit(&format!("{name}c1"), from, double_triple[0], 1, 1);
+        let first = self.conv_unit(&format!("{name}c2"), reduced, double_triple[1], 3, 1);
+        let five = self.conv_unit(&format!("{name}c3"), first, double_triple[1], 3, 1);
+        let shape = self.nodes[from].shape;
+        let mean = Op::AveragePool { size: 3 };
+        let mean = self.push(format!("{name}d_mean"), mean, vec![from], shape);
+        let around = self.conv_unit(&format!("{name}d"), mean, pooled, 1, 1);
+        [three, five, around].into_iter().fold(one, |joined, next| {
+            let (a, b) = (self.nodes[joined].shape, self.nodes[next].shape);
+            let shape = Shape {
+                channels: a.channels + b.channels,
+                ..a
+            };
+            let id = format!("{name}_concat{next}");
+            self.push(id, Op::Concat, vec![joined, next], shape)
+        })
     }
 }
 
@@ -326,6 +442,7 @@ impl Graph {
                     stride,
                     repeat,
                     plain,
+                    normalise,
                     name,
                 } => {
                     positive(&[
@@ -334,16 +451,16 @@ impl Graph {
                         ("repeat", *repeat),
                     ])
                     .map_err(fail)?;
-                    if kernel % 2 == 0 {
-                        return Err(fail(format!("kernel {kernel} is even; take an odd one")));
-                    }
+                    odd(*kernel).map_err(fail)?;
                     for k in 0..*repeat {
                         let stride = if k == 0 { *stride } else { 1 };
                         let id = format!("l{}_{}", index + 1, k + 1);
                         last = if *plain {
                             b.conv(&id, last, *channels, *kernel, stride, true)
+                        } else if *normalise {
+                            b.conv_unit(&id, last, *channels, *kernel, stride)
                         } else {
-                            let conv = b.normalised_conv(&id, last, *channels, *kernel, stride);
+                            let conv = b.conv(&id, last, *channels, *kernel, stride, true);
                             b.activation(&id, conv)
                         };
                     }
@@ -367,6 +484,61 @@ impl Graph {
                         last = b.residual_block(&id, last, *channels, stride);
                     }
                     (last, name.as_ref())
+                }
+                Layer::Bottleneck {
+                    channels,
+                    reduced,
+                    stride,
+                    repeat,
+                    name,
+                } => {
+                    positive(&[
+                        ("channels", *channels),
+                        ("reduced", *reduced),
+                        ("stride", *stride),
+                        ("repeat", *repeat),
+                    ])
+                    .map_err(fail)?;
+                    for k in 0..*repeat {
+                        let stride = if k == 0 { *stride } else { 1 };
+                        let id = format!("l{}_{}", index + 1, k + 1);
+                        last = b.bottleneck(&id, last, *channels, *reduced, stride);
+                    }
+                    (last, name.as_ref())
+                }
+                Layer::Inception {
+                    single,
+                    triple,
+                    double_triple,
+                    pooled,
+                    repeat,
+                } => {
+                    positive(&[
+                        ("single", *single),
+                        ("triple", triple[0].min(triple[1])),
+                        ("double_triple", double_triple[0].min(double_triple[1])),
+                        ("pooled", *pooled),
+                        ("repeat", *repeat),
+                    ])
+                    .map_err(fail)?;
+                    for k in 0..*repeat {
+                        let id = format!("l{}_{}", index + 1, k + 1);
+                        last = b.inception(&id, last, *single, *triple, *double_triple, *pooled);
+                    }
+                    (last, None)
+                }
+                Layer::LocallyConnected { channels, kernel } => {
+                    positive(&[("channels", *channels)]).map_err(fail)?;
+                    odd(*kernel).map_err(fail)?;
+                    let id = format!("l{}_1", index + 1);
+                    let shape = Shape {
+                        channels: *channels,
+                        ..shape
+                    };
+                    let op = Op::LocallyConnected { kernel: *kernel };
+                    let local = b.push(id.clone(), op, vec![last], shape);
+                    let norm = b.push(format!("{id}_norm"), Op::BatchNorm, vec![local], shape);
+                    (b.activation(&id, norm), None)
                 }
                 Layer::MaxPool { size } => {
                     if *size == 0 || shape.height < *size || shape.width < *size {
@@ -499,6 +671,11 @@ impl Graph {
                         push("bias", &[out], true);
                     }
                 }
+                Op::LocallyConnected { kernel } => {
+                    let inputs = self.nodes[node.inputs[0]].shape.channels;
+                    let places = node.shape.height * node.shape.width;
+                    push("weight", &[places, out, inputs * kernel * kernel], true);
+                }
                 Op::BatchNorm => {
                     push("weight", &[out], true);
                     push("bias", &[out], true);
@@ -524,7 +701,7 @@ impl Graph {
             .sum()
     }
 
-    /// Multiply-adds of convolutions and fully connected layers for one image.
+    /// Multiply-adds of convolutions, locally and fully connected layers for one image.
     pub fn multiply_adds(&self) -> u64 {
         self.nodes
             .iter()
@@ -532,7 +709,7 @@ impl Graph {
                 let s = node.shape;
                 let outputs = (s.channels * s.height * s.width) as u64;
                 match node.op {
-                    Op::Conv { kernel, .. } => {
+                    Op::Conv { kernel, .. } | Op::LocallyConnected { kernel } => {
                         let inputs = self.nodes[node.inputs[0]].shape.channels;
                         outputs * (inputs * kernel * kernel) as u64
                     }
@@ -549,6 +726,9 @@ impl Layer {
         match self {
             Self::Conv { .. } => "conv",
             Self::Residual { .. } => "residual",
+            Self::Bottleneck { .. } => "bottleneck",
+            Self::Inception { .. } => "inception",
+            Self::LocallyConnected { .. } => "locally_connected",
             Self::MaxPool { .. } => "max_pool",
             Self::Upsample { .. } => "upsample",
             Self::Concat { .. } => "concat",
@@ -558,6 +738,13 @@ impl Layer {
             Self::Linear { .. } => "linear",
         }
     }
+}
+
+fn odd(kernel: usize) -> Result<(), String> {
+    if kernel % 2 == 0 {
+        return Err(format!("kernel {kernel} is even; take an odd one"));
+    }
+    Ok(())
 }
 
 fn positive(values: &[(&str, usize)]) -> Result<(), String> {

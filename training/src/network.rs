@@ -91,8 +91,8 @@ pub struct Outputs {
 }
 
 impl Network {
-    /// A network with random weights: normal with the variance of He et al. 2015 for convolutions,
-    /// a standard deviation of 0.01 for fully connected layers. Seed libtorch before.
+    /// A network with random weights: normal with the variance of He et al. 2015 for convolutions and
+    /// locally connected layers, a standard deviation of 0.01 for fully connected layers. Seed libtorch before.
     pub fn new(graph: Graph, device: Device) -> Self {
         let slope = graph.nodes.iter().find_map(|n| match n.op {
             Op::LeakyRelu { slope } => Some(slope),
@@ -106,6 +106,10 @@ impl Network {
                 (Some("weight"), [_, inputs, k1, k2]) => {
                     let fan_in = (inputs * k1 * k2) as f64;
                     Tensor::randn(&p.shape, kind) * (2.0 / ((1.0 + slope * slope) * fan_in)).sqrt()
+                }
+                (Some("weight"), [_, _, fan_in]) => {
+                    let variance = 2.0 / ((1.0 + slope * slope) * *fan_in as f64);
+                    Tensor::randn(&p.shape, kind) * variance.sqrt()
                 }
                 (Some("weight"), [_, _]) => Tensor::randn(&p.shape, kind) * 0.01,
                 (Some("weight" | "running_var"), _) => Tensor::ones(&p.shape, kind),
@@ -183,6 +187,21 @@ impl Network {
                     let pad = (*kernel / 2) as i64;
                     let stride = *stride as i64;
                     x.conv2d(&weight, bias, [stride; 2], [pad; 2], [1, 1], 1)
+                }
+                (Op::LocallyConnected { kernel }, Some(x)) => {
+                    let (side, pad) = (*kernel as i64, (*kernel / 2) as i64);
+                    // images × (in · kernel · kernel) × places
+                    let windows = x.contiguous().im2col([side; 2], [1, 1], [pad; 2], [1, 1]);
+                    let weight = cast(&format!("{}.weight", node.name));
+                    // places × images × out
+                    let local = windows.permute([2, 0, 1]).bmm(&weight.transpose(1, 2));
+                    let s = node.shape;
+                    let size = [-1, s.channels as i64, s.height as i64, s.width as i64];
+                    local.permute([1, 2, 0]).reshape(size)
+                }
+                (Op::AveragePool { size }, Some(x)) => {
+                    let (side, pad) = (*size as i64, (*size / 2) as i64);
+                    x.avg_pool2d([side; 2], [1, 1], [pad; 2], false, false, None)
                 }
                 (Op::BatchNorm, Some(x)) => {
                     let p = |kind: &str| &self.parameters[&format!("{}.{kind}", node.name)];
@@ -343,6 +362,10 @@ mod tests {
             { op = "concat", with = "half" },
             { op = "conv", channels = 4 },
             { op = "max_pool" },
+            { op = "bottleneck", channels = 6, reduced = 2 },
+            { op = "inception", single = 2, triple = [1, 2], double_triple = [1, 2], pooled = 1 },
+            { op = "locally_connected", channels = 3 },
+            { op = "conv", channels = 4, normalise = false },
             { op = "global_average_pool" },
             { op = "batch_norm" },
             { op = "linear", outputs = 2 },

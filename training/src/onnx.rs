@@ -300,6 +300,19 @@ impl Emitter {
                 Op::LeakyRelu { slope } => {
                     self.node("LeakyRelu", &name, &inputs, &[float("alpha", slope as f32)]);
                 }
+                Op::LocallyConnected { kernel } => {
+                    let weight = &parameter("weight").values;
+                    self.locally_connected(&name, inputs[0], graph, index, kernel, weight)?;
+                }
+                Op::AveragePool { size } => {
+                    let attributes = [
+                        ints("kernel_shape", &[size as i64; 2]),
+                        ints("strides", &[1; 2]),
+                        ints("pads", &[(size / 2) as i64; 4]),
+                        int("count_include_pad", 0),
+                    ];
+                    self.node("AveragePool", &name, &inputs, &attributes);
+                }
                 Op::Add => self.node("Add", &name, &inputs, &[]),
                 Op::Concat => self.node("Concat", &name, &inputs, &[int("axis", 1)]),
                 Op::MaxPool { size } => {
@@ -393,6 +406,72 @@ impl Emitter {
         ];
         self.node("Conv", name, &strings(&inputs), &attributes);
         Ok(())
+    }
+
+    /// ONNX has no locally connected layer: a convolution that copies each place's window into channels,
+    /// and one matrix for each place.
+    fn locally_connected(
+        &mut self,
+        name: &str,
+        input: &str,
+        graph: &Graph,
+        index: usize,
+        kernel: usize,
+        weight: &[f32],
+    ) -> Result<(), ExportError> {
+        let node = &graph.nodes[index];
+        let (s, channels) = (node.shape, graph.nodes[node.inputs[0]].shape.channels);
+        let (window, places) = (channels * kernel * kernel, s.height * s.width);
+        let mut copies = vec![0.0; window * window];
+        copies.iter_mut().step_by(window + 1).for_each(|v| *v = 1.0);
+        let shape = [window, channels, kernel, kernel];
+        let copies = self.tensor(&format!("{name}.copies"), &shape, &copies, Storage::Float32)?;
+        let windows = format!("{name}/windows");
+        let attributes = [
+            ints("kernel_shape", &[kernel as i64; 2]),
+            ints("pads", &[(kernel / 2) as i64; 4]),
+        ];
+        self.node("Conv", &windows, &[input, &copies], &attributes);
+        let rows = format!("{name}/rows");
+        let size = self.integers(&format!("{name}.rows"), &[0, window as i64, places as i64]);
+        self.node("Reshape", &rows, &[&windows, &size], &[]);
+        let by_place = format!("{name}/by_place");
+        self.node(
+            "Transpose",
+            &by_place,
+            &[&rows],
+            &[ints("perm", &[2, 0, 1])],
+        );
+        // places × out × window, as places × window × out
+        let out = s.channels;
+        let turned: Vec<f32> = (0..places * window * out)
+            .map(|i| {
+                let (place, k, o) = (i / (window * out), i / out % window, i % out);
+                weight[(place * out + o) * window + k]
+            })
+            .collect();
+        let full = format!("{name}.weight");
+        let weight = self.tensor(&full, &[places, window, out], &turned, self.storage)?;
+        let local = format!("{name}/local");
+        self.node("MatMul", &local, &[&by_place, &weight], &[]);
+        let back = format!("{name}/back");
+        self.node("Transpose", &back, &[&local], &[ints("perm", &[1, 2, 0])]);
+        let map = [0, out as i64, s.height as i64, s.width as i64];
+        let size = self.integers(&format!("{name}.map"), &map);
+        self.node("Reshape", name, &[&back, &size], &[]);
+        Ok(())
+    }
+
+    /// Stores whole numbers, such as a shape, under a name.
+    fn integers(&mut self, name: &str, values: &[i64]) -> String {
+        self.graph.initializer.push(TensorProto {
+            name: name.to_owned(),
+            dims: vec![values.len() as i64],
+            data_type: DataType::Int64 as i32,
+            raw_data: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            ..Default::default()
+        });
+        name.to_owned()
     }
 
     /// Stores a constant and returns the name under which nodes read it as `float32`.

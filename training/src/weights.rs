@@ -140,6 +140,7 @@ mod tests {
                 stride: 1,
                 repeat: 1,
                 plain: false,
+                normalise: true,
                 name: None,
             },
             Layer::GlobalAveragePool {},

@@ -79,6 +79,7 @@ fn conv(channels: usize, kernel: usize, stride: usize, name: Option<&str>) -> La
         stride,
         repeat: 1,
         plain: false,
+        normalise: true,
         name: name.map(str::to_owned),
     }
 }
@@ -99,6 +100,7 @@ fn hourglass(channels: usize, factor: usize) -> Vec<Layer> {
             stride: 1,
             repeat: 1,
             plain: true,
+            normalise: true,
             name: None,
         },
     ]
@@ -116,6 +118,33 @@ fn layers() -> impl Strategy<Value = Vec<Layer>> {
             channels,
             stride,
             repeat,
+            name: None,
+        }),
+        (1..6usize, 1..4usize, 1..3usize).prop_map(|(channels, reduced, stride)| {
+            Layer::Bottleneck {
+                channels,
+                reduced,
+                stride,
+                repeat: 2,
+                name: None,
+            }
+        }),
+        (1..4usize, 1..4usize, 1..3usize).prop_map(|(a, b, repeat)| Layer::Inception {
+            single: a,
+            triple: [b, a],
+            double_triple: [a, b],
+            pooled: b,
+            repeat,
+        }),
+        (1..4usize, prop::sample::select(vec![1usize, 3, 5]))
+            .prop_map(|(channels, kernel)| Layer::LocallyConnected { channels, kernel }),
+        (1..6usize).prop_map(|channels| Layer::Conv {
+            channels,
+            kernel: 3,
+            stride: 1,
+            repeat: 2,
+            plain: false,
+            normalise: false,
             name: None,
         }),
         Just(Layer::MaxPool { size: 2 }),
@@ -169,7 +198,12 @@ fn check_against_libtorch(
     let model = export(graph, &weights, &interface, Storage::Float32).unwrap();
     let nodes = model.graph.iter().flat_map(|g| &g.node);
     let ops: Vec<&str> = nodes.map(|n| n.op_type.as_str()).collect();
-    prop_assert!(!ops.contains(&"BatchNormalization") && !ops.contains(&"Dropout"));
+    // After a convolution; a locally connected layer keeps its own.
+    let local = |layer: &Layer| matches!(layer, Layer::LocallyConnected { .. });
+    let kept = layers.iter().filter(|layer| local(layer)).count();
+    let norms = ops.iter().filter(|op| **op == "BatchNormalization");
+    prop_assert_eq!(norms.count(), kept);
+    prop_assert!(!ops.contains(&"Dropout"));
 
     let shape = [batch, 3, height as i64, width as i64];
     let input = Tensor::randn(shape, (Kind::Float, Device::Cpu));
