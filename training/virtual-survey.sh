@@ -9,10 +9,10 @@ train=${CALLOSITY_TRAIN:-target/release/callosity-train}
 data=$runs/virtual-data
 common=(--index "$data/index.json" --split "$data/split.json")
 
-# Seed 1 is the population that `callosity demo` flies over. Strangers have few heads, known whales many:
-# so the split holds out just the strangers.
+# Seed 1 is the population that `callosity demo` flies over, and a flight that is not the demo's. Strangers
+# have few heads, known whales many: so the split holds out just the strangers.
 [ -e "$runs/virtual/frames.csv" ] || target/release/callosity virtual-survey --out "$runs/virtual" \
-  --seed 1 --heads-per-individual 48 --heads-per-unknown 12 --frames 0
+  --seed 1 --heads-per-individual 48 --heads-per-unknown 12 --frames 150
 mkdir -p "$data"
 [ -e "$data/index.json" ] || "$train" import "$runs/virtual" --output "$data/index.json"
 [ -e "$data/split.json" ] || "$train" split "${common[0]}" "${common[1]}" --output "$data/split.json" \
@@ -24,13 +24,13 @@ network() {
   [ -e "$runs/$name/last.safetensors" ] || "$train" train "training/recipes/$name.toml" "${common[@]}" \
     --cache "$data/cache" --out "$runs/$name" --resume "$@"
 }
-network virtual-finder --from "$runs/finder"
+network virtual-finder --from "$runs/finder-real"
 network virtual-aligner --from "$runs/aligner"
 network virtual-aligner-longer --from "$runs/virtual-aligner"
 network virtual-classifier
 network virtual-classifier-longer --from "$runs/virtual-classifier"
 "$train" stack "$runs/virtual-classifier-longer" "${common[@]}" --out "$runs/virtual-stack.json"
-"$train" bundle --name virtual-survey --finder "$runs/virtual-finder" \
+"$train" bundle --name virtual-survey --bundle-version 1.1.0 --finder "$runs/virtual-finder" \
   --aligner "$runs/virtual-aligner-longer" --classifiers "$runs/virtual-classifier-longer" \
-  --stack "$runs/virtual-stack.json" --finder-threshold 0.3 \
+  --stack "$runs/virtual-stack.json" "${common[@]}" --cache "$data/cache" \
   --about training/model_cards/virtual-survey.md --scientific-name "Eubalaena glacialis (drawn)" --out models/virtual-survey
