@@ -331,6 +331,13 @@ fn a_small_file_that_claims_to_be_huge_takes_no_memory() {
     assert!(decode(png, 0.125).is_err());
 }
 
+/// The decoder of PNG panics at it.
+#[test]
+fn a_palette_of_odd_length_is_damage() {
+    let error = decode(fixture("palette_of_4_bytes.png"), 1.0).unwrap_err();
+    assert!(matches!(error, DecodeError::Damaged(_)), "{error:?}");
+}
+
 #[test]
 fn alpha_is_dropped_and_palettes_are_expanded() {
     let rgba = RgbaImage::from_pixel(3, 2, image::Rgba([9, 99, 199, 0]));

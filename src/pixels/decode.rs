@@ -1,6 +1,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{Cursor, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use fast_image_resize::FilterType;
@@ -190,7 +191,7 @@ impl EncodedPhotograph {
                 (Kind::Jpeg(jpeg), width, height)
             }
             Ok(format @ (ImageFormat::Png | ImageFormat::Tiff)) => {
-                let (width, height) = decoder(&bytes, format)?.dimensions();
+                let (width, height) = without_panic(|| Ok(decoder(&bytes, format)?.dimensions()))?;
                 (Kind::Other(format), u64::from(width), u64::from(height))
             }
             _ => return Err(DecodeError::UnknownFormat),
@@ -371,11 +372,13 @@ impl EncodedPhotograph {
     }
 
     fn decode_whole(&self, format: ImageFormat) -> Result<RgbImage, DecodeError> {
-        let decoder = decoder(&self.bytes, format)?;
-        let pixels = u64::from(self.width) * u64::from(self.height);
-        self.check_memory(decoder.total_bytes().saturating_add(3 * pixels))?;
-        let image = DynamicImage::from_decoder(decoder).map_err(DecodeError::from_image)?;
-        Ok(image.into_rgb8())
+        without_panic(|| {
+            let decoder = decoder(&self.bytes, format)?;
+            let pixels = u64::from(self.width) * u64::from(self.height);
+            self.check_memory(decoder.total_bytes().saturating_add(3 * pixels))?;
+            let image = DynamicImage::from_decoder(decoder).map_err(DecodeError::from_image)?;
+            Ok(image.into_rgb8())
+        })
     }
 
     /// Reduces a photograph of full size by averaging.
@@ -418,6 +421,14 @@ fn decoder(bytes: &[u8], format: ImageFormat) -> Result<impl ImageDecoder + '_, 
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits);
     reader.into_decoder().map_err(DecodeError::from_image)
+}
+
+/// Calls a decoder of PNG or TIFF. Some damaged files make one panic (png 0.18.1 at a palette of 4 bytes,
+/// image-png issue 694): for the aircraft that is one more damaged file.
+fn without_panic<T>(decode: impl FnOnce() -> Result<T, DecodeError>) -> Result<T, DecodeError> {
+    // What a decoder leaves half done goes with it.
+    catch_unwind(AssertUnwindSafe(decode))
+        .unwrap_or_else(|_| Err(DecodeError::Damaged("the decoder gave up".to_owned())))
 }
 
 fn orientation(bytes: &[u8]) -> Orientation {
