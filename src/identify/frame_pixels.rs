@@ -65,7 +65,7 @@ impl Need {
     }
 }
 
-/// The pixels of a frame, decoded where and as large as has been needed so far.
+/// The pixels of a frame, decoded where and as large as they are needed.
 pub(super) struct FramePixels<'a> {
     source: Source<'a>,
     decoded: Vec<Cow<'a, Photograph>>,
@@ -100,13 +100,19 @@ impl<'a> FramePixels<'a> {
         }
     }
 
-    /// Decodes what is needed and not there yet: at once what lies together, apart what lies far apart.
+    /// Decodes what is needed and not there yet: at once what lies together, apart what lies far apart. What
+    /// is there and not needed goes first.
     pub fn provide(&mut self, needs: impl IntoIterator<Item = Need>) -> Result<(), DecodeError> {
         let Source::Encoded(photograph) = self.source else {
             return Ok(());
         };
-        let needs = needs.into_iter().map(|need| self.within_frame(&need));
-        let missing: Vec<Need> = needs.filter(|need| !self.meets(need)).collect();
+        let mut missing: Vec<Need> = needs
+            .into_iter()
+            .map(|need| self.within_frame(&need))
+            .collect();
+        self.decoded
+            .retain(|decoded| missing.iter().any(|need| need.is_met_by(decoded)));
+        missing.retain(|need| !self.decoded.iter().any(|decoded| need.is_met_by(decoded)));
         let joined = if photograph.is_decoded_in_part() {
             join(missing, f64::from(self.size().0))
         } else {
@@ -116,9 +122,6 @@ impl<'a> FramePixels<'a> {
                 .into_iter()
                 .collect()
         };
-        // What they replace goes before they come, so that only one of them is in memory.
-        self.decoded
-            .retain(|old| !joined.iter().any(|need| need.part.contains(&old.part)));
         let start = Instant::now();
         let decode = |need: &Need| {
             let margin = MARGIN * need.part.width().max(need.part.height());
@@ -138,10 +141,6 @@ impl<'a> FramePixels<'a> {
             part: need.part.clamped(&Rectangle::of_image(width, height)),
             ..*need
         }
-    }
-
-    fn meets(&self, need: &Need) -> bool {
-        self.decoded.iter().any(|decoded| need.is_met_by(decoded))
     }
 
     /// Of the photographs that meet a need, the one with the least to reduce; a photograph that came

@@ -249,6 +249,7 @@ impl Identifier {
             return Ok(Vec::new());
         };
         let whole = std::slice::from_ref(&input_from_frame);
+        pixels.provide(needed_for(whole, input, 1))?;
         let outputs = run_on_cuts(pixels, network, input, OUTSIDE_FRAME, whole, 1)?;
         let mut heads: Vec<FoundHead> = outputs
             .iter()
@@ -289,6 +290,7 @@ impl Identifier {
             return Ok(Vec::new());
         }
         let transforms: Vec<Affine> = cuts.iter().map(|(_, cut)| *cut).collect();
+        pixels.provide(needed_for(&transforms, input, 1))?;
         let outputs = run_on_cuts(pixels, network, input, OUTSIDE_FRAME, &transforms, 1)?;
         let heads = cuts
             .iter()
@@ -418,6 +420,7 @@ impl Identifier {
             })
             .collect();
         let outside = OUTSIDE_HEAD_PHOTOGRAPH;
+        pixels.provide(needed_for(&cuts, input, ensemble.views))?;
         let logits = run_on_cuts(
             pixels,
             &self.ensemble,
@@ -532,7 +535,7 @@ fn needed_for<'c>(
 }
 
 /// One output of the network for each cut, given as transforms from the frame to the network's input.
-/// Every `views` cuts show about the same.
+/// Every `views` cuts show about the same. What they [need](needed_for) has been provided.
 fn run_on_cuts(
     pixels: &mut FramePixels,
     network: &SharedNetwork,
@@ -543,7 +546,6 @@ fn run_on_cuts(
 ) -> Result<Vec<Vec<f32>>, IdentifyError> {
     let mut outputs = Vec::with_capacity(cuts.len());
     let needs: Vec<Need> = needed_for(cuts, input, views).collect();
-    pixels.provide(needs.iter().copied())?;
     let views = views.max(1) as usize;
     let heads_at_once = (network.largest_batch / views).max(1);
     for (cuts, needs) in cuts
