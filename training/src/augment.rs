@@ -36,13 +36,22 @@ impl Augmentation {
             either_way(rng, self.shift) * width,
             either_way(rng, self.shift) * height,
         );
-        Affine::scaling(1.0, pixel_aspect)
-            .then(&Affine::shear_x(shear))
-            .then(&Affine::scaling(scale * aspect, scale / aspect))
-            .then(&Affine::rotation(radians))
-            .then(&Affine::scaling(1.0, 1.0 / pixel_aspect))
-            .about(Point::new(width / 2.0, height / 2.0))
-            .then(&Affine::translation(shift))
+        // Not drawn where there is none: recipes without flips keep the random numbers that they had.
+        let mirrored = self.flip > 0.0 && rng.random_bool(self.flip);
+        Affine::scaling(
+            1.0,
+            if mirrored {
+                -pixel_aspect
+            } else {
+                pixel_aspect
+            },
+        )
+        .then(&Affine::shear_x(shear))
+        .then(&Affine::scaling(scale * aspect, scale / aspect))
+        .then(&Affine::rotation(radians))
+        .then(&Affine::scaling(1.0, 1.0 / pixel_aspect))
+        .about(Point::new(width / 2.0, height / 2.0))
+        .then(&Affine::translation(shift))
     }
 
     /// Changes light and colour, blurs and erases, in place.
@@ -80,6 +89,25 @@ impl Augmentation {
                     image.put_pixel(i, j, grey);
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::loader::random;
+
+    proptest! {
+        #[test]
+        fn a_flip_mirrors_at_the_line_through_the_landmarks(
+            seed in 0..1000u64, x in 0.0..160.0f64, y in 0.0..128.0f64, pixel_aspect in 0.3..3.0f64,
+        ) {
+            let flip = Augmentation { flip: 1.0, ..Augmentation::default() };
+            let t = flip.draw_transform(&mut random(seed, 0, 0), 160.0, 128.0, pixel_aspect);
+            prop_assert!(t.apply(Point::new(x, y)).distance(Point::new(x, 128.0 - y)) < 1e-9);
         }
     }
 }

@@ -113,6 +113,8 @@ pub struct Augmentation {
     pub contrast: f64,
     /// Largest change of each colour channel's gain, as a fraction.
     pub colour: f64,
+    /// Share of a classifier's photographs mirrored at the line through bonnet and blowhead.
+    pub flip: f64,
     /// Share of photographs blurred.
     pub blur: f64,
     /// Share of photographs of which a random rectangle is erased.
@@ -200,7 +202,8 @@ impl Recipe {
 
     fn check(&self, path: &Path) -> Result<(), RecipeError> {
         let s = &self.schedule;
-        let checks: [(bool, &'static str, String, &'static str); 7] = [
+        let a = &self.augmentation;
+        let checks: [(bool, &'static str, String, &'static str); 8] = [
             (
                 self.input.width > 0 && self.input.height > 0,
                 "input",
@@ -212,6 +215,14 @@ impl Recipe {
                 "input.std",
                 format!("{:?}", self.input.std),
                 "each must be above 0",
+            ),
+            (
+                [a.flip, a.blur, a.erase]
+                    .iter()
+                    .all(|share| (0.0..=1.0).contains(share)),
+                "augmentation",
+                format!("flip {}, blur {}, erase {}", a.flip, a.blur, a.erase),
+                "each is a share of the photographs, 0 to 1",
             ),
             (
                 s.epochs > 0,
