@@ -741,7 +741,7 @@ impl Layer {
 }
 
 fn odd(kernel: usize) -> Result<(), String> {
-    if kernel % 2 == 0 {
+    if kernel.is_multiple_of(2) {
         return Err(format!("kernel {kernel} is even; take an odd one"));
     }
     Ok(())
