@@ -18,6 +18,7 @@ pub mod onnx;
 pub mod optimiser;
 mod photograph;
 pub mod recipe;
+pub mod report;
 pub mod run_folder;
 pub mod split;
 pub mod stack;

@@ -5,7 +5,8 @@ use clap::{Parser, Subcommand};
 
 /// Train Callosity's networks on photographs of known whales, and make a model bundle of them.
 ///
-/// The usual order is import, split, train (once for each network), stack, bundle, evaluate.
+/// The usual order is import, split, train (once for each network), stack, bundle, evaluate;
+/// report compares classifiers.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -23,6 +24,7 @@ enum Command {
     Export(commands::export::Args),
     Bundle(Box<commands::bundle::Args>),
     Evaluate(commands::evaluate::Args),
+    Report(commands::report::Args),
     Bench(commands::bench::Args),
 }
 
@@ -36,6 +38,7 @@ fn main() -> anyhow::Result<()> {
         Command::Export(args) => commands::export::run(args),
         Command::Bundle(args) => commands::bundle::run(*args),
         Command::Evaluate(args) => commands::evaluate::run(args),
+        Command::Report(args) => commands::report::run(args),
         Command::Bench(args) => commands::bench::run(args),
     }
 }

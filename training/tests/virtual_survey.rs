@@ -2,7 +2,7 @@
 //! finder, an aligner and a classifier, stack, bundle and evaluation through the real program, then a
 //! flight over frames that none of them saw.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -330,6 +330,45 @@ fn frames_are_measured_by_who_never_saw_them(folder: &Path) {
     );
 }
 
+/// The report's numbers are those that training measured, by another way, when it kept its best weights.
+fn classifiers_are_compared(folder: &Path) {
+    let report = ["report", "runs/virtual-classifier", "--json", "rows.json"];
+    run(folder, &report);
+    let page = std::fs::read_to_string(folder.join("runs/report.html")).expect("a page");
+    for part in [
+        "virtual-classifier",
+        "<svg",
+        "data:image/jpeg;base64,",
+        "</html>",
+    ] {
+        assert!(page.contains(part), "the page has no {part}");
+    }
+    assert!(!page.contains("src=\"http"), "the page needs the network");
+
+    let rows = std::fs::read_to_string(folder.join("rows.json")).expect("the rows");
+    let rows: serde_json::Value = serde_json::from_str(&rows).expect("JSON");
+    let top1 = rows[0]["naming"]["top1"].as_f64().expect("a number");
+    let table = folder.join("runs/virtual-classifier/metrics.csv");
+    let mut table = csv::Reader::from_path(table).expect("metrics");
+    let measured: Vec<BTreeMap<String, String>> = table
+        .deserialize()
+        .collect::<Result<_, _>>()
+        .expect("a table");
+    let number = |row: &BTreeMap<String, String>, name: &str| row[name].parse::<f64>().ok();
+    let best = measured
+        .iter()
+        .filter_map(|row| {
+            Some((
+                number(row, "held_out_loss")?,
+                number(row, "validation_top1")?,
+            ))
+        })
+        .min_by(|a, b| a.0.total_cmp(&b.0))
+        .expect("a measured epoch");
+    // In other precision, and from the photographs' files instead of the cache.
+    assert!((top1 - best.1).abs() < 0.05, "{top1} is not {}", best.1);
+}
+
 #[test]
 fn virtual_whales_are_learnt_and_named_over_mqtt() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -359,6 +398,7 @@ fn virtual_whales_are_learnt_and_named_over_mqtt() {
             assert!(run.join(file).exists(), "{kind} left no {file}");
         }
     }
+    classifiers_are_compared(folder);
     run(folder, &["stack", "runs/virtual-classifier"]);
     make_bundle(folder, "runs/virtual-finder", "bundle");
     frames_are_measured_by_who_never_saw_them(folder);

@@ -6,6 +6,7 @@ pub mod compose;
 pub mod evaluate;
 pub mod export;
 pub mod import;
+pub mod report;
 pub mod split;
 pub mod stack;
 pub mod train;

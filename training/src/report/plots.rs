@@ -1,0 +1,97 @@
+use anyhow::anyhow;
+use plotters::prelude::*;
+
+use crate::metrics::ReliabilityBin;
+
+/// Width and height of a plot in pixels.
+const SIZE: (u32, u32) = (480, 320);
+
+/// How often each number occurs, as SVG.
+pub(super) fn histogram(
+    across: &str,
+    up: &str,
+    values: impl Iterator<Item = usize>,
+) -> anyhow::Result<String> {
+    let mut counts: Vec<u32> = Vec::new();
+    for value in values {
+        if value >= counts.len() {
+            counts.resize(value + 1, 0);
+        }
+        counts[value] += 1;
+    }
+    let most = counts.iter().copied().max().unwrap_or(0);
+    draw(|root| {
+        let mut chart = ChartBuilder::on(root)
+            .margin(8)
+            .x_label_area_size(36)
+            .y_label_area_size(46)
+            .build_cartesian_2d(
+                (0..counts.len().max(1) as u32).into_segmented(),
+                0..most + 1,
+            )?;
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .x_desc(across)
+            .y_desc(up)
+            .draw()?;
+        let bars = counts
+            .iter()
+            .zip(0u32..)
+            .flat_map(|(&n, value)| std::iter::repeat_n(value, n as usize));
+        chart.draw_series(
+            Histogram::vertical(&chart)
+                .style(Palette99::pick(0).filled())
+                .margin(1)
+                .data(bars.map(|value| (value, 1))),
+        )?;
+        Ok(())
+    })
+}
+
+/// Accuracy over confidence (DeGroot & Fienberg 1983) beside the diagonal of perfect calibration, as SVG;
+/// points by how many predictions they stand for.
+pub(super) fn reliability(bins: &[ReliabilityBin]) -> anyhow::Result<String> {
+    let all: usize = bins.iter().map(|bin| bin.count).sum();
+    draw(|root| {
+        let mut chart = ChartBuilder::on(root)
+            .margin(8)
+            .x_label_area_size(36)
+            .y_label_area_size(46)
+            .build_cartesian_2d(0.0..1.0f64, 0.0..1.0f64)?;
+        chart
+            .configure_mesh()
+            .x_desc("confidence")
+            .y_desc("right")
+            .light_line_style(WHITE)
+            .draw()?;
+        chart.draw_series(LineSeries::new([(0.0, 0.0), (1.0, 1.0)], BLACK.mix(0.4)))?;
+        let style = Palette99::pick(0);
+        let filled = bins.iter().filter(|bin| bin.count > 0);
+        let points = filled.clone().map(|bin| (bin.confidence, bin.accuracy));
+        chart.draw_series(LineSeries::new(points, style.stroke_width(2)))?;
+        chart.draw_series(filled.map(|bin| {
+            let radius = 2.0 + 12.0 * (bin.count as f64 / all as f64).sqrt();
+            Circle::new(
+                (bin.confidence, bin.accuracy),
+                radius as i32,
+                style.mix(0.5).filled(),
+            )
+        }))?;
+        Ok(())
+    })
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+
+fn draw(
+    onto: impl FnOnce(&Area<'_>) -> Result<(), Box<dyn std::error::Error>>,
+) -> anyhow::Result<String> {
+    let mut svg = String::new();
+    {
+        let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        onto(&root).map_err(|e| anyhow!("drawing a plot: {e}"))?;
+        root.present()?;
+    }
+    Ok(svg)
+}
