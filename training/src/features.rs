@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
-use callosity::geometry::Landmarks;
+use callosity::geometry::{Affine, HeadCrop, Landmarks};
 use callosity::identify::ensemble_view;
 use callosity::pixels::{EncodedPhotograph, OUTSIDE_HEAD_PHOTOGRAPH, warp, write_input};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -11,6 +11,7 @@ use ndarray::{Array1, Array2};
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
+use crate::index::{Index, IndexedPhotograph, PhotographKind};
 use crate::network::{Mode, Network, Precision};
 use crate::recipe::Input;
 
@@ -27,22 +28,48 @@ pub struct HeadPhotograph {
     pub landmarks: Option<Landmarks>,
 }
 
+impl HeadPhotograph {
+    /// One of the index's.
+    pub fn of(index: &Index, photograph: &IndexedPhotograph) -> Self {
+        Self {
+            path: index.path(photograph),
+            landmarks: match photograph.kind {
+                PhotographKind::Frame => photograph.landmarks.first().copied(),
+                PhotographKind::Head | PhotographKind::UnlabelledHead => None,
+            },
+        }
+    }
+
+    /// The transform from the photograph of this size (width, height in pixels) to a crop of its head.
+    ///
+    /// # Errors
+    /// It has no pixels, or the landmarks coincide.
+    pub fn crop(
+        &self,
+        size: (u32, u32),
+        head_crop: &HeadCrop,
+        width: u32,
+        height: u32,
+    ) -> anyhow::Result<Affine> {
+        let path = || self.path.display();
+        match &self.landmarks {
+            None => head_crop
+                .crop_from_head_photograph(size, width, height)
+                .with_context(|| format!("{}: has no pixels", path())),
+            Some(landmarks) => head_crop
+                .crop_from_frame(landmarks, width, height)
+                .with_context(|| format!("{}: the landmarks coincide", path())),
+        }
+    }
+}
+
 /// The inputs that a photograph gives, one view after the other.
 fn inputs(photograph: &HeadPhotograph, input: &Input, views: u32) -> anyhow::Result<Vec<f32>> {
     let path = || photograph.path.display().to_string();
     let encoded = EncodedPhotograph::open(&photograph.path).with_context(path)?;
     let decoded = encoded.decode(1.0).with_context(path)?;
-    let (w, h) = (decoded.frame_width, decoded.frame_height);
-    let crop = match &photograph.landmarks {
-        None => input
-            .head_crop
-            .crop_from_head_photograph((w, h), input.width, input.height)
-            .with_context(|| format!("{}: has no pixels", path()))?,
-        Some(landmarks) => input
-            .head_crop
-            .crop_from_frame(landmarks, input.width, input.height)
-            .with_context(|| format!("{}: the landmarks coincide", path()))?,
-    };
+    let size = (decoded.frame_width, decoded.frame_height);
+    let crop = photograph.crop(size, &input.head_crop, input.width, input.height)?;
     let network_input = input.network_input();
     let each = 3 * input.width as usize * input.height as usize;
     let mut values = vec![0.0; each * views as usize];

@@ -8,7 +8,7 @@ use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use crate::features::{HeadPhotograph, extract, last_layer};
-use crate::index::{Index, IndexedPhotograph, PhotographKind, write_json};
+use crate::index::{Index, write_json};
 use crate::onnx::Head;
 use crate::recipe::Task;
 use crate::run_folder::{TrainedRun, check_together};
@@ -173,7 +173,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let held_out = |role| matches!(role, Role::Training { fold: f } if f == fold);
     let (known, labels): (Vec<HeadPhotograph>, Vec<usize>) = split
         .labelled(&index, held_out)
-        .filter_map(|(p, label, _)| Some((head(&index, p), split.individual_index(label)?)))
+        .filter_map(|(p, label, _)| {
+            Some((
+                HeadPhotograph::of(&index, p),
+                split.individual_index(label)?,
+            ))
+        })
         .unzip();
     // Every other unknown whale: the rest stay for measuring thresholds on.
     let fitted: Vec<String> = split
@@ -185,7 +190,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let unknown: Vec<HeadPhotograph> = split
         .labelled(&index, |role| role == Role::Unknown)
         .filter(|(_, label, _)| fitted.iter().any(|f| f == label))
-        .map(|(p, _, _)| head(&index, p))
+        .map(|(p, _, _)| HeadPhotograph::of(&index, p))
         .collect();
 
     let networks: Vec<_> = runs.iter().map(|r| &r.network).collect();
@@ -241,14 +246,4 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     write_json(&args.out, &file).with_context(|| args.out.display().to_string())?;
     println!("{}", args.out.display());
     Ok(())
-}
-
-fn head(index: &Index, photograph: &IndexedPhotograph) -> HeadPhotograph {
-    HeadPhotograph {
-        path: index.path(photograph),
-        landmarks: match photograph.kind {
-            PhotographKind::Frame => photograph.landmarks.first().copied(),
-            PhotographKind::Head | PhotographKind::UnlabelledHead => None,
-        },
-    }
 }

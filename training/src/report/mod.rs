@@ -6,14 +6,13 @@ mod page;
 mod plots;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use serde::Serialize;
 
 use crate::evaluation::{Answer, NamingMetrics, naming};
 use crate::features::{HeadPhotograph, extract, last_layer};
-use crate::index::{Index, IndexedPhotograph, PhotographKind};
+use crate::index::{Index, IndexedPhotograph};
 use crate::metrics::{CALIBRATION_BINS, reliability};
 use crate::run_folder::TrainedRun;
 use crate::split::{Role, Split};
@@ -89,20 +88,20 @@ struct Confusion {
     whale: String,
     named: String,
     times: usize,
-    seen: PathBuf,
+    seen: HeadPhotograph,
     /// A training photograph of the whale that was named.
-    like: PathBuf,
+    like: HeadPhotograph,
 }
 
 /// A photograph whose whale was thought unlikely.
 struct Mistake {
-    photograph: PathBuf,
+    photograph: HeadPhotograph,
     whale: String,
     /// Probability of the true whale.
     probability: f64,
     named: String,
     named_probability: f64,
-    like: PathBuf,
+    like: HeadPhotograph,
 }
 
 impl Report {
@@ -197,13 +196,7 @@ fn predict<'a>(
     );
     let heads: Vec<HeadPhotograph> = photographs
         .iter()
-        .map(|(photograph, ..)| HeadPhotograph {
-            path: index.path(photograph),
-            landmarks: match photograph.kind {
-                PhotographKind::Frame => photograph.landmarks.first().copied(),
-                PhotographKind::Head | PhotographKind::UnlabelledHead => None,
-            },
-        })
+        .map(|(photograph, ..)| HeadPhotograph::of(index, photograph))
         .collect();
     let features = extract(&[&run.network], &run.recipe.input, &heads, 1)?.swap_remove(0);
     let (weight, bias) = last_layer(&run.network)?;
@@ -297,8 +290,8 @@ fn confusions(
                 whale: split.individuals[class].clone(),
                 named: named.to_owned(),
                 times: seen.len(),
-                seen: index.path(seen.first()?.photograph),
-                like: index.path(example.get(named)?),
+                seen: HeadPhotograph::of(index, seen.first()?.photograph),
+                like: HeadPhotograph::of(index, example.get(named)?),
             })
         })
         .take(SHOWN)
@@ -318,12 +311,12 @@ fn mistakes(
             let named = split.individuals[best].as_str();
             (class != best).then_some(())?;
             Some(Mistake {
-                photograph: index.path(p.photograph),
+                photograph: HeadPhotograph::of(index, p.photograph),
                 whale: p.whale.to_owned(),
                 probability: p.probabilities[class],
                 named: named.to_owned(),
                 named_probability: p.probabilities[best],
-                like: index.path(example.get(named)?),
+                like: HeadPhotograph::of(index, example.get(named)?),
             })
         })
         .collect();

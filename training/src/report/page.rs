@@ -1,15 +1,15 @@
-use std::path::Path;
-
 use anyhow::Context;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use callosity::pixels::{EncodedPhotograph, OUTSIDE_FRAME, encode_jpeg, reduce_to_fit, warp};
+use callosity::geometry::HeadCrop;
+use callosity::pixels::{EncodedPhotograph, OUTSIDE_HEAD_PHOTOGRAPH, encode_jpeg, warp};
 use minijinja::{Environment, context};
 
 use super::Report;
+use crate::features::HeadPhotograph;
 
-/// Size of a photograph on the page in pixels.
-const PHOTOGRAPH: (u32, u32) = (192, 128);
+/// Size of a head on the page in pixels.
+const HEAD: (u32, u32) = (240, 120);
 
 const QUALITY: u8 = 75;
 
@@ -57,14 +57,19 @@ pub fn render(report: &Report) -> anyhow::Result<String> {
     Ok(page)
 }
 
-/// A photograph as a data URL (RFC 2397), reduced.
-fn picture(path: &Path) -> anyhow::Result<String> {
-    let (width, height) = PHOTOGRAPH;
-    let encoded = EncodedPhotograph::open(path)?;
-    let fit = reduce_to_fit(encoded.size(), width, height);
-    let photograph = encoded.decode(fit.xx)?;
-    let fit = photograph.frame_from_pixels().then(&fit);
-    let image = warp(&photograph.pixels, &fit, width, height, OUTSIDE_FRAME);
-    let jpeg = encode_jpeg(&image, QUALITY).with_context(|| path.display().to_string())?;
+/// The head as a data URL (RFC 2397), un-squeezed.
+fn picture(head: &HeadPhotograph) -> anyhow::Result<String> {
+    let (width, height) = HEAD;
+    let encoded = EncodedPhotograph::open(&head.path)?;
+    let crop = head.crop(encoded.size(), &HeadCrop::RIGHT_WHALE, width, height)?;
+    let photograph = encoded.decode(1.0)?;
+    let image = warp(
+        &photograph.pixels,
+        &crop,
+        width,
+        height,
+        OUTSIDE_HEAD_PHOTOGRAPH,
+    );
+    let jpeg = encode_jpeg(&image, QUALITY).with_context(|| head.path.display().to_string())?;
     Ok(format!("data:image/jpeg;base64,{}", STANDARD.encode(jpeg)))
 }
