@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use callosity::bundle::{Bundle, BundleError, Role};
+use callosity::bundle::{Bundle, BundleError, Manifest, Role};
 use callosity::inference::{
     self, Engine, EngineChoice, EngineConfig, InferenceError, Network, SelfTestError,
 };
@@ -350,5 +350,21 @@ proptest! {
     #[test]
     fn no_bytes_make_the_reading_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         prop_assert!(Bundle::read_manifest(Path::new("manifest.json"), &bytes).is_err());
+    }
+}
+
+/// To the last bit of every number.
+#[test]
+fn a_manifest_that_is_written_is_read_as_it_was() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    for name in ["right-whales", "virtual-survey"] {
+        let text = fs::read(models.join(name).join("manifest.json")).unwrap();
+        let mut manifest: Manifest = serde_json::from_slice(&text).unwrap();
+        for step in 0u32..1000 {
+            manifest.ensemble.head_crop.aspect = 2.0 + f64::from(step) / 7.0;
+            let written = serde_json::to_vec(&manifest).unwrap();
+            let read: Manifest = serde_json::from_slice(&written).unwrap();
+            assert_eq!(read, manifest);
+        }
     }
 }
