@@ -38,20 +38,18 @@ impl Augmentation {
         );
         // Not drawn where there is none: recipes without flips keep the random numbers that they had.
         let mirrored = self.flip > 0.0 && rng.random_bool(self.flip);
-        Affine::scaling(
-            1.0,
-            if mirrored {
-                -pixel_aspect
-            } else {
-                pixel_aspect
-            },
-        )
-        .then(&Affine::shear_x(shear))
-        .then(&Affine::scaling(scale * aspect, scale / aspect))
-        .then(&Affine::rotation(radians))
-        .then(&Affine::scaling(1.0, 1.0 / pixel_aspect))
-        .about(Point::new(width / 2.0, height / 2.0))
-        .then(&Affine::translation(shift))
+        let down = if mirrored {
+            -pixel_aspect
+        } else {
+            pixel_aspect
+        };
+        Affine::scaling(1.0, down)
+            .then(&Affine::shear_x(shear))
+            .then(&Affine::scaling(scale * aspect, scale / aspect))
+            .then(&Affine::rotation(radians))
+            .then(&Affine::scaling(1.0, 1.0 / pixel_aspect))
+            .about(Point::new(width / 2.0, height / 2.0))
+            .then(&Affine::translation(shift))
     }
 
     /// Changes light and colour, blurs and erases, in place.

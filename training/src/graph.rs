@@ -314,6 +314,22 @@ impl Builder {
         self.push(format!("{name}_relu"), op, vec![from], shape)
     }
 
+    /// A layer's blocks in a row, the first with the stride: `block` takes a name, what comes before it and
+    /// the stride.
+    fn repeated(
+        &mut self,
+        layer: usize,
+        from: usize,
+        repeat: usize,
+        stride: usize,
+        block: impl Fn(&mut Self, &str, usize, usize) -> usize,
+    ) -> usize {
+        (0..repeat).fold(from, |from, k| {
+            let id = format!("l{}_{}", layer + 1, k + 1);
+            block(self, &id, from, if k == 0 { stride } else { 1 })
+        })
+    }
+
     /// Normalised convolution and activation.
     fn conv_unit(
         &mut self,
@@ -452,19 +468,20 @@ impl Graph {
                     ])
                     .map_err(fail)?;
                     odd(*kernel).map_err(fail)?;
-                    for k in 0..*repeat {
-                        let stride = if k == 0 { *stride } else { 1 };
-                        let id = format!("l{}_{}", index + 1, k + 1);
-                        last = if *plain {
-                            b.conv(&id, last, *channels, *kernel, stride, true)
+                    let conv = |b: &mut Builder, id: &str, from, stride| {
+                        if *plain {
+                            b.conv(id, from, *channels, *kernel, stride, true)
                         } else if *normalise {
-                            b.conv_unit(&id, last, *channels, *kernel, stride)
+                            b.conv_unit(id, from, *channels, *kernel, stride)
                         } else {
-                            let conv = b.conv(&id, last, *channels, *kernel, stride, true);
-                            b.activation(&id, conv)
-                        };
-                    }
-                    (last, name.as_ref())
+                            let conv = b.conv(id, from, *channels, *kernel, stride, true);
+                            b.activation(id, conv)
+                        }
+                    };
+                    (
+                        b.repeated(index, last, *repeat, *stride, conv),
+                        name.as_ref(),
+                    )
                 }
                 Layer::Residual {
                     channels,
@@ -478,12 +495,13 @@ impl Graph {
                         ("repeat", *repeat),
                     ])
                     .map_err(fail)?;
-                    for k in 0..*repeat {
-                        let stride = if k == 0 { *stride } else { 1 };
-                        let id = format!("l{}_{}", index + 1, k + 1);
-                        last = b.residual_block(&id, last, *channels, stride);
-                    }
-                    (last, name.as_ref())
+                    let block = |b: &mut Builder, id: &str, from, stride| {
+                        b.residual_block(id, from, *channels, stride)
+                    };
+                    (
+                        b.repeated(index, last, *repeat, *stride, block),
+                        name.as_ref(),
+                    )
                 }
                 Layer::Bottleneck {
                     channels,
@@ -499,12 +517,13 @@ impl Graph {
                         ("repeat", *repeat),
                     ])
                     .map_err(fail)?;
-                    for k in 0..*repeat {
-                        let stride = if k == 0 { *stride } else { 1 };
-                        let id = format!("l{}_{}", index + 1, k + 1);
-                        last = b.bottleneck(&id, last, *channels, *reduced, stride);
-                    }
-                    (last, name.as_ref())
+                    let block = |b: &mut Builder, id: &str, from, stride| {
+                        b.bottleneck(id, from, *channels, *reduced, stride)
+                    };
+                    (
+                        b.repeated(index, last, *repeat, *stride, block),
+                        name.as_ref(),
+                    )
                 }
                 Layer::Inception {
                     single,
@@ -521,11 +540,10 @@ impl Graph {
                         ("repeat", *repeat),
                     ])
                     .map_err(fail)?;
-                    for k in 0..*repeat {
-                        let id = format!("l{}_{}", index + 1, k + 1);
-                        last = b.inception(&id, last, *single, *triple, *double_triple, *pooled);
-                    }
-                    (last, None)
+                    let module = |b: &mut Builder, id: &str, from, _| {
+                        b.inception(id, from, *single, *triple, *double_triple, *pooled)
+                    };
+                    (b.repeated(index, last, *repeat, 1, module), None)
                 }
                 Layer::LocallyConnected { channels, kernel } => {
                     positive(&[("channels", *channels)]).map_err(fail)?;

@@ -39,13 +39,8 @@ struct Prediction<'a> {
     class: Option<usize>,
     /// One for each individual of the catalogue.
     probabilities: Vec<f64>,
-}
-
-impl Prediction<'_> {
-    fn best(&self) -> usize {
-        let each = self.probabilities.iter().enumerate();
-        each.max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(i, _)| i)
-    }
+    /// Place in the catalogue of the most probable one, and its probability.
+    best: (usize, f64),
 }
 
 /// One run's row in the table.
@@ -156,7 +151,7 @@ impl Report {
             report.curves.push((name.clone(), svg));
             let confident: Vec<(f64, bool)> = predictions
                 .iter()
-                .filter_map(|p| Some((p.probabilities[p.best()], p.class? == p.best())))
+                .filter_map(|p| Some((p.best.1, p.class? == p.best.0)))
                 .collect();
             let bins = reliability(&confident, CALIBRATION_BINS);
             report
@@ -205,12 +200,16 @@ fn predict<'a>(
     Ok(photographs
         .iter()
         .zip(opinions.probabilities.rows())
-        .map(|(&(photograph, whale, _), probabilities)| Prediction {
-            photograph,
-            whale,
-            class: split.individual_index(whale),
-            probabilities: probabilities.to_vec(),
-        })
+        .zip(opinions.best())
+        .map(
+            |((&(photograph, whale, _), probabilities), best)| Prediction {
+                photograph,
+                whale,
+                class: split.individual_index(whale),
+                probabilities: probabilities.to_vec(),
+                best,
+            },
+        )
         .collect())
 }
 
@@ -231,7 +230,7 @@ fn row(
                 .collect();
             candidates.sort_by(|a, b| b.1.total_cmp(&a.1));
             Answer {
-                unknown: 1.0 - candidates.first().map_or(0.0, |c| c.1),
+                unknown: 1.0 - p.best.1,
                 candidates,
                 truth: p.whale.to_owned(),
                 catalogued: p.class.is_some(),
@@ -247,7 +246,7 @@ fn row(
                     let n = trained_on.get(p.whale).copied().unwrap_or(0);
                     (fewest..=most).contains(&n)
                 })
-                .filter_map(|p| Some(p.class? == p.best()))
+                .filter_map(|p| Some(p.class? == p.best.0))
                 .collect();
             let right = of_class.iter().filter(|right| **right).count();
             (!of_class.is_empty()).then(|| right as f64 / of_class.len() as f64)
@@ -273,7 +272,7 @@ fn confusions(
 ) -> Vec<Confusion> {
     let mut pairs: BTreeMap<(usize, usize), Vec<&Prediction<'_>>> = BTreeMap::new();
     for prediction in predictions {
-        let best = prediction.best();
+        let best = prediction.best.0;
         if let Some(class) = prediction.class
             && class != best
         {
@@ -307,7 +306,7 @@ fn mistakes(
     let mut mistakes: Vec<Mistake> = predictions
         .iter()
         .filter_map(|p| {
-            let (class, best) = (p.class?, p.best());
+            let (class, (best, named_probability)) = (p.class?, p.best);
             let named = split.individuals[best].as_str();
             (class != best).then_some(())?;
             Some(Mistake {
@@ -315,7 +314,7 @@ fn mistakes(
                 whale: p.whale.to_owned(),
                 probability: p.probabilities[class],
                 named: named.to_owned(),
-                named_probability: p.probabilities[best],
+                named_probability,
                 like: HeadPhotograph::of(index, example.get(named)?),
             })
         })
