@@ -297,13 +297,12 @@ impl<'a> Run<'a> {
         if let Some((share, order)) = &blend {
             input = &input * (1.0 - share) + input.index_select(0, order) * *share;
         }
-        let output = self
+        let outputs = self
             .network
-            .forward(&input, Mode::Train, execution.precision)
-            .output;
-        let mut loss = task.loss(&output, &target);
+            .forward(&input, Mode::Train, execution.precision);
+        let mut loss = task.loss(&outputs, &target);
         if let Some((share, order)) = &blend {
-            let other = task.loss(&output, &target.index_select(0, order));
+            let other = task.loss(&outputs, &target.index_select(0, order));
             loss = loss * (1.0 - share) + other * *share;
         }
         let value = loss.double_value(&[]);
@@ -544,10 +543,8 @@ fn measure(
         let batch = crate::loader::measured_batch(&**samples, recipe.seed, &items);
         let (input, target) = to_tensors(recipe, &**samples, &batch, execution.device);
         let metrics = tch::no_grad(|| {
-            let output = network
-                .forward(&input, Mode::Evaluate, execution.precision)
-                .output;
-            task.metrics(&output, &target)
+            let outputs = network.forward(&input, Mode::Evaluate, execution.precision);
+            task.metrics(&outputs, &target)
         });
         if sums.is_empty() {
             sums = metrics;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use callosity_training::loader::Samples;
-use callosity_training::network::{Precision, load_tensors};
+use callosity_training::network::{Outputs, Precision, load_tensors};
 use callosity_training::recipe::Recipe;
 use callosity_training::tasks::{Sums, Task};
 use callosity_training::trainer::{Ending, Execution, RunInfo, train};
@@ -88,17 +88,22 @@ impl Task for Interrupting {
     fn measured(&self) -> Vec<(&'static str, Arc<dyn Samples>)> {
         vec![("validation", Arc::new(Levels))]
     }
-    fn loss(&self, output: &Tensor, target: &Tensor) -> Tensor {
+    fn loss(&self, outputs: &Outputs, target: &Tensor) -> Tensor {
         self.losses.set(self.losses.get() + 1);
         // Blended batches ask for the loss twice.
         if self.losses.get() > 2 * self.at {
             self.flag.store(true, Ordering::Relaxed);
         }
-        output.cross_entropy_for_logits(&target.view([-1]).to_kind(Kind::Int64))
+        outputs
+            .output
+            .cross_entropy_for_logits(&target.view([-1]).to_kind(Kind::Int64))
     }
-    fn metrics(&self, output: &Tensor, target: &Tensor) -> Sums {
+    fn metrics(&self, outputs: &Outputs, target: &Tensor) -> Sums {
         let labels = target.view([-1]).to_kind(Kind::Int64);
-        let loss = output.cross_entropy_for_logits(&labels).double_value(&[]);
+        let loss = outputs
+            .output
+            .cross_entropy_for_logits(&labels)
+            .double_value(&[]);
         vec![("loss", loss * target.size()[0] as f64)]
     }
 }

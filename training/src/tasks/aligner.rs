@@ -7,6 +7,7 @@ use tch::{Kind, Reduction, Tensor};
 
 use crate::compose::Composer;
 use crate::loader::{Samples, random};
+use crate::network::Outputs;
 use crate::recipe::Recipe;
 use crate::tasks::{Sums, Task, scalar};
 
@@ -20,7 +21,7 @@ const MEASURED: u64 = 3;
 /// coordinates, as fractions of the crop's side.
 pub struct AlignerTask {
     training: Arc<dyn Samples>,
-    measured: Arc<dyn Samples>,
+    measured: Vec<(&'static str, Arc<dyn Samples>)>,
 }
 
 impl AlignerTask {
@@ -34,11 +35,18 @@ impl AlignerTask {
                 recipe: recipe.clone(),
                 len,
                 fixed,
-            })
+            }) as Arc<dyn Samples>
         };
         Self {
-            training: set(training, recipe.schedule.samples_per_epoch, false),
-            measured: set(measured, MEASURED_SAMPLES, true),
+            training: set(
+                Arc::clone(&training),
+                recipe.schedule.samples_per_epoch,
+                false,
+            ),
+            measured: vec![
+                ("validation", set(measured, MEASURED_SAMPLES, true)),
+                ("trained_on", set(training, MEASURED_SAMPLES, true)),
+            ],
         }
     }
 }
@@ -49,14 +57,15 @@ impl Task for AlignerTask {
     }
 
     fn measured(&self) -> Vec<(&'static str, Arc<dyn Samples>)> {
-        vec![("validation", Arc::clone(&self.measured))]
+        self.measured.clone()
     }
 
-    fn loss(&self, output: &Tensor, target: &Tensor) -> Tensor {
-        output.mse_loss(target, Reduction::Mean)
+    fn loss(&self, outputs: &Outputs, target: &Tensor) -> Tensor {
+        outputs.output.mse_loss(target, Reduction::Mean)
     }
 
-    fn metrics(&self, output: &Tensor, target: &Tensor) -> Sums {
+    fn metrics(&self, outputs: &Outputs, target: &Tensor) -> Sums {
+        let output = &outputs.output;
         let squares = (output - target).square();
         let distance = |t: &Tensor| {
             t.view([-1, 2, 2])

@@ -10,9 +10,10 @@ use tch::{Kind, Tensor};
 use crate::cache::Cache;
 use crate::index::Index;
 use crate::loader::Samples;
+use crate::network::Outputs;
 use crate::recipe::{Augmentation, Input, Recipe};
 use crate::split::{Role, Split};
-use crate::tasks::{Sums, Task, scalar};
+use crate::tasks::{Sums, Task, measured_part, scalar};
 
 /// Which individual a head crop shows.
 pub struct ClassifierTask {
@@ -43,13 +44,14 @@ impl ClassifierTask {
         };
         let in_fold = |role| matches!(role, Role::Training { fold } if fold == held_out_fold);
         let trained_on = |role| matches!(role, Role::Training { .. }) && !in_fold(role);
-        let validation = set(&|role| role == Role::Validation, None);
+        let measured = vec![
+            ("held_out", set(&in_fold, None)),
+            ("validation", set(&|role| role == Role::Validation, None)),
+            ("trained_on", measured_part(set(&trained_on, None))),
+        ];
         Self {
             training: set(&trained_on, Some(recipe.augmentation.clone())),
-            measured: vec![
-                ("held_out", set(&in_fold, None)),
-                ("validation", validation),
-            ],
+            measured,
             label_smoothing: recipe.schedule.label_smoothing,
         }
     }
@@ -64,9 +66,9 @@ impl Task for ClassifierTask {
         self.measured.clone()
     }
 
-    fn loss(&self, output: &Tensor, target: &Tensor) -> Tensor {
+    fn loss(&self, outputs: &Outputs, target: &Tensor) -> Tensor {
         let labels = target.view([-1]).to_kind(Kind::Int64);
-        output.cross_entropy_loss::<&Tensor>(
+        outputs.output.cross_entropy_loss::<&Tensor>(
             &labels,
             None,
             tch::Reduction::Mean,
@@ -75,8 +77,9 @@ impl Task for ClassifierTask {
         )
     }
 
-    fn metrics(&self, output: &Tensor, target: &Tensor) -> Sums {
+    fn metrics(&self, outputs: &Outputs, target: &Tensor) -> Sums {
         let labels = target.view([-1, 1]).to_kind(Kind::Int64);
+        let output = &outputs.output;
         let log_probability = output
             .log_softmax(-1, Kind::Float)
             .gather(1, &labels, false);

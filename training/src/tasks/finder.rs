@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use crate::compose::Composer;
 use crate::loader::{Samples, random};
-use crate::network::Network;
+use crate::network::{Network, Outputs};
 use crate::recipe::Recipe;
 use crate::tasks::{Sums, Task, scalar};
 
@@ -32,7 +32,7 @@ const RARE_LOGIT: f64 = -4.6;
 /// an L1 loss.
 pub struct FinderTask {
     training: Arc<dyn Samples>,
-    measured: Arc<dyn Samples>,
+    measured: Vec<(&'static str, Arc<dyn Samples>)>,
 }
 
 impl FinderTask {
@@ -46,11 +46,18 @@ impl FinderTask {
                 recipe: recipe.clone(),
                 len,
                 fixed,
-            })
+            }) as Arc<dyn Samples>
         };
         Self {
-            training: set(training, recipe.schedule.samples_per_epoch, false),
-            measured: set(measured, MEASURED_SAMPLES, true),
+            training: set(
+                Arc::clone(&training),
+                recipe.schedule.samples_per_epoch,
+                false,
+            ),
+            measured: vec![
+                ("validation", set(measured, MEASURED_SAMPLES, true)),
+                ("trained_on", set(training, MEASURED_SAMPLES, true)),
+            ],
         }
     }
 
@@ -83,7 +90,7 @@ impl Task for FinderTask {
     }
 
     fn measured(&self) -> Vec<(&'static str, Arc<dyn Samples>)> {
-        vec![("validation", Arc::clone(&self.measured))]
+        self.measured.clone()
     }
 
     /// Cells with a head are rare; a network that starts with that knowledge does not spend its first
@@ -96,13 +103,13 @@ impl Task for FinderTask {
         });
     }
 
-    fn loss(&self, output: &Tensor, target: &Tensor) -> Tensor {
-        let (focal, offset_error, heads) = Self::parts(output, target);
+    fn loss(&self, outputs: &Outputs, target: &Tensor) -> Tensor {
+        let (focal, offset_error, heads) = Self::parts(&outputs.output, target);
         (focal + offset_error * OFFSET_LOSS_WEIGHT) / heads.clamp_min(1.0)
     }
 
-    fn metrics(&self, output: &Tensor, target: &Tensor) -> Sums {
-        let (focal, offset_error, _) = Self::parts(output, target);
+    fn metrics(&self, outputs: &Outputs, target: &Tensor) -> Sums {
+        let (focal, offset_error, _) = Self::parts(&outputs.output, target);
         let loss = scalar(&focal) + scalar(&offset_error) * OFFSET_LOSS_WEIGHT;
         vec![("loss", loss), ("offset_error", scalar(&offset_error))]
     }

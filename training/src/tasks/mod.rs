@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 
 use crate::loader::Samples;
-use crate::network::Network;
+use crate::network::{Network, Outputs};
 
 mod aligner;
 mod classifier;
@@ -23,22 +24,55 @@ pub trait Task {
     /// Samples that are trained on.
     fn training(&self) -> Arc<dyn Samples>;
 
-    /// Sets that the network is measured on after each epoch, by name. The best weights of a run are
-    /// those with the smallest loss on the first.
+    /// Sets that the network is measured on after each epoch, dropout off, by name. The best weights of a
+    /// run are those with the smallest loss on the first. The set `trained_on` is of photographs that are
+    /// trained on, as they are: what the network has learnt by heart, where the training loss also says how
+    /// much augmentation and dropout stand in its way.
     fn measured(&self) -> Vec<(&'static str, Arc<dyn Samples>)>;
 
     /// Sets what the task knows of good first weights, before training.
     fn initialise(&self, _network: &Network) {}
 
-    /// Mean loss of a batch that is trained on. `output` is the network's, `target` is
-    /// `N ×` [`Samples::target_len`].
-    fn loss(&self, output: &Tensor, target: &Tensor) -> Tensor;
+    /// Mean loss of a batch that is trained on. `target` is `N ×` [`Samples::target_len`].
+    fn loss(&self, outputs: &Outputs, target: &Tensor) -> Tensor;
 
     /// Sums over a batch that is measured; the first is the loss.
-    fn metrics(&self, output: &Tensor, target: &Tensor) -> Sums;
+    fn metrics(&self, outputs: &Outputs, target: &Tensor) -> Sums;
 }
 
 /// A tensor's single value.
 fn scalar(tensor: &Tensor) -> f64 {
     tensor.double_value(&[])
+}
+
+/// Most photographs of a training set that are measured.
+const MEASURED_PART: usize = 512;
+
+/// Every so many-th of the samples, at most [`MEASURED_PART`].
+fn measured_part(samples: Arc<dyn Samples>) -> Arc<dyn Samples> {
+    let step = samples.len().div_ceil(MEASURED_PART).max(1);
+    Arc::new(Part { samples, step })
+}
+
+struct Part {
+    samples: Arc<dyn Samples>,
+    step: usize,
+}
+
+impl Samples for Part {
+    fn len(&self) -> usize {
+        self.samples.len().div_ceil(self.step)
+    }
+
+    fn input_len(&self) -> usize {
+        self.samples.input_len()
+    }
+
+    fn target_len(&self) -> usize {
+        self.samples.target_len()
+    }
+
+    fn write(&self, item: usize, rng: &mut ChaCha8Rng, input: &mut [f32], target: &mut [f32]) {
+        self.samples.write(item * self.step, rng, input, target);
+    }
 }
