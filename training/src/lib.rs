@@ -20,6 +20,7 @@ mod photograph;
 pub mod recipe;
 pub mod report;
 pub mod run_folder;
+pub mod saliency;
 pub mod split;
 pub mod stack;
 pub mod tasks;

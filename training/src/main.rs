@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 /// Train Callosity's networks on photographs of known whales, and make a model bundle of them.
 ///
 /// The usual order is import, split, train (once for each network), stack, bundle, evaluate;
-/// report compares classifiers.
+/// report compares networks, saliency shows on what classifiers rely.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -25,6 +25,7 @@ enum Command {
     Bundle(Box<commands::bundle::Args>),
     Evaluate(commands::evaluate::Args),
     Report(commands::report::Args),
+    Saliency(commands::saliency::Args),
     Bench(commands::bench::Args),
 }
 
@@ -39,6 +40,7 @@ fn main() -> anyhow::Result<()> {
         Command::Bundle(args) => commands::bundle::run(*args),
         Command::Evaluate(args) => commands::evaluate::run(args),
         Command::Report(args) => commands::report::run(args),
+        Command::Saliency(args) => commands::saliency::run(args),
         Command::Bench(args) => commands::bench::run(args),
     }
 }

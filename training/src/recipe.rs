@@ -274,6 +274,11 @@ impl Recipe {
             })
     }
 
+    /// Whether the network's outputs are logits of individuals, so that it names by them.
+    pub fn outputs_logits(&self) -> bool {
+        self.task == Task::Classifier
+    }
+
     /// The network, with `individuals` outputs where the last layer leaves its size open.
     pub fn graph(&self, individuals: usize) -> Result<Graph, GraphError> {
         Graph::build(

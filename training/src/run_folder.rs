@@ -8,6 +8,7 @@ use tch::Device;
 
 use crate::network::Network;
 use crate::recipe::{Recipe, Task};
+use crate::split::Split;
 use crate::trainer::RunInfo;
 
 /// A trained network and how it came about.
@@ -77,6 +78,21 @@ impl TrainedRun {
             "{}: a {task:?} is needed here, this run trained a {:?}",
             self.folder.display(),
             self.recipe.task
+        );
+        Ok(())
+    }
+
+    /// Checks that the run was trained on this split.
+    ///
+    /// # Errors
+    /// It was trained on another one.
+    pub fn expect_split(&self, split: &Split) -> anyhow::Result<()> {
+        ensure!(
+            self.record.split_digest == split.digest(),
+            "{} was trained on split {}, this is {}: a photograph that is measured here may have trained it",
+            self.folder.display(),
+            self.record.split_digest,
+            split.digest()
         );
         Ok(())
     }

@@ -7,6 +7,7 @@ pub mod evaluate;
 pub mod export;
 pub mod import;
 pub mod report;
+pub mod saliency;
 pub mod split;
 pub mod stack;
 pub mod train;
