@@ -22,7 +22,7 @@
 //! where the head was found, that they cannot be a head's are not used: the estimate of the round
 //! before stands.
 
-mod aligner;
+pub mod aligner;
 mod decision;
 mod ensemble;
 mod finder;

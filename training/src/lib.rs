@@ -13,6 +13,7 @@ pub mod graph;
 pub mod index;
 pub mod loader;
 pub mod metrics;
+pub mod neighbours;
 pub mod network;
 pub mod onnx;
 pub mod optimiser;

@@ -14,6 +14,9 @@ use crate::graph::{Graph, GraphError, Layer};
 pub struct Recipe {
     /// Name of the network; that of the run folder too.
     pub name: String,
+    /// What is special about it, in a few words for tables; decides nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<String>,
     /// What the network learns.
     pub task: Task,
     /// From which all randomness of the run follows.

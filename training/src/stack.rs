@@ -39,8 +39,8 @@ const STRENGTHS: [f64; 9] = [100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01];
 const PATIENCE: usize = 2;
 /// A feature that varies less than this over the fold is not scaled.
 const LEAST_DEVIATION: f64 = 1e-6;
-/// Range in which temperatures are sought.
-const TEMPERATURES: (f64, f64) = (0.02, 50.0);
+/// Range in which temperatures are sought: those of logits, and those of cosines, which are small.
+const TEMPERATURES: (f64, f64) = (0.002, 50.0);
 
 /// Why a stack cannot be fitted.
 #[derive(Debug, thiserror::Error)]
@@ -339,19 +339,25 @@ impl Opinions {
     }
 }
 
+/// Where between `least` and `most` a function of one variable is least, by Brent's method.
+pub(crate) fn minimise_scalar(
+    what: &'static str,
+    function: impl Fn(f64) -> f64,
+    least: f64,
+    most: f64,
+) -> Result<f64, StackError> {
+    let result = Executor::new(Scalar(function), BrentOpt::new(least, most))
+        .configure(|state| state.max_iters(100))
+        .run()
+        .map_err(|source| StackError::Optimiser { what, source })?;
+    Ok(result.state.get_best_param().copied().unwrap_or(least))
+}
+
 /// The temperature at which the views' logits have the least log loss.
 pub fn fit_temperature(views: &[Array2<f64>], labels: &[usize]) -> Result<f64, StackError> {
     let loss = |log_t: f64| Opinions::of(views, log_t.exp()).log_loss(labels);
     let (least, most) = (TEMPERATURES.0.ln(), TEMPERATURES.1.ln());
-    let result = Executor::new(Scalar(loss), BrentOpt::new(least, most))
-        .configure(|state| state.max_iters(100))
-        .run()
-        .map_err(|source| StackError::Optimiser {
-            what: "the temperature",
-            source,
-        })?;
-    let best = result.state.get_best_param().copied().unwrap_or(0.0);
-    Ok(best.exp())
+    Ok(minimise_scalar("the temperature", loss, least, most)?.exp())
 }
 
 /// Log loss of a weighted logistic regression in one variable, with a little L2 on the slope so that

@@ -447,7 +447,8 @@ impl<'a> Run<'a> {
 
     fn read_checkpoint(&mut self) -> anyhow::Result<()> {
         let path = self.folder.join(POSITION);
-        let written = Recipe::load(&self.folder.join("recipe.toml"))?;
+        let mut written = Recipe::load(&self.folder.join("recipe.toml"))?;
+        written.about.clone_from(&self.recipe.about);
         if written != *self.recipe {
             bail!(
                 "{} was started with another recipe; its own stands in recipe.toml there",
