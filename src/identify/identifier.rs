@@ -328,10 +328,7 @@ impl Identifier {
                 .enumerate()
                 .filter_map(|(i, head)| {
                     let field = aligner.field_head_lengths;
-                    Some((
-                        i,
-                        aligner::input_from_frame(input, field, &head.landmarks)?,
-                    ))
+                    Some((i, aligner::input_from_frame(input, field, &head.landmarks)?))
                 })
                 .flat_map(|(i, crop)| {
                     (0..views)

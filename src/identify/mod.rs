@@ -30,7 +30,7 @@ mod frame_pixels;
 mod identifier;
 mod report;
 
-pub use ensemble::view as ensemble_view;
+pub use ensemble::{raise as raise_probabilities, view as ensemble_view};
 pub use finder::FoundHead;
 pub use identifier::{Identifier, IdentifyError};
 pub use report::{

@@ -67,12 +67,7 @@ impl HeadPhotograph {
     ///
     /// # Errors
     /// The photograph cannot be decoded or shows no head.
-    pub fn image(
-        &self,
-        head_crop: &HeadCrop,
-        width: u32,
-        height: u32,
-    ) -> anyhow::Result<RgbImage> {
+    pub fn image(&self, head_crop: &HeadCrop, width: u32, height: u32) -> anyhow::Result<RgbImage> {
         let path = || self.path.display().to_string();
         let encoded = EncodedPhotograph::open(&self.path).with_context(path)?;
         let crop = self.crop(encoded.size(), head_crop, width, height)?;

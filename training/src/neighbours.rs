@@ -27,7 +27,11 @@ impl Gallery {
     /// # Panics
     /// Where there is not one whale below `individuals` for each row.
     pub fn new(features: &Array2<f64>, whales: Vec<usize>, individuals: usize) -> Self {
-        assert_eq!(features.nrows(), whales.len(), "a whale for each photograph");
+        assert_eq!(
+            features.nrows(),
+            whales.len(),
+            "a whale for each photograph"
+        );
         assert!(whales.iter().all(|whale| *whale < individuals));
         Self {
             features: normalised(features),
@@ -121,7 +125,11 @@ mod tests {
 
     #[test]
     fn similarities_by_hand() {
-        let gallery = Gallery::new(&array![[3.0, 0.0], [0.0, 2.0], [-1.0, 0.0]], vec![2, 0, 2], 4);
+        let gallery = Gallery::new(
+            &array![[3.0, 0.0], [0.0, 2.0], [-1.0, 0.0]],
+            vec![2, 0, 2],
+            4,
+        );
         let similarities = gallery.similarities(&array![[0.6, 0.8], [0.0, 0.0]]);
         let expected = array![[0.6, 0.8, -0.6], [0.0, 0.0, 0.0]];
         assert!((&similarities - &expected).iter().all(|d| d.abs() < 1e-12));
@@ -129,7 +137,10 @@ mod tests {
         let expected = array![[0.8, -1.0, 0.6, -1.0], [0.0, -1.0, 0.0, -1.0]];
         assert!((&scores - &expected).iter().all(|d| d.abs() < 1e-12));
         assert!((strangeness(&scores)[0] - 0.2).abs() < 1e-12);
-        let order: Vec<usize> = nearest(similarities.row(0), 2).iter().map(|n| n.0).collect();
+        let order: Vec<usize> = nearest(similarities.row(0), 2)
+            .iter()
+            .map(|n| n.0)
+            .collect();
         assert_eq!(order, [1, 0]);
     }
 
@@ -182,7 +193,9 @@ mod tests {
         let centres = normal(1, (8, 24));
         let noisy = |seed| {
             let noise = normal(seed, (160, 24));
-            Array2::from_shape_fn((160, 24), |(i, d)| centres[[i % 8, d]] + 0.7 * noise[[i, d]])
+            Array2::from_shape_fn((160, 24), |(i, d)| {
+                centres[[i % 8, d]] + 0.7 * noise[[i, d]]
+            })
         };
         let whales: Vec<usize> = (0..160).map(|i| i % 8).collect();
         let gallery = Gallery::new(&noisy(2), whales.clone(), 8);

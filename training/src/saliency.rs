@@ -246,7 +246,9 @@ impl Figure {
                 occlusion,
                 progress,
             )?;
-            let width = (f64::from(height) * input.head_crop.aspect).round().max(1.0) as u32;
+            let width = (f64::from(height) * input.head_crop.aspect)
+                .round()
+                .max(1.0) as u32;
             let shown = head.image(&input.head_crop, width, height)?;
             seen.push((run.recipe.name.clone(), map, shown));
         }

@@ -90,8 +90,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         let figure = Figure::new(&by_reference, &head, whale, &occlusion, HEIGHT, &bar)?;
         let file = format!("{}.jpg", photograph.image.replace('/', "_"));
         let path = args.out.join(&file);
-        let jpeg = encode_jpeg(&figure.strip(), QUALITY)
-            .with_context(|| path.display().to_string())?;
+        let jpeg =
+            encode_jpeg(&figure.strip(), QUALITY).with_context(|| path.display().to_string())?;
         write(&path, &jpeg)?;
         let maps: Vec<_> = figure
             .maps

@@ -75,14 +75,18 @@ impl<'a> Measured<'a> {
             .collect();
         let mut passes = pass(&[&run.network], &run.recipe.input, &heads, 1)
             .with_context(|| run.folder.display().to_string())?;
-        let (features, outputs) = (passes.features.swap_remove(0), passes.outputs.swap_remove(0));
+        let (features, outputs) = (
+            passes.features.swap_remove(0),
+            passes.outputs.swap_remove(0),
+        );
         let (first, second) = (photographs.len(), photographs.len() + gallery.len());
 
         let class = |&(_, whale): &Labelled<'_>| {
             let class = split.individual_index(whale);
             class.with_context(|| format!("{whale} trains but is not in the split's catalogue"))
         };
-        let classes = |of: &[Labelled<'_>]| of.iter().map(class).collect::<anyhow::Result<Vec<_>>>();
+        let classes =
+            |of: &[Labelled<'_>]| of.iter().map(class).collect::<anyhow::Result<Vec<_>>>();
         let neighbours = Gallery::new(
             &features.slice(s![first..second, ..]).to_owned(),
             classes(&gallery)?,
@@ -96,17 +100,18 @@ impl<'a> Measured<'a> {
         for (_, whale) in &gallery {
             *trained_on.entry(whale).or_default() += 1;
         }
-        let named = |named_by, temperature, share, logits: &Array2<f64>, strangeness: Array1<f64>| {
-            let predictions = predictions(split, photographs, logits, &strangeness);
-            let row = row(run, split, &predictions, &trained_on);
-            let row = ClassifierRow {
-                named_by,
-                neighbour_temperature: temperature,
-                neighbour_share: share,
-                ..row
+        let named =
+            |named_by, temperature, share, logits: &Array2<f64>, strangeness: Array1<f64>| {
+                let predictions = predictions(split, photographs, logits, &strangeness);
+                let row = row(run, split, &predictions, &trained_on);
+                let row = ClassifierRow {
+                    named_by,
+                    neighbour_temperature: temperature,
+                    neighbour_share: share,
+                    ..row
+                };
+                Naming { row, predictions }
             };
-            Naming { row, predictions }
-        };
         let probabilities =
             |logits: &Array2<f64>| Opinions::of(std::slice::from_ref(logits), 1.0).probabilities;
         let mut namings = Vec::new();

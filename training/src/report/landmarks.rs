@@ -51,7 +51,8 @@ impl MeasuredAligner {
         let most = VIEWS[VIEWS.len() - 1];
         let scene = Scene::new(&input, most).context("an aligner's input has no pixels")?;
         let each = 3 * input.width as usize * input.height as usize;
-        let style = ProgressStyle::with_template("crops {bar:40} {pos}/{len} {per_sec} {eta} left")?;
+        let style =
+            ProgressStyle::with_template("crops {bar:40} {pos}/{len} {per_sec} {eta} left")?;
         let progress = ProgressBar::new(MEASURED_SAMPLES as u64).with_style(style);
         let mut errors: Vec<Vec<f64>> = vec![Vec::new(); VIEWS.len()];
         for first in (0..MEASURED_SAMPLES).step_by(BATCH) {
@@ -62,7 +63,13 @@ impl MeasuredAligner {
                     let mut rng = random(SEED, MEASURED, item as u64);
                     let crop = composer.crop(&mut rng, scene.side, scene.field_head_lengths);
                     let mut values = vec![0.0; each * most as usize];
-                    prepare_views(&crop.image, &scene.views, &input, OUTSIDE_FRAME, &mut values);
+                    prepare_views(
+                        &crop.image,
+                        &scene.views,
+                        &input,
+                        OUTSIDE_FRAME,
+                        &mut values,
+                    );
                     (values, crop.landmarks)
                 })
                 .collect();

@@ -187,7 +187,9 @@ impl Report {
             .map(|(photograph, whale, _)| (photograph, whale))
             .collect();
         ensure!(
-            photographs.iter().any(|p| split.individual_index(p.1).is_some()),
+            photographs
+                .iter()
+                .any(|p| split.individual_index(p.1).is_some()),
             "the split has no validation photographs"
         );
         let mut best_loss = f64::INFINITY;

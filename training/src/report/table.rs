@@ -358,12 +358,35 @@ mod tests {
         let counts: Vec<usize> = lines.iter().map(|l| cells(l).len()).collect();
         assert_eq!(counts, [17, 17, 17, 9, 9, 9], "{text}");
         let of_classifier = [
-            "x", "thin ! deep", "neighbours", "1.23", "99", "12 of 24, unfinished", "250", "0.625",
-            "0.800", "0.700", "1.250", "0.050", "–", "–", "0.250", "0.500", "0.750",
+            "x",
+            "thin ! deep",
+            "neighbours",
+            "1.23",
+            "99",
+            "12 of 24, unfinished",
+            "250",
+            "0.625",
+            "0.800",
+            "0.700",
+            "1.250",
+            "0.050",
+            "–",
+            "–",
+            "0.250",
+            "0.500",
+            "0.750",
         ];
         assert_eq!(cells(lines[2]), of_classifier);
         let of_aligner = [
-            "y", "thin ! deep", "1.23", "99", "24", "250", "0.061", "0.152", "512",
+            "y",
+            "thin ! deep",
+            "1.23",
+            "99",
+            "24",
+            "250",
+            "0.061",
+            "0.152",
+            "512",
         ];
         assert_eq!(cells(lines[5]), of_aligner);
     }
