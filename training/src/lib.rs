@@ -12,6 +12,7 @@ pub mod frame_folds;
 pub mod graph;
 pub mod index;
 pub mod loader;
+pub mod metric_learning;
 pub mod metrics;
 pub mod network;
 pub mod onnx;

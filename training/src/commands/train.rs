@@ -15,7 +15,7 @@ use crate::index::Index;
 use crate::network::Precision;
 use crate::recipe::{Recipe, Task as TaskKind};
 use crate::split::Split;
-use crate::tasks::{AlignerTask, ClassifierTask, FinderTask, Task};
+use crate::tasks::{AlignerTask, ClassifierTask, FinderTask, PretrainingTask, Task};
 use crate::trainer::{Ending, Execution, RunInfo, train};
 
 /// Train one network as a recipe says.
@@ -128,16 +128,19 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Ok((training, measured))
     };
     let (task, individuals): (Box<dyn Task>, Vec<String>) = match recipe.task {
-        TaskKind::Classifier => (
-            Box::new(ClassifierTask::new(
-                &recipe,
-                &index,
-                &split,
-                &cache,
-                args.held_out_fold,
-            )),
-            split.individuals.clone(),
-        ),
+        TaskKind::Classifier => {
+            let task = ClassifierTask::new(&recipe, &index, &split, &cache, args.held_out_fold)?;
+            (Box::new(task), split.individuals.clone())
+        }
+        TaskKind::Pretraining => {
+            let loss = recipe
+                .loss
+                .metric
+                .context("a recipe for pretraining has a metric loss")?;
+            let unlabelled = Arc::new(Cache::of_unlabelled_heads(&index, &args.cache)?);
+            let task = PretrainingTask::new(&recipe, loss, &index, &split, &unlabelled);
+            (Box::new(task), vec![])
+        }
         TaskKind::Aligner => {
             let (training, measured) = composers()?;
             let task = AlignerTask::new(&recipe, Arc::new(training), Arc::new(measured));
