@@ -15,6 +15,9 @@ use crate::metric_learning::MetricLoss;
 pub struct Recipe {
     /// Name of the network; that of the run folder too.
     pub name: String,
+    /// What is special about it, in a few words for tables; decides nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<String>,
     /// What the network learns.
     pub task: Task,
     /// From which all randomness of the run follows.
@@ -312,6 +315,12 @@ impl Recipe {
                 "a finder takes 0 to 1, other networks train on no real frames",
             ),
             (
+                !a.mirrored_individuals || self.input.head_crop.landmark_y == 0.5,
+                "input.head_crop.landmark_y",
+                self.input.head_crop.landmark_y.to_string(),
+                "mirrored individuals need the landmarks half-way down, 0.5",
+            ),
+            (
                 s.photographs_of_a_whale > 0,
                 "schedule.photographs_of_a_whale",
                 s.photographs_of_a_whale.to_string(),
@@ -388,6 +397,11 @@ impl Recipe {
             }
         }
         Ok(())
+    }
+
+    /// Whether the network's outputs are logits of individuals, so that it names by them.
+    pub fn outputs_logits(&self) -> bool {
+        self.task == Task::Classifier && self.loss.classification > 0.0
     }
 
     /// The network, with an output for each of `individuals` where the last layer leaves its size open, and

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use sha2::{Digest, Sha256};
-use tch::Device;
+use tch::{Device, Kind, Tensor};
 
-use crate::network::Network;
+use crate::network::{Mode, Network, Outputs, Precision};
 use crate::recipe::{Recipe, Task};
+use crate::split::Split;
 use crate::trainer::RunInfo;
 
 /// A trained network and how it came about.
@@ -67,6 +68,30 @@ impl TrainedRun {
         })
     }
 
+    /// Evaluates the network, in float32 and without gradients, on `N × 3 × height × width` images.
+    ///
+    /// Where mirrored whales are individuals of their own, the output is the logarithm of the mean of two
+    /// probabilities: the whale's in the image, and its mirrored self's in the mirrored image.
+    pub fn evaluate(&self, images: &Tensor) -> Outputs {
+        let forward = |images: &Tensor| {
+            tch::no_grad(|| {
+                self.network
+                    .forward(images, Mode::Evaluate, Precision::Float32)
+            })
+        };
+        let mut outputs = forward(images);
+        if self.recipe.augmentation.mirrored_individuals {
+            let individuals = self.record.individuals.len() as i64;
+            let half = |output: &Tensor, first: i64| {
+                output.narrow(1, first, individuals).softmax(1, Kind::Float)
+            };
+            let mirrored = forward(&images.flip([2])).output;
+            let mean = (half(&outputs.output, 0) + half(&mirrored, individuals)) / 2.0;
+            outputs.output = mean.log();
+        }
+        outputs
+    }
+
     /// Checks that the network learns what is asked for.
     ///
     /// # Errors
@@ -77,6 +102,21 @@ impl TrainedRun {
             "{}: a {task:?} is needed here, this run trained a {:?}",
             self.folder.display(),
             self.recipe.task
+        );
+        Ok(())
+    }
+
+    /// Checks that the run was trained on this split.
+    ///
+    /// # Errors
+    /// It was trained on another one.
+    pub fn expect_split(&self, split: &Split) -> anyhow::Result<()> {
+        ensure!(
+            self.record.split_digest == split.digest(),
+            "{} was trained on split {}, this is {}: a photograph that is measured here may have trained it",
+            self.folder.display(),
+            self.record.split_digest,
+            split.digest()
         );
         Ok(())
     }

@@ -41,6 +41,9 @@ pub struct RunInfo {
     /// Weights that training started from; `None` where they were random.
     #[serde(default)]
     pub initialised_from: Option<PathBuf>,
+    /// Names given by another network that were trained on too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pseudo_labels: Option<PathBuf>,
     /// Trainable parameters.
     pub parameters: usize,
     /// Multiply-adds for one image.
@@ -449,7 +452,8 @@ impl<'a> Run<'a> {
 
     fn read_checkpoint(&mut self) -> anyhow::Result<()> {
         let path = self.folder.join(POSITION);
-        let written = Recipe::load(&self.folder.join("recipe.toml"))?;
+        let mut written = Recipe::load(&self.folder.join("recipe.toml"))?;
+        written.about.clone_from(&self.recipe.about);
         if written != *self.recipe {
             bail!(
                 "{} was started with another recipe; its own stands in recipe.toml there",

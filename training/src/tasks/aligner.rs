@@ -14,8 +14,10 @@ use crate::tasks::{Sums, Task, head_length_errors, scalar};
 /// Side of the aligner's crop in head lengths.
 pub const ALIGNER_FIELD_HEAD_LENGTHS: f64 = 3.0;
 
-const MEASURED_SAMPLES: usize = 512;
-const MEASURED: u64 = 3;
+/// Crops that an aligner is measured on.
+pub(crate) const MEASURED_SAMPLES: usize = 512;
+/// Purpose of the random numbers behind them.
+pub(crate) const MEASURED: u64 = 3;
 
 /// Where bonnet and blowhead lie in a square crop around a head: mean squared error on their four
 /// coordinates, as fractions of the crop's side.

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use anyhow::{Context, ensure};
 use callosity::bundle::NetworkInput;
 use callosity::geometry::{HeadCrop, Landmarks};
 use callosity::pixels::{self, OUTSIDE_HEAD_PHOTOGRAPH};
@@ -15,13 +16,14 @@ use crate::index::Index;
 use crate::loader::Samples;
 use crate::metric_learning::{nearest_is_same, with_angular_margin};
 use crate::network::{Outputs, unit};
+use crate::pseudo_labels::PseudoLabels;
 use crate::recipe::{Augmentation, Loss, Recipe};
 use crate::split::{Role, Split};
 use crate::tasks::{Sums, Task, head_length_errors, measured_part, scalar};
 
 /// Which individual a head crop shows.
 pub struct ClassifierTask {
-    training: Arc<dyn Samples>,
+    training: Arc<HeadCrops>,
     measured: Vec<(&'static str, Arc<dyn Samples>)>,
     label_smoothing: f64,
     loss: Loss,
@@ -47,12 +49,12 @@ impl ClassifierTask {
         let set = |wanted: &dyn Fn(Role) -> bool, augmentation: Option<Augmentation>| {
             let mut crops = HeadCrops::new(recipe, index, split, cache, wanted);
             crops.augmentation = augmentation;
-            Arc::new(crops) as Arc<dyn Samples>
+            Arc::new(crops)
         };
         let in_fold = |role| matches!(role, Role::Training { fold } if fold == held_out_fold);
         let trained_on = |role| matches!(role, Role::Training { .. }) && !in_fold(role);
         let measured = vec![
-            ("held_out", set(&in_fold, None)),
+            ("held_out", set(&in_fold, None) as Arc<dyn Samples>),
             ("validation", set(&|role| role == Role::Validation, None)),
             ("trained_on", measured_part(set(&trained_on, None))),
         ];
@@ -68,6 +70,36 @@ impl ClassifierTask {
             },
             individuals,
         })
+    }
+
+    /// Trains on photographs too that another network named; it is measured on none of them.
+    ///
+    /// # Errors
+    /// A name or a photograph is not of this data.
+    pub fn train_on_pseudo_labels(
+        &mut self,
+        named: &PseudoLabels,
+        split: &Split,
+        unlabelled: &Arc<Cache>,
+    ) -> anyhow::Result<()> {
+        let mut training = HeadCrops::clone(&self.training);
+        for label in &named.labels {
+            let individual = split
+                .individual_index(&label.individual)
+                .with_context(|| format!("the split knows no {}", label.individual))?;
+            ensure!(
+                unlabelled.pixels(&label.image).is_some(),
+                "the data have no photograph {} without a name",
+                label.image
+            );
+            training.items.push(HeadPhotograph {
+                image: label.image.clone(),
+                individual,
+                cache: Arc::clone(unlabelled),
+            });
+        }
+        self.training = Arc::new(training);
+        Ok(())
     }
 
     /// The parts of the loss that do not need logits.
@@ -91,7 +123,7 @@ impl ClassifierTask {
 
 impl Task for ClassifierTask {
     fn training(&self) -> Arc<dyn Samples> {
-        Arc::clone(&self.training)
+        Arc::<HeadCrops>::clone(&self.training)
     }
 
     fn measured(&self) -> Vec<(&'static str, Arc<dyn Samples>)> {
@@ -158,13 +190,22 @@ impl Task for ClassifierTask {
     }
 }
 
+/// A photograph of one head.
+#[derive(Clone)]
+struct HeadPhotograph {
+    image: String,
+    individual: usize,
+    /// Where its pixels are.
+    cache: Arc<Cache>,
+}
+
 /// Head crops with the index of their individual and the places of their landmarks.
+#[derive(Clone)]
 struct HeadCrops {
     input: NetworkInput,
     crop: HeadCrop,
-    cache: Arc<Cache>,
     /// By individual.
-    items: Vec<(String, usize)>,
+    items: Vec<HeadPhotograph>,
     individuals: usize,
     photographs_of_a_whale: usize,
     augmentation: Option<Augmentation>,
@@ -182,15 +223,18 @@ impl HeadCrops {
         let items = items.filter_map(|(photograph, label, _)| {
             let individual = split.individual_index(label)?;
             cache.pixels(&photograph.image)?;
-            Some((photograph.image.clone(), individual))
+            Some(HeadPhotograph {
+                image: photograph.image.clone(),
+                individual,
+                cache: Arc::clone(cache),
+            })
         });
         // Measured batches then hold several photographs of a whale, as a metric loss needs them.
-        let mut items: Vec<(String, usize)> = items.collect();
-        items.sort_by_key(|item| item.1);
+        let mut items: Vec<HeadPhotograph> = items.collect();
+        items.sort_by_key(|item| item.individual);
         Self {
             input: recipe.input.network_input(),
             crop: recipe.input.head_crop,
-            cache: Arc::clone(cache),
             items,
             individuals: split.individuals.len(),
             photographs_of_a_whale: recipe.schedule.photographs_of_a_whale,
@@ -214,16 +258,16 @@ impl Samples for HeadCrops {
     }
 
     fn order(&self, rng: &mut ChaCha8Rng) -> Vec<usize> {
-        let individuals: Vec<usize> = self.items.iter().map(|item| item.1).collect();
+        let individuals: Vec<usize> = self.items.iter().map(|item| item.individual).collect();
         grouped_order(&individuals, self.photographs_of_a_whale, rng)
     }
 
     fn write(&self, item: usize, rng: &mut ChaCha8Rng, input: &mut [f32], target: &mut [f32]) {
-        let (image, individual) = &self.items[item];
+        let head = &self.items[item];
         let augmentation = self.augmentation.as_ref();
         let (landmarks, mirrored) = write_head(
-            &self.cache,
-            image,
+            &head.cache,
+            &head.image,
             &self.input,
             &self.crop,
             augmentation,
@@ -236,7 +280,7 @@ impl Samples for HeadCrops {
         } else {
             0
         };
-        target[0] = (individual + shift) as f32;
+        target[0] = (head.individual + shift) as f32;
         let (w, h) = (f64::from(self.input.width), f64::from(self.input.height));
         let (bonnet, blowhead) = (landmarks.bonnet, landmarks.blowhead);
         let places = [bonnet.x / w, bonnet.y / h, blowhead.x / w, blowhead.y / h];

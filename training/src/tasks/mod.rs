@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 use crate::loader::Samples;
 use crate::network::{Network, Outputs};
 
-mod aligner;
+pub(crate) mod aligner;
 mod classifier;
 mod finder;
 mod pretraining;
