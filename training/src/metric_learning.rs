@@ -42,7 +42,7 @@ fn pairs(labels: &Tensor) -> (Tensor, Tensor) {
 
 /// Squared distances of unit vectors, `N × N`, each at least 0.
 fn squared_distances(embeddings: &Tensor) -> Tensor {
-    (2.0 - embeddings.matmul(&embeddings.tr()) * 2.0).clamp_min(0.0)
+    (embeddings.matmul(&embeddings.tr()) * -2.0 + 2.0).clamp_min(0.0)
 }
 
 /// Mean of `values` where `mask` holds; 0 where it holds nowhere.
@@ -106,7 +106,7 @@ pub fn with_angular_margin(logits: &Tensor, labels: &Tensor, scale: f64, margin:
     let own = labels.unsqueeze(1);
     let cosine = logits.gather(1, &own, false) / scale;
     let cosine = cosine.clamp(-1.0 + 1e-6, 1.0 - 1e-6);
-    let sine = (1.0 - cosine.square()).sqrt();
+    let sine = (-cosine.square() + 1.0).sqrt();
     let turned = &cosine * margin.cos() - sine * margin.sin();
     let line = &cosine - margin * margin.sin();
     let near = cosine.gt((std::f64::consts::PI - margin).cos());

@@ -261,7 +261,7 @@ impl Recipe {
     fn check(&self, path: &Path) -> Result<(), RecipeError> {
         let s = &self.schedule;
         let a = &self.augmentation;
-        let checks: [(bool, &'static str, String, &'static str); 8] = [
+        let checks: Vec<(bool, &'static str, String, &'static str)> = vec![
             (
                 self.input.width > 0 && self.input.height > 0,
                 "input",
