@@ -10,7 +10,8 @@ use callosity::pixels::write_input;
 use image::{ImageBuffer, Luma, Pixel, Rgb, RgbImage, imageops};
 use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::Array2;
-use plotters::style::{ColorMap, DerivedColorMap, RGBColor, WHITE};
+use plotters::style::colors::colormaps::{ColorMap, DerivedColorMap};
+use plotters::style::{RGBColor, WHITE};
 use tch::{Device, Kind, Tensor};
 
 use crate::features::HeadPhotograph;
