@@ -13,8 +13,8 @@ use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 use crate::index::{Index, IndexedPhotograph, PhotographKind};
-use crate::network::{Mode, Network, Precision};
 use crate::recipe::Input;
+use crate::run_folder::TrainedRun;
 
 /// Photographs whose views go through the networks together.
 const BATCH: usize = 8;
@@ -106,34 +106,38 @@ fn inputs(photograph: &HeadPhotograph, input: &Input, views: u32) -> anyhow::Res
     Ok(values)
 }
 
-/// What networks make of photographs, all networks side by side; one entry for each view.
+/// What classifiers make of photographs, all of them side by side; one entry for each view.
 pub struct Passes {
     /// Pooled features, `photographs × features`.
     pub features: Vec<Array2<f64>>,
-    /// The networks' own outputs, `photographs × outputs`.
+    /// The classifiers' own [outputs](TrainedRun::evaluate), `photographs × outputs`.
     pub outputs: Vec<Array2<f64>>,
 }
 
-/// Sends the views of photographs through networks, in float32.
+/// Sends the views of photographs through classifiers that share an input.
 ///
 /// # Errors
 /// A photograph cannot be decoded, or a network has no pooled features or gives no vector.
 pub fn pass(
-    networks: &[&Network],
-    input: &Input,
+    runs: &[&TrainedRun],
     photographs: &[HeadPhotograph],
     views: u32,
 ) -> anyhow::Result<Passes> {
+    let input = &runs.first().context("no classifier")?.recipe.input;
     let (mut feature_width, mut output_width) = (0, 0);
-    for network in networks {
-        let graph = network.graph();
+    for run in runs {
+        let graph = run.network.graph();
         let features = graph
             .features()
             .context("a classifier has no pooled features")?;
         feature_width += graph.nodes[features].shape.channels;
         let output = graph.output().shape;
         ensure!(output.flat, "a classifier gives a map instead of a vector");
-        output_width += output.channels;
+        output_width += if run.recipe.augmentation.mirrored_individuals {
+            output.channels / 2
+        } else {
+            output.channels
+        };
     }
     ensure!(views > 0, "0 views; take at least 1");
     let views = views as usize;
@@ -152,10 +156,8 @@ pub fn pass(
         let shape = [batch, 3, i64::from(input.height), i64::from(input.width)];
         let images = Tensor::from_slice(&values).view(shape);
         let (mut pooled, mut last) = (Vec::new(), Vec::new());
-        for network in networks {
-            let images = images.to_device(network.device());
-            let result =
-                tch::no_grad(|| network.forward(&images, Mode::Evaluate, Precision::Float32));
+        for run in runs {
+            let result = run.evaluate(&images.to_device(run.network.device()));
             let of_network = result.features.context("a classifier has no features")?;
             pooled.push(of_network.to_device(Device::Cpu));
             last.push(result.output.to_device(Device::Cpu));
@@ -181,35 +183,37 @@ pub fn pass(
 /// # Errors
 /// As [`pass`].
 pub fn extract(
-    networks: &[&Network],
-    input: &Input,
+    runs: &[&TrainedRun],
     photographs: &[HeadPhotograph],
     views: u32,
 ) -> anyhow::Result<Vec<Array2<f64>>> {
-    Ok(pass(networks, input, photographs, views)?.features)
+    Ok(pass(runs, photographs, views)?.features)
 }
 
 /// Weight, `individuals × features`, and bias of a classifier's own last layer.
 ///
 /// # Errors
 /// Its last layer is not fully connected.
-pub fn last_layer(network: &Network) -> anyhow::Result<(Array2<f64>, Array1<f64>)> {
-    let graph = network.graph();
+pub fn last_layer(run: &TrainedRun) -> anyhow::Result<(Array2<f64>, Array1<f64>)> {
+    let graph = run.network.graph();
     let node = graph.output();
     ensure!(
         node.op == crate::graph::Op::Linear,
-        "the classifier's last layer is not fully connected"
+        "{}: the classifier's last layer is not fully connected, its features cannot be stacked",
+        run.folder.display()
     );
+    // Outputs of mirrored selves come after those of the individuals and do not fly.
+    let individuals = run.record.individuals.len();
     let read = |kind: &str| -> anyhow::Result<Vec<f64>> {
-        let tensor = network.parameter(&format!("{}.{kind}", node.name));
+        let tensor = run.network.parameter(&format!("{}.{kind}", node.name));
         let flat = tensor
             .detach()
+            .narrow(0, 0, individuals as i64)
             .to_kind(Kind::Double)
             .contiguous()
             .view([-1]);
         Ok(Vec::try_from(flat)?)
     };
-    let individuals = node.shape.channels;
     let features = graph.nodes[node.inputs[0]].shape.channels;
     let weight = Array2::from_shape_vec((individuals, features), read("weight")?)?;
     Ok((weight, Array1::from_vec(read("bias")?)))

@@ -33,6 +33,12 @@ pub trait Samples: Send + Sync + 'static {
     fn input_len(&self) -> usize;
     /// Values of one sample's target.
     fn target_len(&self) -> usize;
+    /// The order in which an epoch takes the samples, each at most once unless it says otherwise.
+    fn order(&self, rng: &mut ChaCha8Rng) -> Vec<usize> {
+        let mut items: Vec<usize> = (0..self.len()).collect();
+        items.shuffle(rng);
+        items
+    }
     /// Writes sample `item` (below [`len`](Self::len)), changed as `rng` says.
     fn write(&self, item: usize, rng: &mut ChaCha8Rng, input: &mut [f32], target: &mut [f32]);
 }
@@ -50,13 +56,6 @@ pub struct Batch {
 
 const SHUFFLE: u64 = 1;
 const SAMPLE: u64 = 2;
-
-/// Order of the samples in an epoch.
-fn order(seed: u64, epoch: u64, len: usize) -> Vec<usize> {
-    let mut items: Vec<usize> = (0..len).collect();
-    items.shuffle(&mut random(seed, SHUFFLE, epoch));
-    items
-}
 
 /// Gives the batches of the steps asked for in their order; whole batches only, so an epoch has
 /// `len / batch` steps.
@@ -95,10 +94,11 @@ impl Loader {
                         }
                         let (epoch, within) = (step / steps_in_epoch, step % steps_in_epoch);
                         if epoch_order.0 != epoch {
-                            epoch_order = (epoch, order(seed, epoch, samples.len()));
+                            let mut rng = random(seed, SHUFFLE, epoch);
+                            epoch_order = (epoch, samples.order(&mut rng));
                         }
                         let first = within as usize * batch;
-                        let items = &epoch_order.1[first..(first + batch).min(samples.len())];
+                        let items = &epoch_order.1[first..(first + batch).min(epoch_order.1.len())];
                         // A dropped receiver means that nobody wants more.
                         if sender
                             .send(make_batch(&*samples, seed, step, items))

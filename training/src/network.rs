@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use callosity::geometry::HeadCrop;
 use tch::{Device, Kind, Tensor};
 
 use crate::graph::{BATCH_NORM_EPS, Graph, Op};
@@ -88,6 +89,9 @@ pub struct Outputs {
     /// Pooled features before the last fully connected layer, `N × channels`, float32, where the
     /// network has them.
     pub features: Option<Tensor>,
+    /// Where a spatial transformer takes bonnet and blowhead to lie, `N × 4` fractions of the image,
+    /// float32.
+    pub landmarks: Option<Tensor>,
 }
 
 impl Network {
@@ -155,7 +159,8 @@ impl Network {
         };
         let cast = |name: &str| self.parameters[name].to_kind(kind);
         let features_at = self.graph.features();
-        let mut features = None;
+        let landmarks_at = self.graph.landmarks();
+        let (mut features, mut landmarks) = (None, None);
         let mut uses = vec![0usize; self.graph.nodes.len()];
         for input in self.graph.nodes.iter().flat_map(|n| &n.inputs) {
             uses[*input] += 1;
@@ -239,10 +244,44 @@ impl Network {
                     let p = |kind: &str| &self.parameters[&format!("{}.{kind}", node.name)];
                     x.linear(p("weight"), Some(p("bias")))
                 }
+                (Op::Cosine { sub_centres, scale }, Some(x)) => {
+                    let weight = &self.parameters[&format!("{}.weight", node.name)];
+                    let cosines = unit(&x.to_kind(Kind::Float)).matmul(&unit(weight).tr());
+                    let centres = [-1, node.shape.channels as i64, *sub_centres as i64];
+                    cosines.view(centres).amax([2i64].as_slice(), false) * *scale
+                }
+                (Op::SoftArgmax, Some(x)) => {
+                    let size = self.graph.nodes[node.inputs[0]].shape;
+                    let places = pixel_centres(size.width, size.height);
+                    let places = Tensor::from_slice(&places)
+                        .view([-1, 2])
+                        .to_device(self.device);
+                    let flat = [-1, size.channels as i64, (size.width * size.height) as i64];
+                    let heat = x.to_kind(Kind::Float).contiguous().view(flat);
+                    let share = heat.softmax(-1, Kind::Float);
+                    share.matmul(&places).flatten(1, 2)
+                }
+                (Op::HeadSampler { aspect, head_crop }, Some(x)) => {
+                    let landmarks = values[node.inputs[1]].as_ref().expect("kept");
+                    let s = node.shape;
+                    let (linear, constant) = sampling_grid(*aspect, head_crop, s.width, s.height);
+                    let on_device =
+                        |values: &[f32]| Tensor::from_slice(values).to_device(self.device);
+                    let linear = on_device(&linear).view([4, -1]);
+                    let grid =
+                        landmarks.to_kind(Kind::Float).matmul(&linear) + on_device(&constant);
+                    let grid = grid.view([-1, s.height as i64, s.width as i64, 2]);
+                    let image = x.to_kind(Kind::Float).contiguous();
+                    // Bilinear, zeros outside, corners of pixels as in ONNX' default.
+                    image.grid_sampler(&grid, 0, 0, false).to_kind(kind)
+                }
                 (op, None) => unreachable!("{op:?} has an input by construction"),
             };
             if features_at == Some(index) {
                 features = Some(value.shallow_clone());
+            }
+            if landmarks_at == Some(index) {
+                landmarks = Some(value.to_kind(Kind::Float));
             }
             for &i in &node.inputs {
                 uses[i] -= 1;
@@ -256,6 +295,7 @@ impl Network {
         Outputs {
             output: output.to_kind(Kind::Float),
             features,
+            landmarks,
         }
     }
 
@@ -303,6 +343,62 @@ fn leaky_relu(x: &Tensor, slope: f64) -> Tensor {
     x.detach().leaky_relu_backward(x, slope, false)
 }
 
+/// Each row of `N × channels` divided by its length.
+pub fn unit(rows: &Tensor) -> Tensor {
+    let length = rows
+        .square()
+        .sum_dim_intlist([-1i64].as_slice(), true, Kind::Float)
+        .clamp_min(LEAST_LENGTH * LEAST_LENGTH)
+        .sqrt();
+    rows / length
+}
+
+/// Vectors shorter than this are not made longer than 1 by [`unit`] but left short.
+pub const LEAST_LENGTH: f64 = 1e-12;
+
+/// x and y of each pixel's centre, row by row, as fractions of width and height.
+pub fn pixel_centres(width: usize, height: usize) -> Vec<f32> {
+    let centre = |i: usize, of: usize| ((i as f64 + 0.5) / of as f64) as f32;
+    (0..height)
+        .flat_map(|y| (0..width).flat_map(move |x| [centre(x, width), centre(y, height)]))
+        .collect()
+}
+
+/// Where a head crop of `width × height` pixels lies in an image, as a linear map of the landmarks: the
+/// places are `landmarks · linear + constant`, with landmarks as `N × 4` fractions of the image (bonnet x,
+/// bonnet y, blowhead x, blowhead y), `linear` `4 × (2 · places)` and `constant` one row of it. A place is x
+/// and y in −1…1 across the image, as `grid_sample` and ONNX' `GridSample` want them. `aspect` is the
+/// image's width to height in nature, where the crop is a turned rectangle.
+pub fn sampling_grid(
+    aspect: f64,
+    head_crop: &HeadCrop,
+    width: usize,
+    height: usize,
+) -> (Vec<f32>, Vec<f32>) {
+    let places = width * height;
+    let mut linear = vec![0.0; 4 * 2 * places];
+    let length = head_crop.bonnet_x - head_crop.blowhead_x;
+    for (i, centre) in pixel_centres(width, height).chunks_exact(2).enumerate() {
+        // The crop's pixel in head lengths along and across the head, seen from the blowhead.
+        let along = (f64::from(centre[0]) - head_crop.blowhead_x) / length;
+        let across = (f64::from(centre[1]) - head_crop.landmark_y) / (head_crop.aspect * length);
+        let (x, y) = (2 * i, 2 * i + 1);
+        let mut set = |landmark: usize, place: usize, value: f64| {
+            linear[landmark * 2 * places + place] = (2.0 * value) as f32;
+        };
+        // With d from blowhead h to bonnet b in nature: h + along · d + across · (−d_y, d_x).
+        set(0, x, along);
+        set(1, x, -across / aspect);
+        set(2, x, 1.0 - along);
+        set(3, x, across / aspect);
+        set(0, y, across * aspect);
+        set(1, y, along);
+        set(2, y, -across * aspect);
+        set(3, y, 1.0 - along);
+    }
+    (linear, vec![-1.0; 2 * places])
+}
+
 /// Whether all values of a tensor are finite numbers.
 pub fn tensor_is_finite(tensor: &Tensor) -> bool {
     bool::try_from(tensor.isfinite().all()).unwrap_or(false)
@@ -339,6 +435,8 @@ pub fn load_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, WeightsErro
 
 #[cfg(test)]
 mod tests {
+    use callosity::geometry::{Landmarks, Point};
+
     use super::*;
     use crate::graph::Layer;
 
@@ -366,9 +464,11 @@ mod tests {
             { op = "inception", single = 2, triple = [1, 2], double_triple = [1, 2], pooled = 1 },
             { op = "locally_connected", channels = 3 },
             { op = "conv", channels = 4, normalise = false },
-            { op = "global_average_pool" },
+            { op = "conv", channels = 2, plain = true },
+            { op = "soft_argmax" },
             { op = "batch_norm" },
-            { op = "linear", outputs = 2 },
+            { op = "linear", outputs = 3 },
+            { op = "cosine", sub_centres = 2, scale = 4.0 },
         ]"#;
         #[derive(serde::Deserialize)]
         struct Document {
@@ -405,6 +505,48 @@ mod tests {
                 (gradient - quotient).abs() < slack,
                 "{name}: gradient {gradient}, difference quotient {quotient}"
             );
+        }
+    }
+
+    /// A spatial transformer that is told the true landmarks cuts what the flying program's head crop cuts.
+    #[test]
+    fn the_sampling_grid_is_the_head_crop_of_the_geometry() {
+        let crop = HeadCrop {
+            bonnet_x: 0.75,
+            blowhead_x: 0.2,
+            landmark_y: 0.4,
+            aspect: 1.7,
+        };
+        // An image of 90 × 60 pixels that shows 120 × 60 in nature.
+        let (width, height, aspect) = (90.0, 60.0, 2.0);
+        let natural = Landmarks {
+            bonnet: Point::new(80.0, 22.0),
+            blowhead: Point::new(50.0, 41.0),
+        };
+        let (w, h) = (16, 12);
+        let cut = crop.crop_from_frame(&natural, w, h).expect("they differ");
+        let from_cut = cut.inverse().expect("a crop has an area");
+        let (linear, constant) = sampling_grid(aspect, &crop, w as usize, h as usize);
+        let landmarks = [natural.bonnet, natural.blowhead]
+            .map(|p| [p.x / (height * aspect), p.y / height])
+            .concat();
+        for (i, c) in pixel_centres(w as usize, h as usize).chunks(2).enumerate() {
+            let pixel = Point::new(
+                f64::from(c[0]) * f64::from(w),
+                f64::from(c[1]) * f64::from(h),
+            );
+            let expected = from_cut.apply(pixel);
+            let expected = [expected.x / (height * aspect) * width, expected.y];
+            let place = |axis: usize| {
+                let at = 2 * i + axis;
+                let moved = landmarks.iter().enumerate();
+                let sum: f64 = moved
+                    .map(|(k, l)| l * f64::from(linear[k * constant.len() + at]))
+                    .sum();
+                (sum + f64::from(constant[at]) + 1.0) / 2.0
+            };
+            assert!((place(0) * width - expected[0]).abs() < 1e-3);
+            assert!((place(1) * height - expected[1]).abs() < 1e-3);
         }
     }
 }

@@ -6,7 +6,8 @@ use callosity::bundle::NetworkInput;
 use callosity::geometry::HeadCrop;
 use serde::{Deserialize, Serialize};
 
-use crate::graph::{Graph, GraphError, Layer};
+use crate::graph::{Graph, GraphError, Layer, Op};
+use crate::metric_learning::MetricLoss;
 
 /// Everything that decides what a training run does, but for the data and the split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +29,9 @@ pub struct Recipe {
     pub network: Declaration,
     /// How training photographs are varied.
     pub augmentation: Augmentation,
+    /// What a classifier learns, and by how much each.
+    #[serde(default)]
+    pub loss: Loss,
     /// Epochs, batches and the optimiser.
     pub schedule: Schedule,
 }
@@ -42,6 +46,10 @@ pub enum Task {
     Aligner,
     /// The individual, on head crops.
     Classifier,
+    /// Features, on head photographs without names: each photograph is told from all others in two random
+    /// views, by the recipe's metric loss (self-supervised, Chen et al. 2020, "SimCLR"). Its weights are the
+    /// start of a classifier.
+    Pretraining,
 }
 
 /// The network's input; see [`NetworkInput`] for how pixels are normalised.
@@ -118,10 +126,43 @@ pub struct Augmentation {
     pub colour: f64,
     /// Share of a classifier's photographs mirrored at the line through bonnet and blowhead.
     pub flip: f64,
+    /// Whether a mirrored whale is an individual of its own: the network then has twice as many outputs,
+    /// whales first and then their mirrored selves, and learns half of its photographs mirrored.
+    pub mirrored_individuals: bool,
     /// Share of photographs blurred.
     pub blur: f64,
     /// Share of photographs of which a random rectangle is erased.
     pub erase: f64,
+}
+
+/// The parts of a classifier's loss.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Loss {
+    /// Weight of the cross entropy of the individuals. At 0 a whale is named by the nearest photographs
+    /// that the network was trained on.
+    pub classification: f64,
+    /// Added to the angle between a photograph and its own whale, in radians, where the last layer is
+    /// [`cosine`](Layer::Cosine) ("ArcFace").
+    pub angular_margin: f64,
+    /// Loss on the embedding, the pooled features divided by their length.
+    pub metric: Option<MetricLoss>,
+    /// Weight of the metric loss.
+    pub metric_weight: f64,
+    /// Weight of the mean squared error of a [spatial transformer's](Layer::SpatialTransformer) landmarks.
+    pub landmarks: f64,
+}
+
+impl Default for Loss {
+    fn default() -> Self {
+        Self {
+            classification: 1.0,
+            angular_margin: 0.0,
+            metric: None,
+            metric_weight: 1.0,
+            landmarks: 0.0,
+        }
+    }
 }
 
 /// Epochs, batches and the optimiser: AdamW (Loshchilov & Hutter 2019) with a one-cycle learning rate
@@ -140,8 +181,16 @@ pub struct Schedule {
     pub real_frames: f64,
     /// Photographs in a step.
     pub batch: usize,
+    /// A classifier's photographs of one whale that come together in a batch, as a metric loss needs them;
+    /// at 1 the order is drawn without regard to whales.
+    #[serde(default = "one")]
+    pub photographs_of_a_whale: usize,
     /// Peak learning rate.
     pub learning_rate: f64,
+    /// Factor of the learning rate for a [spatial transformer's](Layer::SpatialTransformer) own layers; at 0
+    /// they stay as they are.
+    #[serde(default = "whole")]
+    pub localisation_rate: f64,
     /// Share of the steps in which the learning rate rises to its peak.
     #[serde(default = "default_warm_up")]
     pub warm_up: f64,
@@ -159,6 +208,12 @@ pub struct Schedule {
     pub weight_average: f64,
 }
 
+fn one() -> usize {
+    1
+}
+fn whole() -> f64 {
+    1.0
+}
 fn default_warm_up() -> f64 {
     0.2
 }
@@ -206,7 +261,7 @@ impl Recipe {
     fn check(&self, path: &Path) -> Result<(), RecipeError> {
         let s = &self.schedule;
         let a = &self.augmentation;
-        let checks: [(bool, &'static str, String, &'static str); 8] = [
+        let checks: Vec<(bool, &'static str, String, &'static str)> = vec![
             (
                 self.input.width > 0 && self.input.height > 0,
                 "input",
@@ -246,7 +301,8 @@ impl Recipe {
                 "must be above 0",
             ),
             (
-                self.task == Task::Classifier || s.samples_per_epoch > 0,
+                matches!(self.task, Task::Classifier | Task::Pretraining)
+                    || s.samples_per_epoch > 0,
                 "schedule.samples_per_epoch",
                 s.samples_per_epoch.to_string(),
                 "finder and aligner need a number of composed samples",
@@ -257,6 +313,42 @@ impl Recipe {
                 "schedule.real_frames",
                 s.real_frames.to_string(),
                 "a finder takes 0 to 1, other networks train on no real frames",
+            ),
+            (
+                !a.mirrored_individuals || self.input.head_crop.landmark_y == 0.5,
+                "input.head_crop.landmark_y",
+                self.input.head_crop.landmark_y.to_string(),
+                "mirrored individuals need the landmarks half-way down, 0.5",
+            ),
+            (
+                s.photographs_of_a_whale > 0,
+                "schedule.photographs_of_a_whale",
+                s.photographs_of_a_whale.to_string(),
+                "must be above 0",
+            ),
+            (
+                self.loss.metric.is_none() || s.mixup == 0.0,
+                "schedule.mixup",
+                s.mixup.to_string(),
+                "blended photographs show two whales, a metric loss needs one; take 0",
+            ),
+            (
+                self.task != Task::Pretraining || self.loss.metric.is_some(),
+                "loss.metric",
+                "absent".to_owned(),
+                "pretraining has no other loss; take { kind = \"nt_xent\", temperature = 0.2 }",
+            ),
+            (
+                match self.loss.metric {
+                    None => true,
+                    Some(MetricLoss::Triplet { margin } | MetricLoss::Contrastive { margin }) => {
+                        margin > 0.0
+                    }
+                    Some(MetricLoss::NtXent { temperature }) => temperature > 0.0,
+                },
+                "loss.metric",
+                format!("{:?}", self.loss.metric),
+                "margin and temperature must be above 0",
             ),
         ];
         for (good, field, value, wanted) in checks {
@@ -269,27 +361,63 @@ impl Recipe {
                 });
             }
         }
-        self.graph(1)
-            .map(drop)
-            .map_err(|source| RecipeError::Network {
-                path: path.to_owned(),
-                source,
-            })
+        let graph = self.graph(1).map_err(|source| RecipeError::Network {
+            path: path.to_owned(),
+            source,
+        })?;
+        let l = &self.loss;
+        let checks = [
+            (
+                l.metric.is_none() || graph.features().is_some(),
+                "loss.metric",
+                format!("{:?}", l.metric),
+                "the network has no pooled features for it; end in linear or cosine",
+            ),
+            (
+                l.angular_margin == 0.0 || matches!(graph.output().op, Op::Cosine { .. }),
+                "loss.angular_margin",
+                l.angular_margin.to_string(),
+                "only a network that ends in cosine has angles",
+            ),
+            (
+                l.landmarks == 0.0 || graph.landmarks().is_some(),
+                "loss.landmarks",
+                l.landmarks.to_string(),
+                "only a network that begins with a spatial_transformer has landmarks",
+            ),
+        ];
+        for (good, field, value, wanted) in checks {
+            if !good {
+                return Err(RecipeError::Value {
+                    path: path.to_owned(),
+                    field,
+                    value,
+                    wanted,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Whether the network's outputs are logits of individuals, so that it names by them.
     pub fn outputs_logits(&self) -> bool {
-        self.task == Task::Classifier
+        self.task == Task::Classifier && self.loss.classification > 0.0
     }
 
-    /// The network, with `individuals` outputs where the last layer leaves its size open.
+    /// The network, with an output for each of `individuals` where the last layer leaves its size open, and
+    /// one for the mirrored self of each where those are individuals too.
     pub fn graph(&self, individuals: usize) -> Result<Graph, GraphError> {
+        let selves = if self.augmentation.mirrored_individuals {
+            2
+        } else {
+            1
+        };
         Graph::build(
             &self.network.layers,
             self.input.width as usize,
             self.input.height as usize,
             self.network.leak,
-            individuals,
+            selves * individuals,
         )
     }
 }

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use sha2::{Digest, Sha256};
-use tch::Device;
+use tch::{Device, Kind, Tensor};
 
-use crate::network::Network;
+use crate::network::{Mode, Network, Outputs, Precision};
 use crate::recipe::{Recipe, Task};
 use crate::split::Split;
 use crate::trainer::RunInfo;
@@ -66,6 +66,30 @@ impl TrainedRun {
             network,
             weights_digest,
         })
+    }
+
+    /// Evaluates the network, in float32 and without gradients, on `N × 3 × height × width` images.
+    ///
+    /// Where mirrored whales are individuals of their own, the output is the logarithm of the mean of two
+    /// probabilities: the whale's in the image, and its mirrored self's in the mirrored image.
+    pub fn evaluate(&self, images: &Tensor) -> Outputs {
+        let forward = |images: &Tensor| {
+            tch::no_grad(|| {
+                self.network
+                    .forward(images, Mode::Evaluate, Precision::Float32)
+            })
+        };
+        let mut outputs = forward(images);
+        if self.recipe.augmentation.mirrored_individuals {
+            let individuals = self.record.individuals.len() as i64;
+            let half = |output: &Tensor, first: i64| {
+                output.narrow(1, first, individuals).softmax(1, Kind::Float)
+            };
+            let mirrored = forward(&images.flip([2])).output;
+            let mean = (half(&outputs.output, 0) + half(&mirrored, individuals)) / 2.0;
+            outputs.output = mean.log();
+        }
+        outputs
     }
 
     /// Checks that the network learns what is asked for.

@@ -16,6 +16,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+use crate::graph::LOCALISATION;
 use crate::loader::{Batch, Loader, Samples};
 use crate::network::{Mode, Network, Precision, load_tensors, save_tensors, tensor_is_finite};
 use crate::optimiser::{AdamW, one_cycle};
@@ -40,6 +41,9 @@ pub struct RunInfo {
     /// Weights that training started from; `None` where they were random.
     #[serde(default)]
     pub initialised_from: Option<PathBuf>,
+    /// Names given by another network that were trained on too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pseudo_labels: Option<PathBuf>,
     /// Trainable parameters.
     pub parameters: usize,
     /// Multiply-adds for one image.
@@ -237,7 +241,8 @@ impl<'a> Run<'a> {
             copy_parameters(&network, &average, 0.0);
             average
         });
-        let optimiser = AdamW::new(&network, recipe.schedule.weight_decay);
+        let optimiser = AdamW::new(&network, recipe.schedule.weight_decay)
+            .with_factor(LOCALISATION, recipe.schedule.localisation_rate);
         let mut run = Self {
             recipe,
             folder,

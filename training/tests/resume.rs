@@ -123,6 +123,7 @@ fn go_on(folder: &Path, at: usize) -> Ending {
         held_out_fold: 0,
         frames_trained_on: vec![],
         initialised_from: None,
+        pseudo_labels: None,
         individuals: vec!["a".into(), "b".into(), "c".into()],
         parameters: 0,
         multiply_adds: 0,

@@ -6,6 +6,7 @@ pub mod compose;
 pub mod evaluate;
 pub mod export;
 pub mod import;
+pub mod pseudo_label;
 pub mod report;
 pub mod saliency;
 pub mod split;

@@ -199,15 +199,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .map(|(p, _, _)| HeadPhotograph::of(&index, p))
         .collect();
 
-    let networks: Vec<_> = runs.iter().map(|r| &r.network).collect();
-    let input = &runs[0].recipe.input;
-    let known = extract(&networks, input, &known, args.views)?;
+    let members: Vec<_> = runs.iter().collect();
+    let known = extract(&members, &known, args.views)?;
     let unknown: Vec<Array2<f64>> = if unknown.is_empty() {
         vec![]
     } else {
-        extract(&networks, input, &unknown, args.views)?
+        extract(&members, &unknown, args.views)?
     };
-    let layers: Result<Vec<_>, _> = networks.iter().map(|n| last_layer(n)).collect();
+    let layers: Result<Vec<_>, _> = runs.iter().map(last_layer).collect();
     let average = Regression::mean_of(&layers?);
     let options = StackOptions {
         seed: args.seed,

@@ -13,9 +13,10 @@ use crate::compose::{Composer, RealFrame};
 use crate::frame_folds::FRAME_FOLDS;
 use crate::index::Index;
 use crate::network::Precision;
+use crate::pseudo_labels::PseudoLabels;
 use crate::recipe::{Recipe, Task as TaskKind};
 use crate::split::Split;
-use crate::tasks::{AlignerTask, ClassifierTask, FinderTask, Task};
+use crate::tasks::{AlignerTask, ClassifierTask, FinderTask, PretrainingTask, Task};
 use crate::trainer::{Ending, Execution, RunInfo, train};
 
 /// Train one network as a recipe says.
@@ -52,6 +53,10 @@ pub struct Args {
     /// Run folder with the same layers whose last weights are the start, instead of random ones
     #[arg(long, value_name = "RUN")]
     from: Option<PathBuf>,
+    /// Names of photographs without names, written by `callosity-train pseudo-label`, that a classifier
+    /// is trained on too
+    #[arg(long, value_name = "FILE")]
+    pseudo_labels: Option<PathBuf>,
     /// Epochs, instead of the recipe's
     #[arg(long)]
     epochs: Option<u32>,
@@ -99,6 +104,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         resume: args.resume,
         interrupted: &INTERRUPTED,
     };
+    ensure!(
+        recipe.task == TaskKind::Classifier || args.pseudo_labels.is_none(),
+        "{}: --pseudo-labels is for classifiers",
+        args.recipe.display()
+    );
     let real_share = recipe.schedule.real_frames;
     ensure!(
         real_share > 0.0 || args.held_out_frame_fold.is_none(),
@@ -128,16 +138,26 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Ok((training, measured))
     };
     let (task, individuals): (Box<dyn Task>, Vec<String>) = match recipe.task {
-        TaskKind::Classifier => (
-            Box::new(ClassifierTask::new(
-                &recipe,
-                &index,
-                &split,
-                &cache,
-                args.held_out_fold,
-            )),
-            split.individuals.clone(),
-        ),
+        TaskKind::Classifier => {
+            let mut task =
+                ClassifierTask::new(&recipe, &index, &split, &cache, args.held_out_fold)?;
+            if let Some(path) = &args.pseudo_labels {
+                let named = PseudoLabels::load(path, &split.digest(), args.held_out_fold)?;
+                let unlabelled = Arc::new(Cache::of_unlabelled_heads(&index, &args.cache)?);
+                task.train_on_pseudo_labels(&named, &split, &unlabelled)
+                    .with_context(|| path.display().to_string())?;
+            }
+            (Box::new(task), split.individuals.clone())
+        }
+        TaskKind::Pretraining => {
+            let loss = recipe
+                .loss
+                .metric
+                .context("a recipe for pretraining has a metric loss")?;
+            let unlabelled = Arc::new(Cache::of_unlabelled_heads(&index, &args.cache)?);
+            let task = PretrainingTask::new(&recipe, loss, &index, &split, &unlabelled);
+            (Box::new(task), vec![])
+        }
         TaskKind::Aligner => {
             let (training, measured) = composers()?;
             let task = AlignerTask::new(&recipe, Arc::new(training), Arc::new(measured));
@@ -160,6 +180,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         parameters: graph.parameter_count(),
         multiply_adds: graph.multiply_adds(),
         initialised_from: args.from.as_ref().map(|run| run.join("last.safetensors")),
+        pseudo_labels: args.pseudo_labels.clone(),
         epochs_completed: 0,
         metrics: Default::default(),
     };

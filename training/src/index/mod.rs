@@ -249,6 +249,12 @@ impl Index {
         hex::encode(Sha256::digest(&content))
     }
 
+    /// Photographs of one head each, of whales whose names are not known.
+    pub fn unlabelled_heads(&self) -> impl Iterator<Item = &IndexedPhotograph> {
+        let unlabelled = |p: &&IndexedPhotograph| p.kind == PhotographKind::UnlabelledHead;
+        self.photographs.iter().filter(unlabelled)
+    }
+
     /// The photographs that show one head each: aligned heads, or, in data without any, frames that name
     /// one whale and give its landmarks, from which the head can be cut.
     pub fn head_photographs(&self) -> impl Iterator<Item = &IndexedPhotograph> {

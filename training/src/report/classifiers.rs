@@ -73,8 +73,8 @@ impl<'a> Measured<'a> {
             .flatten()
             .map(|(photograph, _)| HeadPhotograph::of(index, photograph))
             .collect();
-        let mut passes = pass(&[&run.network], &run.recipe.input, &heads, 1)
-            .with_context(|| run.folder.display().to_string())?;
+        let mut passes =
+            pass(&[run], &heads, 1).with_context(|| run.folder.display().to_string())?;
         let (features, outputs) = (
             passes.features.swap_remove(0),
             passes.outputs.swap_remove(0),

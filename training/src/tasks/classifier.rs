@@ -1,65 +1,129 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use anyhow::{Context, ensure};
 use callosity::bundle::NetworkInput;
-use callosity::geometry::HeadCrop;
+use callosity::geometry::{HeadCrop, Landmarks};
 use callosity::pixels::{self, OUTSIDE_HEAD_PHOTOGRAPH};
 use image::RgbImage;
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use tch::{Kind, Tensor};
+use tch::{Kind, Reduction, Tensor};
 
 use crate::cache::Cache;
+use crate::graph::{GraphError, Op};
 use crate::index::Index;
 use crate::loader::Samples;
-use crate::network::Outputs;
-use crate::recipe::{Augmentation, Input, Recipe};
+use crate::metric_learning::{nearest_is_same, with_angular_margin};
+use crate::network::{Outputs, unit};
+use crate::pseudo_labels::PseudoLabels;
+use crate::recipe::{Augmentation, Loss, Recipe};
 use crate::split::{Role, Split};
-use crate::tasks::{Sums, Task, measured_part, scalar};
+use crate::tasks::{Sums, Task, head_length_errors, measured_part, scalar};
 
 /// Which individual a head crop shows.
 pub struct ClassifierTask {
-    training: Arc<dyn Samples>,
+    training: Arc<HeadCrops>,
     measured: Vec<(&'static str, Arc<dyn Samples>)>,
     label_smoothing: f64,
+    loss: Loss,
+    /// Scale of a last layer that compares directions.
+    scale: f64,
+    individuals: usize,
 }
 
 impl ClassifierTask {
     /// Training photographs are those of the split's training part, without fold `held_out_fold`, on
     /// which the network is measured, as it is on the validation part.
+    ///
+    /// # Errors
+    /// The recipe's layers are no network.
     pub fn new(
         recipe: &Recipe,
         index: &Index,
         split: &Split,
         cache: &Arc<Cache>,
         held_out_fold: u32,
-    ) -> Self {
+    ) -> Result<Self, GraphError> {
+        let individuals = split.individuals.len();
         let set = |wanted: &dyn Fn(Role) -> bool, augmentation: Option<Augmentation>| {
-            Arc::new(HeadCrops::new(
-                &recipe.input,
-                index,
-                split,
-                cache,
-                wanted,
-                augmentation,
-            )) as Arc<dyn Samples>
+            let mut crops = HeadCrops::new(recipe, index, split, cache, wanted);
+            crops.augmentation = augmentation;
+            Arc::new(crops)
         };
         let in_fold = |role| matches!(role, Role::Training { fold } if fold == held_out_fold);
         let trained_on = |role| matches!(role, Role::Training { .. }) && !in_fold(role);
         let measured = vec![
-            ("held_out", set(&in_fold, None)),
+            ("held_out", set(&in_fold, None) as Arc<dyn Samples>),
             ("validation", set(&|role| role == Role::Validation, None)),
             ("trained_on", measured_part(set(&trained_on, None))),
         ];
-        Self {
+        let graph = recipe.graph(individuals)?;
+        Ok(Self {
             training: set(&trained_on, Some(recipe.augmentation.clone())),
             measured,
             label_smoothing: recipe.schedule.label_smoothing,
+            loss: recipe.loss.clone(),
+            scale: match graph.output().op {
+                Op::Cosine { scale, .. } => scale,
+                _ => 1.0,
+            },
+            individuals,
+        })
+    }
+
+    /// Trains on photographs too that another network named; it is measured on none of them.
+    ///
+    /// # Errors
+    /// A name or a photograph is not of this data.
+    pub fn train_on_pseudo_labels(
+        &mut self,
+        named: &PseudoLabels,
+        split: &Split,
+        unlabelled: &Arc<Cache>,
+    ) -> anyhow::Result<()> {
+        let mut training = HeadCrops::clone(&self.training);
+        for label in &named.labels {
+            let individual = split
+                .individual_index(&label.individual)
+                .with_context(|| format!("the split knows no {}", label.individual))?;
+            ensure!(
+                unlabelled.pixels(&label.image).is_some(),
+                "the data have no photograph {} without a name",
+                label.image
+            );
+            training.items.push(HeadPhotograph {
+                image: label.image.clone(),
+                individual,
+                cache: Arc::clone(unlabelled),
+            });
         }
+        self.training = Arc::new(training);
+        Ok(())
+    }
+
+    /// The parts of the loss that do not need logits.
+    fn other_losses(&self, outputs: &Outputs, target: &Tensor, labels: &Tensor) -> Option<Tensor> {
+        let metric = self.loss.metric.zip(outputs.features.as_ref());
+        let metric = metric
+            .map(|(loss, features)| loss.of(&unit(features), labels) * self.loss.metric_weight);
+        let landmarks = outputs
+            .landmarks
+            .as_ref()
+            .filter(|_| self.loss.landmarks > 0.0);
+        let landmarks = landmarks.map(|found| {
+            found.mse_loss(&target.narrow(1, 1, 4), Reduction::Mean) * self.loss.landmarks
+        });
+        [metric, landmarks]
+            .into_iter()
+            .flatten()
+            .reduce(|a, b| a + b)
     }
 }
 
 impl Task for ClassifierTask {
     fn training(&self) -> Arc<dyn Samples> {
-        Arc::clone(&self.training)
+        Arc::<HeadCrops>::clone(&self.training)
     }
 
     fn measured(&self) -> Vec<(&'static str, Arc<dyn Samples>)> {
@@ -67,64 +131,114 @@ impl Task for ClassifierTask {
     }
 
     fn loss(&self, outputs: &Outputs, target: &Tensor) -> Tensor {
-        let labels = target.view([-1]).to_kind(Kind::Int64);
-        outputs.output.cross_entropy_loss::<&Tensor>(
-            &labels,
-            None,
-            tch::Reduction::Mean,
-            -100,
-            self.label_smoothing,
-        )
+        let labels = target.select(1, 0).to_kind(Kind::Int64);
+        let classification = || {
+            let margin = self.loss.angular_margin;
+            let logits = if margin > 0.0 {
+                with_angular_margin(&outputs.output, &labels, self.scale, margin)
+            } else {
+                outputs.output.shallow_clone()
+            };
+            logits.cross_entropy_loss::<&Tensor>(
+                &labels,
+                None,
+                Reduction::Mean,
+                -100,
+                self.label_smoothing,
+            ) * self.loss.classification
+        };
+        match self.other_losses(outputs, target, &labels) {
+            Some(other) if self.loss.classification == 0.0 => other,
+            Some(other) => classification() + other,
+            None => classification(),
+        }
     }
 
     fn metrics(&self, outputs: &Outputs, target: &Tensor) -> Sums {
-        let labels = target.view([-1, 1]).to_kind(Kind::Int64);
-        let output = &outputs.output;
-        let log_probability = output
-            .log_softmax(-1, Kind::Float)
-            .gather(1, &labels, false);
-        let best = output.topk(5.min(output.size()[1]), 1, true, true).1;
-        let hits = best.eq_tensor(&labels);
-        vec![
-            ("loss", -scalar(&log_probability.sum(Kind::Double))),
-            ("top1", scalar(&hits.narrow(1, 0, 1).sum(Kind::Double))),
-            ("top5", scalar(&hits.sum(Kind::Double))),
-        ]
+        let size = target.size()[0] as f64;
+        let labels = target.select(1, 0).to_kind(Kind::Int64);
+        let mut sums = Sums::new();
+        let other = self.other_losses(outputs, target, &labels);
+        if self.loss.classification > 0.0 {
+            // A photograph as it is shows no mirrored self.
+            let output = outputs.output.narrow(1, 0, self.individuals as i64);
+            let labels = labels.unsqueeze(1);
+            let log_probability = output
+                .log_softmax(-1, Kind::Float)
+                .gather(1, &labels, false);
+            let best = output.topk(5.min(output.size()[1]), 1, true, true).1;
+            let hits = best.eq_tensor(&labels);
+            sums.extend([
+                ("loss", -scalar(&log_probability.sum(Kind::Double))),
+                ("top1", scalar(&hits.narrow(1, 0, 1).sum(Kind::Double))),
+                ("top5", scalar(&hits.sum(Kind::Double))),
+            ]);
+        } else if let Some(other) = other {
+            sums.push(("loss", scalar(&other) * size));
+        }
+        if let (Some(_), Some(features)) = (&self.loss.metric, &outputs.features) {
+            sums.push((
+                "nearest_in_batch",
+                nearest_is_same(&unit(features), &labels),
+            ));
+        }
+        if let Some(found) = &outputs.landmarks {
+            let error = head_length_errors(found, &target.narrow(1, 1, 4));
+            sums.push(("head_length_error", scalar(&error.sum(Kind::Double))));
+        }
+        sums
     }
 }
 
-/// Head crops with the index of their individual.
+/// A photograph of one head.
+#[derive(Clone)]
+struct HeadPhotograph {
+    image: String,
+    individual: usize,
+    /// Where its pixels are.
+    cache: Arc<Cache>,
+}
+
+/// Head crops with the index of their individual and the places of their landmarks.
+#[derive(Clone)]
 struct HeadCrops {
     input: NetworkInput,
     crop: HeadCrop,
-    cache: Arc<Cache>,
-    items: Vec<(String, usize)>,
+    /// By individual.
+    items: Vec<HeadPhotograph>,
+    individuals: usize,
+    photographs_of_a_whale: usize,
     augmentation: Option<Augmentation>,
 }
 
 impl HeadCrops {
     fn new(
-        input: &Input,
+        recipe: &Recipe,
         index: &Index,
         split: &Split,
         cache: &Arc<Cache>,
         wanted: &dyn Fn(Role) -> bool,
-        augmentation: Option<Augmentation>,
     ) -> Self {
-        let items = split
-            .labelled(index, wanted)
-            .filter_map(|(photograph, label, _)| {
-                let individual = split.individual_index(label)?;
-                cache.pixels(&photograph.image)?;
-                Some((photograph.image.clone(), individual))
+        let items = split.labelled(index, wanted);
+        let items = items.filter_map(|(photograph, label, _)| {
+            let individual = split.individual_index(label)?;
+            cache.pixels(&photograph.image)?;
+            Some(HeadPhotograph {
+                image: photograph.image.clone(),
+                individual,
+                cache: Arc::clone(cache),
             })
-            .collect();
+        });
+        // Measured batches then hold several photographs of a whale, as a metric loss needs them.
+        let mut items: Vec<HeadPhotograph> = items.collect();
+        items.sort_by_key(|item| item.individual);
         Self {
-            input: input.network_input(),
-            crop: input.head_crop,
-            cache: Arc::clone(cache),
+            input: recipe.input.network_input(),
+            crop: recipe.input.head_crop,
             items,
-            augmentation,
+            individuals: split.individuals.len(),
+            photographs_of_a_whale: recipe.schedule.photographs_of_a_whale,
+            augmentation: None,
         }
     }
 }
@@ -138,29 +252,121 @@ impl Samples for HeadCrops {
         3 * (self.input.width * self.input.height) as usize
     }
 
+    /// The individual, then bonnet x, bonnet y, blowhead x and blowhead y as fractions of the input.
     fn target_len(&self) -> usize {
-        1
+        5
+    }
+
+    fn order(&self, rng: &mut ChaCha8Rng) -> Vec<usize> {
+        let individuals: Vec<usize> = self.items.iter().map(|item| item.individual).collect();
+        grouped_order(&individuals, self.photographs_of_a_whale, rng)
     }
 
     fn write(&self, item: usize, rng: &mut ChaCha8Rng, input: &mut [f32], target: &mut [f32]) {
-        let (image, individual) = &self.items[item];
-        let (rgb, width, height) = self.cache.pixels(image).expect("checked at the start");
-        let source = RgbImage::from_raw(width, height, rgb.to_vec()).expect("the cache's own size");
-        let (w, h) = (self.input.width, self.input.height);
-        let mut cut = self
-            .crop
-            .crop_from_head_photograph((width, height), w, h)
-            .expect("the cache holds no empty photographs");
-        if let Some(augmentation) = &self.augmentation {
-            let (w, h) = (f64::from(w), f64::from(h));
-            let pixel_aspect = w / h / self.crop.aspect;
-            cut = cut.then(&augmentation.draw_transform(rng, w, h, pixel_aspect));
+        let head = &self.items[item];
+        let augmentation = self.augmentation.as_ref();
+        let (landmarks, mirrored) = write_head(
+            &head.cache,
+            &head.image,
+            &self.input,
+            &self.crop,
+            augmentation,
+            rng,
+            input,
+        );
+        let own_output = |a: &Augmentation| a.mirrored_individuals && mirrored;
+        let shift = if augmentation.is_some_and(own_output) {
+            self.individuals
+        } else {
+            0
+        };
+        target[0] = (head.individual + shift) as f32;
+        let (w, h) = (f64::from(self.input.width), f64::from(self.input.height));
+        let (bonnet, blowhead) = (landmarks.bonnet, landmarks.blowhead);
+        let places = [bonnet.x / w, bonnet.y / h, blowhead.x / w, blowhead.y / h];
+        for (out, place) in target[1..].iter_mut().zip(places) {
+            *out = place as f32;
         }
-        let mut crop = pixels::warp(&source, &cut, w, h, OUTSIDE_HEAD_PHOTOGRAPH);
-        if let Some(augmentation) = &self.augmentation {
-            augmentation.change_pixels(rng, &mut crop);
+    }
+}
+
+/// Writes a cached head photograph's crop, changed at random where there is an augmentation; returns where
+/// the landmarks come to lie in it, and whether it is mirrored.
+///
+/// # Panics
+/// Where the cache does not have the photograph.
+pub(super) fn write_head(
+    cache: &Cache,
+    image: &str,
+    input: &NetworkInput,
+    head_crop: &HeadCrop,
+    augmentation: Option<&Augmentation>,
+    rng: &mut ChaCha8Rng,
+    out: &mut [f32],
+) -> (Landmarks, bool) {
+    let (rgb, width, height) = cache.pixels(image).expect("checked at the start");
+    let source = RgbImage::from_raw(width, height, rgb.to_vec()).expect("the cache's own size");
+    let (w, h) = (input.width, input.height);
+    let mut cut = head_crop
+        .crop_from_head_photograph((width, height), w, h)
+        .expect("the cache holds no empty photographs");
+    let mut landmarks = head_crop.landmarks(w, h);
+    let mut mirrored = false;
+    if let Some(augmentation) = augmentation {
+        let (w, h) = (f64::from(w), f64::from(h));
+        let pixel_aspect = w / h / head_crop.aspect;
+        let (change, flipped) = augmentation.draw_transform(rng, w, h, pixel_aspect);
+        cut = cut.then(&change);
+        landmarks = landmarks.map(&change);
+        mirrored = flipped;
+    }
+    let mut crop = pixels::warp(&source, &cut, w, h, OUTSIDE_HEAD_PHOTOGRAPH);
+    if let Some(augmentation) = augmentation {
+        augmentation.change_pixels(rng, &mut crop);
+    }
+    pixels::write_input(&crop, input, out);
+    (landmarks, mirrored)
+}
+
+/// All items at random, but up to `together` of one individual one after the other.
+fn grouped_order(individuals: &[usize], together: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
+    let mut items: Vec<usize> = (0..individuals.len()).collect();
+    items.shuffle(rng);
+    if together < 2 {
+        return items;
+    }
+    let mut of_whale: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for item in items {
+        of_whale.entry(individuals[item]).or_default().push(item);
+    }
+    let mut groups: Vec<&[usize]> = of_whale.values().flat_map(|w| w.chunks(together)).collect();
+    groups.shuffle(rng);
+    groups.concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::loader::random;
+
+    proptest! {
+        #[test]
+        fn whales_come_in_groups_and_nobody_is_lost(
+            individuals in prop::collection::vec(0..5usize, 0..60), together in 1..6usize, seed in 0..99u64,
+        ) {
+            let order = grouped_order(&individuals, together, &mut random(seed, 0, 0));
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            prop_assert_eq!(sorted, (0..individuals.len()).collect::<Vec<_>>());
+            if together > 1 {
+                let runs = order.chunk_by(|a, b| individuals[*a] == individuals[*b]).count();
+                let groups: usize = (0..5)
+                    .map(|w| individuals.iter().filter(|i| **i == w).count().div_ceil(together))
+                    .sum();
+                prop_assert!(runs <= groups);
+            }
         }
-        pixels::write_input(&crop, &self.input, input);
-        target[0] = *individual as f32;
     }
 }
