@@ -86,7 +86,12 @@ pub fn strangeness(values: &Array2<f64>) -> Array1<f64> {
 /// The logarithms of two opinions' probabilities, mixed: `share` of the second, the rest of the first, up
 /// to a constant in each row. Both are logits, `photographs × individuals`, at their temperatures.
 pub fn blend(first: &Array2<f64>, second: &Array2<f64>, share: f64) -> Array2<f64> {
-    first * (1.0 - share) + second * share
+    // A probability of 0 has an infinite logarithm, of which not even a share of 0 makes a number.
+    match share {
+        0.0 => first.clone(),
+        1.0 => second.clone(),
+        _ => first * (1.0 - share) + second * share,
+    }
 }
 
 /// The share of the second opinion at which a [`blend`] has the least log loss, 0 to 1.

@@ -15,7 +15,6 @@ use plotters::style::{RGBColor, WHITE};
 use tch::{Device, Kind, Tensor};
 
 use crate::features::HeadPhotograph;
-use crate::network::{Mode, Network, Precision};
 use crate::run_folder::TrainedRun;
 
 /// Colour of the patch.
@@ -91,16 +90,17 @@ impl SaliencyMap {
     }
 }
 
-/// The occlusion map of an input-sized crop for the network's output `individual`. `progress` advances
-/// by one for each place ([`places`]).
+/// The occlusion map of an input-sized crop for the output `individual` of a classifier, which makes logits,
+/// `N × individuals`, of images, `N × 3 × height × width`. `progress` advances by one for each place
+/// ([`places`]).
 ///
 /// # Errors
-/// The patch or the stride is out of range, or the network fails.
+/// The patch or the stride is out of range.
 ///
 /// # Panics
 /// Where the image does not have the input's size.
 pub fn occlusion_map(
-    network: &Network,
+    classifier: impl Fn(&Tensor) -> Tensor,
     input: &NetworkInput,
     image: &RgbImage,
     individual: usize,
@@ -132,13 +132,7 @@ pub fn occlusion_map(
         }
         let shape = [patches.len() as i64, 3, i64::from(height), i64::from(width)];
         let images = Tensor::from_slice(&values).view(shape);
-        let logits = tch::no_grad(|| {
-            let images = images.to_device(network.device());
-            network
-                .forward(&images, Mode::Evaluate, Precision::Float32)
-                .output
-        });
-        let of_whale = logits
+        let of_whale = classifier(&images)
             .to_device(Device::Cpu)
             .softmax(-1, Kind::Double)
             .narrow(1, individual as i64, 1);
@@ -240,7 +234,10 @@ impl Figure {
             let input = &run.recipe.input;
             let image = head.image(&input.head_crop, input.width, input.height)?;
             let map = occlusion_map(
-                &run.network,
+                |images| {
+                    let images = images.to_device(run.network.device());
+                    run.evaluate(&images).output
+                },
                 &input.network_input(),
                 &image,
                 individual,
@@ -290,6 +287,7 @@ mod tests {
 
     use super::*;
     use crate::graph::{Graph, Layer};
+    use crate::network::{Mode, Network, Precision};
 
     const SIDES: (u32, u32) = (12, 8);
 
@@ -345,7 +343,11 @@ mod tests {
             let image = RgbImage::from_pixel(SIDES.0, SIDES.1, Rgb([250, 240, 245]));
             let occlusion = Occlusion { patch, stride };
             let bar = ProgressBar::hidden();
-            let map = occlusion_map(&network, &input, &image, 0, &occlusion, &bar).unwrap();
+            let classifier = |images: &Tensor| {
+                let outputs = network.forward(images, Mode::Evaluate, Precision::Float32);
+                outputs.output.detach()
+            };
+            let map = occlusion_map(classifier, &input, &image, 0, &occlusion, &bar).unwrap();
             prop_assert_eq!(bar.position(), places(&occlusion));
             let most = map.largest();
             prop_assert!(map.probability > 0.6);

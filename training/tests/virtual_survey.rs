@@ -427,7 +427,7 @@ fn networks_are_compared(folder: &Path) {
 
     let (success, _, complaint) = try_run(folder, &["report", "runs/virtual-finder"]);
     assert!(
-        !success && complaint.contains("trained a finder"),
+        !success && complaint.contains("trained a Finder"),
         "{complaint}"
     );
 }

@@ -127,10 +127,11 @@ impl Report {
         for run in runs {
             run.expect_split(split)?;
             ensure!(
-                run.recipe.task != Task::Finder,
-                "{}: a report compares classifiers and aligners, this run trained a finder; bundle it and \
-                 `evaluate` the bundle on frames",
-                run.folder.display()
+                matches!(run.recipe.task, Task::Classifier | Task::Aligner),
+                "{}: a report compares classifiers and aligners, this run trained a {:?}; give the classifier \
+                 that started from it, or for a finder `evaluate` its bundle on frames",
+                run.folder.display(),
+                run.recipe.task
             );
             ensure!(
                 names.insert(&run.recipe.name),
