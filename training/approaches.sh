@@ -10,12 +10,15 @@ train=${CALLOSITY_TRAIN:-target/release/callosity-train}
 names=("${@:2}")
 if [ ${#names[@]} = 0 ]; then
   names=(resnet-18-fine-small)
-  for recipe in training/recipes/small-*.toml; do
+  # What grows from another comes after it.
+  for recipe in training/recipes/small-{[!n]*,net2net-*}.toml; do
     names+=("$(basename "$recipe" .toml)")
   done
 fi
 for name in "${names[@]}"; do
+  grow=()
+  [[ $name != small-net2net-* ]] || grow=(--grow "$runs/small-oxfordnet-19-128")
   [ -e "$runs/$name/last.safetensors" ] || "$train" train "training/recipes/$name.toml" \
     --index "$runs/data/index.json" --split "$runs/data/split.json" --cache "$runs/data/cache" \
-    --out "$runs/$name" --resume
+    --out "$runs/$name" --resume "${grow[@]}"
 done

@@ -2,17 +2,21 @@
 
 pub mod augment;
 pub mod cache;
+pub mod checkpoint;
+mod claim;
 pub mod commands;
 pub mod compose;
 pub mod curves;
 pub mod evaluation;
 pub mod features;
+mod files;
 pub mod finder_threshold;
 pub mod frame_folds;
 pub mod graph;
 pub mod index;
 pub mod loader;
 pub mod metrics;
+pub mod net2net;
 pub mod network;
 pub mod onnx;
 pub mod optimiser;
