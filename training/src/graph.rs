@@ -450,13 +450,14 @@ impl Builder {
         let mean = Op::AveragePool { size: 3 };
         let mean = self.push(format!("{name}d_mean"), mean, vec![from], shape);
         let around = self.conv_unit(&format!("{name}d"), mean, pooled, 1, 1);
-        [three, five, around].into_iter().fold(one, |joined, next| {
+        let others = [three, five, around].into_iter().enumerate();
+        others.fold(one, |joined, (k, next)| {
             let (a, b) = (self.nodes[joined].shape, self.nodes[next].shape);
             let shape = Shape {
                 channels: a.channels + b.channels,
                 ..a
             };
-            let id = format!("{name}_concat{next}");
+            let id = format!("{name}_concat{}", k + 1);
             self.push(id, Op::Concat, vec![joined, next], shape)
         })
     }
@@ -895,7 +896,8 @@ impl Graph {
 }
 
 impl Layer {
-    fn op_name(&self) -> &'static str {
+    /// Its key `op` in a recipe.
+    pub fn op_name(&self) -> &'static str {
         match self {
             Self::Conv { .. } => "conv",
             Self::Residual { .. } => "residual",

@@ -2,11 +2,14 @@
 
 pub mod augment;
 pub mod cache;
+pub mod checkpoint;
+mod claim;
 pub mod commands;
 pub mod compose;
 pub mod curves;
 pub mod evaluation;
 pub mod features;
+mod files;
 pub mod finder_threshold;
 pub mod frame_folds;
 pub mod graph;
@@ -15,6 +18,7 @@ pub mod loader;
 pub mod metric_learning;
 pub mod metrics;
 pub mod neighbours;
+pub mod net2net;
 pub mod network;
 pub mod onnx;
 pub mod optimiser;

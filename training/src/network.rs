@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use callosity::geometry::HeadCrop;
 use tch::{Device, Kind, Tensor};
 
+use crate::files::{Partial, folder_of};
 use crate::graph::{BATCH_NORM_EPS, Graph, Op};
 
 /// Number format of weights and activations in the forward and backward pass.
@@ -57,6 +58,11 @@ pub enum Mode {
 pub enum WeightsError {
     #[error("weights {path}: {source}")]
     File {
+        path: PathBuf,
+        source: tch::TchError,
+    },
+    #[error("writing {path}: {source}; is there space left on its disk?")]
+    Write {
         path: PathBuf,
         source: tch::TchError,
     },
@@ -153,6 +159,17 @@ impl Network {
 
     /// Runs the network on `N × 3 × height × width` float32 input.
     pub fn forward(&self, input: &Tensor, mode: Mode, precision: Precision) -> Outputs {
+        self.forward_observed(input, mode, precision, &mut |_, _| {})
+    }
+
+    /// [`forward`](Self::forward), which shows `observe` the output of each node by its index.
+    pub fn forward_observed(
+        &self,
+        input: &Tensor,
+        mode: Mode,
+        precision: Precision,
+        observe: &mut dyn FnMut(usize, &Tensor),
+    ) -> Outputs {
         let kind = match precision {
             Precision::Float32 => Kind::Float,
             Precision::Bf16 => Kind::BFloat16,
@@ -277,6 +294,7 @@ impl Network {
                 }
                 (op, None) => unreachable!("{op:?} has an input by construction"),
             };
+            observe(index, &value);
             if features_at == Some(index) {
                 features = Some(value.shallow_clone());
             }
@@ -306,9 +324,38 @@ impl Network {
 
     /// Reads all parameters; refuses missing ones, other shapes and values that are not finite.
     pub fn load(&mut self, path: &Path) -> Result<(), WeightsError> {
+        self.take(&load_tensors(path)?, path, None)
+    }
+
+    /// Reads all parameters as [`load`](Self::load) does, but leaves the last fully connected layer as it is
+    /// where it has another shape in the file. Gives the name of a layer that was left.
+    pub fn load_but_other_last_layer(
+        &mut self,
+        path: &Path,
+    ) -> Result<Option<String>, WeightsError> {
         let found = load_tensors(path)?;
+        let last = self.graph.nodes.iter().rev().find(|n| n.op == Op::Linear);
+        let other = last.map(|node| node.name.clone()).filter(|name| {
+            let weight = format!("{name}.weight");
+            let found = found.get(&weight);
+            found.is_some_and(|tensor| tensor.size() != self.parameters[&weight].size())
+        });
+        self.take(&found, path, other.as_deref())?;
+        Ok(other)
+    }
+
+    /// Takes over the parameters of all nodes but `left` from those of a file.
+    fn take(
+        &mut self,
+        found: &BTreeMap<String, Tensor>,
+        path: &Path,
+        left: Option<&str>,
+    ) -> Result<(), WeightsError> {
         tch::no_grad(|| {
             for (name, parameter) in &mut self.parameters {
+                if name.rsplit_once('.').map(|(node, _)| node) == left {
+                    continue;
+                }
                 let tensor = found.get(name).ok_or_else(|| WeightsError::Missing {
                     path: path.to_owned(),
                     name: name.clone(),
@@ -404,13 +451,22 @@ pub fn tensor_is_finite(tensor: &Tensor) -> bool {
     bool::try_from(tensor.isfinite().all()).unwrap_or(false)
 }
 
-/// Writes named tensors as safetensors to a partial file that is then renamed.
+/// Writes named tensors as safetensors, whole or not at all.
 pub fn save_tensors(tensors: &BTreeMap<String, Tensor>, path: &Path) -> Result<(), WeightsError> {
-    let fail = |source: tch::TchError| WeightsError::File {
+    let fail = |source: tch::TchError| WeightsError::Write {
         path: path.to_owned(),
         source,
     };
-    let partial = path.with_extension("partial");
+    let partial = Partial::new(folder_of(path)).map_err(|e| fail(e.into()))?;
+    write_tensors(tensors, partial.path()).map_err(fail)?;
+    partial.keep(path).map_err(|e| fail(e.into()))
+}
+
+/// Writes named tensors into the file `path` as it is.
+pub(crate) fn write_tensors(
+    tensors: &BTreeMap<String, Tensor>,
+    path: &Path,
+) -> Result<(), tch::TchError> {
     let named: Vec<(&str, Tensor)> = tensors
         .iter()
         .map(|(name, t)| {
@@ -420,8 +476,7 @@ pub fn save_tensors(tensors: &BTreeMap<String, Tensor>, path: &Path) -> Result<(
             )
         })
         .collect();
-    Tensor::write_safetensors(&named, &partial).map_err(fail)?;
-    std::fs::rename(&partial, path).map_err(|e| fail(e.into()))
+    Tensor::write_safetensors(&named, path)
 }
 
 /// Reads named tensors from a safetensors file.
@@ -451,6 +506,54 @@ mod tests {
         assert_eq!(Vec::<f32>::try_from(x.grad()).unwrap(), expected);
     }
 
+    fn network(declaration: &str, outputs: usize) -> Network {
+        #[derive(serde::Deserialize)]
+        struct Document {
+            layers: Vec<Layer>,
+        }
+        let layers = toml::from_str::<Document>(declaration).unwrap().layers;
+        let graph = crate::graph::Graph::build(&layers, 8, 8, 1.0 / 3.0, outputs).unwrap();
+        Network::new(graph, Device::Cpu)
+    }
+
+    #[test]
+    fn weights_may_start_a_network_with_another_last_layer_but_no_other_difference() {
+        let layers = |channels: usize| {
+            format!(
+                r#"layers = [{{ op = "conv", channels = {channels} }}, {{ op = "global_average_pool" }},
+                   {{ op = "linear", outputs = 4 }}, {{ op = "linear" }}]"#
+            )
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("weights.safetensors");
+        tch::manual_seed(1);
+        let old = network(&layers(5), 3);
+        old.save(&file).unwrap();
+
+        let mut same = network(&layers(5), 3);
+        assert_eq!(same.load_but_other_last_layer(&file).unwrap(), None);
+        assert!(
+            old.parameters()
+                .iter()
+                .all(|(name, t)| t.equal(same.parameter(name)))
+        );
+
+        let mut more = network(&layers(5), 7);
+        let random = more.parameter("l4_linear.weight").copy();
+        assert!(more.load(&file).is_err());
+        let left = more.load_but_other_last_layer(&file).unwrap();
+        assert_eq!(left.as_deref(), Some("l4_linear"));
+        assert!(more.parameter("l4_linear.weight").equal(&random));
+        for (name, t) in old.parameters() {
+            if !name.starts_with("l4_linear") {
+                assert!(t.equal(more.parameter(name)), "{name}");
+            }
+        }
+
+        let error = network(&layers(6), 7).load_but_other_last_layer(&file);
+        assert!(error.unwrap_err().to_string().contains("l1_1.weight"));
+    }
+
     #[test]
     fn every_trainable_parameter_gets_a_gradient_that_finite_differences_confirm() {
         let declaration = r#"layers = [
@@ -470,14 +573,8 @@ mod tests {
             { op = "linear", outputs = 3 },
             { op = "cosine", sub_centres = 2, scale = 4.0 },
         ]"#;
-        #[derive(serde::Deserialize)]
-        struct Document {
-            layers: Vec<Layer>,
-        }
-        let layers = toml::from_str::<Document>(declaration).unwrap().layers;
-        let graph = crate::graph::Graph::build(&layers, 8, 8, 1.0 / 3.0, 2).unwrap();
         tch::manual_seed(3);
-        let network = Network::new(graph, Device::Cpu);
+        let network = network(declaration, 2);
         let input = Tensor::randn([6, 3, 8, 8], (Kind::Float, Device::Cpu));
         let loss = || {
             let outputs = network.forward(&input, Mode::Train, Precision::Float32);
