@@ -101,3 +101,35 @@ impl Drop for Claim {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_for_one_and_keeps_the_trace_of_who_was_killed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let running = folder.path().join(RUNNING);
+        let mut first = Claim::take(folder.path()).expect("free");
+        first.start().expect("written");
+        let error = Claim::take(folder.path()).err().expect("taken");
+        assert!(error.to_string().contains("another process"), "{error}");
+        first.fail("out of luck");
+        drop(first);
+        assert!(!running.exists());
+        assert!(folder.path().join(FAILURE).exists());
+
+        // As a killed process leaves it.
+        std::fs::write(&running, "Process 1 trains here").expect("written");
+        let refused = Claim::take(folder.path()).expect("free");
+        assert!(refused.killed_before);
+        drop(refused);
+        assert!(running.exists());
+
+        let mut next = Claim::take(folder.path()).expect("free");
+        next.start().expect("written");
+        assert!(!folder.path().join(FAILURE).exists());
+        drop(next);
+        assert!(!running.exists());
+    }
+}
