@@ -10,8 +10,8 @@ use callosity::pixels::write_input;
 use image::{ImageBuffer, Luma, Pixel, Rgb, RgbImage, imageops};
 use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::Array2;
+use plotters::style::RGBColor;
 use plotters::style::colors::colormaps::{ColorMap, DerivedColorMap};
-use plotters::style::{RGBColor, WHITE};
 use tch::{Device, Kind, Tensor};
 
 use crate::features::HeadPhotograph;
@@ -180,14 +180,18 @@ pub fn overlay(photograph: &RgbImage, map: &SaliencyMap, scale: f64) -> RgbImage
         ImageBuffer::from_raw(across as u32, down as u32, shares).expect("one value a place");
     let (width, height) = photograph.dimensions();
     let fine = imageops::resize(&coarse, width, height, imageops::FilterType::Triangle);
-    // Blue to red of ColorBrewer's RdBu, which the colour-blind can tell apart.
-    let colours = DerivedColorMap::new(&[RGBColor(33, 102, 172), WHITE, RGBColor(178, 24, 43)]);
+    // Blue and red of ColorBrewer's RdBu, which the colour-blind can tell apart, with the photograph's own
+    // grey between them.
+    let (blue, red) = (RGBColor(33, 102, 172), RGBColor(178, 24, 43));
+    let colours: Vec<DerivedColorMap<RGBColor>> = (0..=u8::MAX)
+        .map(|grey| DerivedColorMap::new(&[blue, RGBColor(grey, grey, grey), red]))
+        .collect();
     let mut result = photograph.clone();
     for (pixel, Luma([share])) in result.pixels_mut().zip(fine.pixels()) {
-        let grey = f32::from(pixel.to_luma().0[0]);
-        let RGBColor(r, g, b) = colours.get_color(*share);
-        let opacity = OPACITY * (2.0 * share - 1.0).abs().sqrt();
-        *pixel = Rgb([r, g, b].map(|c| (grey + (f32::from(c) - grey) * opacity).round() as u8));
+        let grey = pixel.to_luma().0[0];
+        let share = 0.5 + (share - 0.5) * OPACITY;
+        let RGBColor(r, g, b) = colours[usize::from(grey)].get_color(share);
+        *pixel = Rgb([r, g, b]);
     }
     result
 }

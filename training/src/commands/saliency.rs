@@ -88,8 +88,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     for (photograph, whale, role) in photographs {
         let head = HeadPhotograph::of(&index, photograph);
         let figure = Figure::new(&by_reference, &head, whale, &occlusion, HEIGHT, &bar)?;
-        let file = format!("{}.jpg", photograph.image.replace('/', "_"));
-        let path = args.out.join(&file);
+        let name = photograph.image.replace('/', "_");
+        let path = args.out.join(name).with_extension("jpg");
+        let file = path.file_name().map(|name| name.to_string_lossy());
         let jpeg =
             encode_jpeg(&figure.strip(), QUALITY).with_context(|| path.display().to_string())?;
         write(&path, &jpeg)?;

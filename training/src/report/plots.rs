@@ -86,7 +86,7 @@ pub(super) fn reliability(ways: &[(String, Vec<ReliabilityBin>)]) -> anyhow::Res
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
+            .position(SeriesLabelPosition::LowerRight)
             .background_style(WHITE.mix(0.8))
             .border_style(BLACK.mix(0.3))
             .draw()?;
