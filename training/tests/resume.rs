@@ -5,8 +5,8 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use callosity_training::checkpoint::Checkpoints;
@@ -176,6 +176,10 @@ fn go_on(folder: &Path, at: usize, event: Event) -> anyhow::Result<Ending> {
         checkpoint_every: Duration::ZERO,
         interrupted: flag,
     };
+    // libtorch has one generator for all threads of a process: runs side by side would take each other's
+    // random numbers.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     train(&recipe, &task, &Start::Random, info, folder, &execution)
 }
 
