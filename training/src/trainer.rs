@@ -218,7 +218,10 @@ pub fn train(
 
 /// Says in words what libtorch ended with, without its call stack.
 fn reason_of_panic(text: &str) -> anyhow::Error {
-    let text = text.split("Exception raised from").next().unwrap_or(text);
+    let call_stack = ["Exception raised from", "frame #0"];
+    let text = call_stack
+        .iter()
+        .fold(text, |text, start| text.split(start).next().unwrap_or(text));
     let reason = anyhow!("{}", text.trim_end_matches("\\n").trim_end());
     let of_memory = ["allocate memory", "out of memory", "bad_alloc", "bad alloc"];
     if of_memory.iter().any(|sign| text.contains(sign)) {

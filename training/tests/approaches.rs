@@ -10,10 +10,11 @@ use serde_json::Value;
 const WHALES: u32 = 4;
 const SIDE: u32 = 48;
 
-/// A head photograph: stripes as wide as the whale says, a bright bonnet and a dark blowhead, and light
-/// from another side in each photograph, or they would be taken for duplicates.
+/// A head photograph: stripes as wide as the whale says, a bright bonnet and a dark blowhead, and in each
+/// photograph light from another side and foam elsewhere, or they would be taken for duplicates.
 fn head(whale: u32, photograph: u32) -> RgbImage {
     let (sin, cos) = (f64::from(photograph) * 2.4).sin_cos();
+    let foam = [0.618, 0.754].map(|step| (f64::from(photograph) * step).fract());
     RgbImage::from_fn(SIDE, SIDE, |x, y| {
         let (u, v) = (
             f64::from(x) / f64::from(SIDE),
@@ -24,7 +25,8 @@ fn head(whale: u32, photograph: u32) -> RgbImage {
         let value = match () {
             () if near(0.8) => 250.0,
             () if near(0.3) => 0.0,
-            () => 120.0 + 45.0 * stripes + 110.0 * ((u - 0.5) * cos + (v - 0.5) * sin),
+            () if (u - foam[0]).hypot(v - foam[1]) < 0.16 => 215.0,
+            () => 120.0 + 45.0 * stripes + 90.0 * ((u - 0.5) * cos + (v - 0.5) * sin),
         };
         let grain = f64::from((x * 31 + y * 17 + photograph * 7) % 11);
         Rgb([(value + grain).clamp(0.0, 255.0) as u8; 3])
