@@ -1,6 +1,7 @@
 //! Trains Callosity's networks off-line: data set → split → networks → ensemble → ONNX bundle.
 
 pub mod augment;
+pub mod boxes;
 pub mod cache;
 pub mod commands;
 pub mod compose;

@@ -37,6 +37,8 @@ pub enum Task {
     Finder,
     /// The two landmarks in a crop around a head, on composed crops.
     Aligner,
+    /// The upright box around the head, on composed frames with one head.
+    Localiser,
     /// The individual, on head crops.
     Classifier,
 }
@@ -113,7 +115,8 @@ pub struct Augmentation {
     pub contrast: f64,
     /// Largest change of each colour channel's gain, as a fraction.
     pub colour: f64,
-    /// Share of a classifier's photographs mirrored at the line through bonnet and blowhead.
+    /// Share of a classifier's photographs mirrored at the line through bonnet and blowhead, and of a
+    /// localiser's frames mirrored upside down.
     pub flip: f64,
     /// Share of photographs blurred.
     pub blur: f64,
@@ -128,7 +131,7 @@ pub struct Augmentation {
 pub struct Schedule {
     /// Times that each training photograph is seen.
     pub epochs: u32,
-    /// Composed samples in an epoch, for finder and aligner.
+    /// Composed samples in an epoch, for finder, aligner and localiser.
     #[serde(default)]
     pub samples_per_epoch: usize,
     /// Share of a finder's training frames that are windows of real frames with landmarks instead of
@@ -246,7 +249,7 @@ impl Recipe {
                 self.task == Task::Classifier || s.samples_per_epoch > 0,
                 "schedule.samples_per_epoch",
                 s.samples_per_epoch.to_string(),
-                "finder and aligner need a number of composed samples",
+                "finder, aligner and localiser need a number of composed samples",
             ),
             (
                 s.real_frames == 0.0

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
+use crate::cache::Cache;
 use crate::index::Index;
-use crate::report::{Report, render};
+use crate::recipe::Task;
+use crate::report::{Boxes, Report, render};
 use crate::run_folder::TrainedRun;
 use crate::split::Split;
 
@@ -13,10 +15,11 @@ use crate::split::Split;
 ///
 /// The page needs nothing but a browser: a table of all runs, the photographs of a whale, learning curves,
 /// reliability, and what the best of them confuses, with the photographs side by side. It shows
-/// photographs: mind their licence before you publish it.
+/// photographs: mind their licence before you publish it. Localisers are measured on composed frames and get a
+/// table and histograms of their own.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Run folders of classifiers that were trained on one split
+    /// Run folders of classifiers and localisers that were trained on one split
     #[arg(value_name = "RUN", required = true)]
     runs: Vec<PathBuf>,
     /// Index of the photographs
@@ -25,6 +28,9 @@ pub struct Args {
     /// The split that the runs were trained on
     #[arg(long, default_value = "runs/data/split.json")]
     split: PathBuf,
+    /// Folder for decoded photographs, from which frames are composed that localisers are measured on
+    #[arg(long, default_value = "runs/data/cache")]
+    cache: PathBuf,
     /// The page
     #[arg(long, default_value = "runs/report.html")]
     out: PathBuf,
@@ -42,7 +48,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .iter()
         .map(|folder| TrainedRun::open(folder))
         .collect::<anyhow::Result<_>>()?;
-    let report = Report::new(&runs, &index, &split)?;
+    let (localisers, classifiers): (Vec<TrainedRun>, Vec<TrainedRun>) = runs
+        .into_iter()
+        .partition(|run| run.recipe.task == Task::Localiser);
+    let mut report = Report::new(&classifiers, &index, &split)?;
+    if !localisers.is_empty() {
+        let cache = Cache::open_or_build(&index, &args.cache)?;
+        report.boxes = Boxes::measure(&localisers, &index, &split, &cache)?;
+    }
     let write = |path: &PathBuf, text: &str| {
         std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
     };

@@ -15,7 +15,7 @@ use crate::index::Index;
 use crate::network::Precision;
 use crate::recipe::{Recipe, Task as TaskKind};
 use crate::split::Split;
-use crate::tasks::{AlignerTask, ClassifierTask, FinderTask, Task};
+use crate::tasks::{AlignerTask, ClassifierTask, FinderTask, LocaliserTask, Task};
 use crate::trainer::{Ending, Execution, RunInfo, train};
 
 /// Train one network as a recipe says.
@@ -141,6 +141,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         TaskKind::Aligner => {
             let (training, measured) = composers()?;
             let task = AlignerTask::new(&recipe, Arc::new(training), Arc::new(measured));
+            (Box::new(task), vec![])
+        }
+        TaskKind::Localiser => {
+            let (training, measured) = composers()?;
+            let task = LocaliserTask::new(&recipe, Arc::new(training), Arc::new(measured));
             (Box::new(task), vec![])
         }
         TaskKind::Finder => {

@@ -2,6 +2,7 @@
 //!
 //! Every number follows from the run folders, the index and the split; none is typed.
 
+mod boxes;
 mod page;
 mod plots;
 
@@ -18,6 +19,7 @@ use crate::run_folder::TrainedRun;
 use crate::split::{Role, Split};
 use crate::stack::Opinions;
 
+pub use boxes::{BoxRow, Boxes};
 pub use page::render;
 
 /// Confusions and mistakes that are shown.
@@ -67,6 +69,8 @@ pub struct Row {
 /// Everything that the page shows.
 pub struct Report {
     rows: Vec<Row>,
+    /// What localisers reach.
+    pub boxes: Boxes,
     classes: Vec<&'static str>,
     validation: usize,
     unknown: usize,
@@ -123,6 +127,7 @@ impl Report {
 
         let mut report = Self {
             rows: Vec::new(),
+            boxes: Boxes::default(),
             classes: CLASSES.iter().map(|class| class.0).collect(),
             validation: photographs
                 .iter()

@@ -44,6 +44,7 @@ pub fn render(report: &Report) -> anyhow::Result<String> {
     let page = environment.get_template("report.html")?.render(context! {
         version => env!("CARGO_PKG_VERSION"),
         rows => report.rows,
+        boxes => report.boxes.render()?,
         classes => report.classes,
         validation => report.validation,
         unknown => report.unknown,

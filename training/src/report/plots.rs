@@ -82,9 +82,9 @@ pub(super) fn reliability(bins: &[ReliabilityBin]) -> anyhow::Result<String> {
     })
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
-fn draw(
+pub(super) fn draw(
     onto: impl FnOnce(&Area<'_>) -> Result<(), Box<dyn std::error::Error>>,
 ) -> anyhow::Result<String> {
     let mut svg = String::new();

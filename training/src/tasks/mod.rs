@@ -11,10 +11,12 @@ use crate::network::{Network, Outputs};
 mod aligner;
 mod classifier;
 mod finder;
+mod localiser;
 
 pub use aligner::{ALIGNER_FIELD_HEAD_LENGTHS, AlignerTask};
 pub use classifier::ClassifierTask;
 pub use finder::{FINDER_STRIDE, FinderTask};
+pub use localiser::{FOUND_OVERLAP, LocaliserTask};
 
 /// A metric by name, summed over samples.
 pub type Sums = Vec<(&'static str, f64)>;
