@@ -95,6 +95,13 @@ pub fn padded(bounds: &Rectangle, padding: f64, limits: &Rectangle) -> Rectangle
     .clamped(limits)
 }
 
+/// The [padded] box of a head as far as a picture shows it; `None` where it shows none, or the landmarks
+/// coincide.
+pub fn padded_box(head: &Landmarks, padding: f64, picture: &Rectangle) -> Option<Rectangle> {
+    let bounds = HeadMask::of(head)?.within(picture).bounds()?;
+    Some(padded(&bounds, padding, picture))
+}
+
 /// Area that both rectangles cover, as a fraction of what either covers: 0 (apart) to 1 (the same). 0 where
 /// neither has an area.
 pub fn intersection_over_union(a: &Rectangle, b: &Rectangle) -> f64 {
@@ -196,6 +203,18 @@ mod tests {
             prop_assert!((0.0..=1.0).contains(&overlap));
             prop_assert_eq!(overlap, intersection_over_union(&b, &a));
             prop_assert!((intersection_over_union(&a, &a) - 1.0).abs() < 1e-12);
+        }
+
+        #[test]
+        fn a_padded_box_holds_the_landmarks_and_lies_in_the_picture(
+            head in heads(), padding in 0.0..2.0f64,
+        ) {
+            let picture = Rectangle::of_image(300, 200);
+            if holds(&picture, head.bonnet) && holds(&picture, head.blowhead) {
+                let bounds = padded_box(&head, padding, &picture).expect("it is shown");
+                prop_assert!(holds(&bounds, head.bonnet) && holds(&bounds, head.blowhead));
+                prop_assert!(picture.contains(&bounds), "{bounds:?}");
+            }
         }
 
         #[test]

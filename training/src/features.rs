@@ -2,15 +2,17 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
+use callosity::bundle::NetworkInput;
 use callosity::geometry::{Affine, HeadCrop, Landmarks};
 use callosity::identify::ensemble_view;
-use callosity::pixels::{EncodedPhotograph, OUTSIDE_HEAD_PHOTOGRAPH, warp, write_input};
+use callosity::pixels::{EncodedPhotograph, write_input};
 use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::{Array1, Array2};
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
+use crate::framing::Framer;
 use crate::index::{Index, IndexedPhotograph, PhotographKind};
 use crate::network::{Mode, Network, Precision};
 use crate::recipe::Input;
@@ -64,39 +66,55 @@ impl HeadPhotograph {
 }
 
 /// The inputs that a photograph gives, one view after the other.
-fn inputs(photograph: &HeadPhotograph, input: &Input, views: u32) -> anyhow::Result<Vec<f32>> {
+fn inputs(
+    photograph: &HeadPhotograph,
+    framer: &Framer,
+    input: &NetworkInput,
+    views: u32,
+) -> anyhow::Result<Vec<f32>> {
     let path = || photograph.path.display().to_string();
     let encoded = EncodedPhotograph::open(&photograph.path).with_context(path)?;
     let decoded = encoded.decode(1.0).with_context(path)?;
-    let size = (decoded.frame_width, decoded.frame_height);
-    let crop = photograph.crop(size, &input.head_crop, input.width, input.height)?;
-    let network_input = input.network_input();
+    let framed = framer
+        .frame(decoded.pixels, photograph.landmarks.as_ref())
+        .with_context(|| format!("{}: has no pixels, or landmarks that coincide", path()))?;
     let each = 3 * input.width as usize * input.height as usize;
     let mut values = vec![0.0; each * views as usize];
     for (view, out) in (0..views).zip(values.chunks_exact_mut(each)) {
-        let cut = crop.then(&ensemble_view(view, input.width, input.height));
-        let image = warp(
-            &decoded.pixels,
-            &cut,
-            input.width,
-            input.height,
-            OUTSIDE_HEAD_PHOTOGRAPH,
-        );
-        write_input(&image, &network_input, out);
+        let image = framed.show(&ensemble_view(view, input.width, input.height));
+        write_input(&image, input, out);
     }
     Ok(values)
 }
 
-/// For each view `photographs × features`, the features of all networks side by side.
+/// For each view of a head crop `photographs × features`, the features of all networks side by side.
 ///
 /// # Errors
-/// A photograph cannot be decoded, or a network has no pooled features.
+/// A photograph cannot be decoded, a network has no pooled features, or sees something else than head
+/// crops.
 pub fn extract(
     networks: &[&Network],
     input: &Input,
     photographs: &[HeadPhotograph],
     views: u32,
 ) -> anyhow::Result<Vec<Array2<f64>>> {
+    let framer = Framer::new(input, || {
+        bail!("{:?} is not cut from head photographs alone", input.framing)
+    })?;
+    extract_framed(networks, &framer, photographs, views)
+}
+
+/// The same of photographs as a recipe frames them.
+///
+/// # Errors
+/// A photograph cannot be decoded, or a network has no pooled features.
+pub fn extract_framed(
+    networks: &[&Network],
+    framer: &Framer,
+    photographs: &[HeadPhotograph],
+    views: u32,
+) -> anyhow::Result<Vec<Array2<f64>>> {
+    let input = framer.network_input();
     let mut width = 0;
     for network in networks {
         let graph = network.graph();
@@ -113,7 +131,7 @@ pub fn extract(
     for (chunk_index, chunk) in photographs.chunks(BATCH).enumerate() {
         let values: Result<Vec<Vec<f32>>, _> = chunk
             .par_iter()
-            .map(|photograph| inputs(photograph, input, views as u32))
+            .map(|photograph| inputs(photograph, framer, &input, views as u32))
             .collect();
         let values = values?.concat();
         let batch = (chunk.len() * views) as i64;

@@ -57,9 +57,29 @@ pub struct Input {
     /// Standard deviation of red, green and blue, as fractions of full scale.
     #[serde(default = "grey_std")]
     pub std: [f32; 3],
-    /// Which rectangle around the landmarks a classifier sees.
+    /// Which rectangle around the landmarks a classifier of head crops sees.
     #[serde(default = "whole_head_photograph")]
     pub head_crop: HeadCrop,
+    /// What a classifier sees of a head.
+    #[serde(default)]
+    pub framing: Framing,
+}
+
+/// What a classifier sees of a head. [`framing`](crate::framing) makes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Framing {
+    /// The rectangle `head_crop` around the landmarks, turned upright: what flies.
+    #[default]
+    HeadCrop,
+    /// The upright box around the head, at whatever angle it lies, in a frame that is composed around the
+    /// photograph; stretched to the input.
+    Box {
+        /// Added on each side, as a fraction of the box's width and height, as far as the frame reaches.
+        padding: f64,
+    },
+    /// All of a frame that is composed around the photograph.
+    WholeFrame,
 }
 
 fn whole_head_photograph() -> HeadCrop {
@@ -206,12 +226,35 @@ impl Recipe {
     fn check(&self, path: &Path) -> Result<(), RecipeError> {
         let s = &self.schedule;
         let a = &self.augmentation;
-        let checks: [(bool, &'static str, String, &'static str); 8] = [
+        let checks: [(bool, &'static str, String, &'static str); 11] = [
             (
                 self.input.width > 0 && self.input.height > 0,
                 "input",
                 format!("{} × {}", self.input.width, self.input.height),
                 "both sides must be above 0",
+            ),
+            (
+                self.input.framing == Framing::HeadCrop
+                    || self.task == Task::Classifier
+                        && self.input.head_crop == whole_head_photograph(),
+                "input.framing",
+                format!("{:?}", self.input.framing),
+                "only a classifier without head_crop takes another one than head_crop",
+            ),
+            (
+                !matches!(self.input.framing, Framing::Box { padding } if !(0.0..=2.0).contains(&padding)),
+                "input.framing",
+                format!("{:?}", self.input.framing),
+                "the padding is a fraction of the box, 0 to 2",
+            ),
+            (
+                self.task != Task::Localiser && self.input.framing == Framing::HeadCrop
+                    || [self.input.width, self.input.height]
+                        .iter()
+                        .all(|side| (32..=4096).contains(side)),
+                "input",
+                format!("{} × {}", self.input.width, self.input.height),
+                "both sides of a composed picture must be from 32 to 4096",
             ),
             (
                 self.input.std.iter().all(|&s| s > 0.0),
@@ -275,6 +318,11 @@ impl Recipe {
                 path: path.to_owned(),
                 source,
             })
+    }
+
+    /// Whether its pictures are composed from photographs of heads.
+    pub fn composes_frames(&self) -> bool {
+        self.task != Task::Classifier || self.input.framing != Framing::HeadCrop
     }
 
     /// The network, with `individuals` outputs where the last layer leaves its size open.

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use tch::Device;
 
 use crate::network::Network;
-use crate::recipe::{Recipe, Task};
+use crate::recipe::{Framing, Recipe, Task};
 use crate::trainer::RunInfo;
 
 /// A trained network and how it came about.
@@ -82,7 +82,19 @@ impl TrainedRun {
     }
 }
 
-/// Checks that networks may stand in one bundle: one split, one held-out fold, and for classifiers one
+/// Refuses classifiers of anything but head crops, which are all that is cut in flight.
+fn can_fly(run: &TrainedRun) -> anyhow::Result<()> {
+    let framing = run.recipe.input.framing;
+    ensure!(
+        framing == Framing::HeadCrop,
+        "{}: this classifier sees {framing:?} of a composed frame; bundles and stacks take classifiers of head \
+         crops only, whose recipe has no input.framing",
+        run.folder.display()
+    );
+    Ok(())
+}
+
+/// Checks that networks may stand in one bundle: no framing but that of flight, one split, one held-out fold, and for classifiers one
 /// catalogue and one size of input.
 ///
 /// # Errors
@@ -93,8 +105,10 @@ pub fn check_together<'a>(runs: impl IntoIterator<Item = &'a TrainedRun>) -> any
         bail!("at least one run is needed");
     };
     let name = |run: &TrainedRun| run.folder.display().to_string();
+    can_fly(first)?;
     let mut classifier = (first.recipe.task == Task::Classifier).then_some(first);
     for run in runs {
+        can_fly(run)?;
         ensure!(
             run.record.split_digest == first.record.split_digest,
             "{} was trained on split {}, {} on split {}: a photograph that one is measured on may have \

@@ -28,7 +28,7 @@ pub struct Args {
     /// The split that the runs were trained on
     #[arg(long, default_value = "runs/data/split.json")]
     split: PathBuf,
-    /// Folder for decoded photographs, from which frames are composed that localisers are measured on
+    /// Folder for decoded photographs, from which frames are composed for networks that see such
     #[arg(long, default_value = "runs/data/cache")]
     cache: PathBuf,
     /// The page
@@ -48,13 +48,17 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .iter()
         .map(|folder| TrainedRun::open(folder))
         .collect::<anyhow::Result<_>>()?;
+    let cache = runs
+        .iter()
+        .any(|run| run.recipe.composes_frames())
+        .then(|| Cache::open_or_build(&index, &args.cache))
+        .transpose()?;
     let (localisers, classifiers): (Vec<TrainedRun>, Vec<TrainedRun>) = runs
         .into_iter()
         .partition(|run| run.recipe.task == Task::Localiser);
-    let mut report = Report::new(&classifiers, &index, &split)?;
-    if !localisers.is_empty() {
-        let cache = Cache::open_or_build(&index, &args.cache)?;
-        report.boxes = Boxes::measure(&localisers, &index, &split, &cache)?;
+    let mut report = Report::new(&classifiers, &index, &split, cache.as_ref())?;
+    if let Some(cache) = &cache {
+        report.boxes = Boxes::measure(&localisers, &index, &split, cache)?;
     }
     let write = |path: &PathBuf, text: &str| {
         std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))

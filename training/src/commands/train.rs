@@ -124,7 +124,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let composers = || -> anyhow::Result<(Composer, Composer)> {
         let fold = args.held_out_fold;
         let training = Composer::from_data(&index, &split, &cache, |f| f != fold)?;
-        let measured = Composer::from_data(&index, &split, &cache, |f| f == fold)?;
+        let measured = Composer::of_held_out_fold(&index, &split, &cache, fold)?;
         Ok((training, measured))
     };
     let (task, individuals): (Box<dyn Task>, Vec<String>) = match recipe.task {
@@ -135,7 +135,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 &split,
                 &cache,
                 args.held_out_fold,
-            )),
+            )?),
             split.individuals.clone(),
         ),
         TaskKind::Aligner => {

@@ -45,6 +45,19 @@ impl Composer {
         Self::from_photographs(index, split, cache, &wanted)
     }
 
+    /// Composes from the heads of the fold that networks never see: what they are measured on.
+    ///
+    /// # Errors
+    /// As [`from_data`](Self::from_data).
+    pub fn of_held_out_fold(
+        index: &Index,
+        split: &Split,
+        cache: &Cache,
+        held_out_fold: u32,
+    ) -> Result<Self, ComposeError> {
+        Self::from_data(index, split, cache, |fold| fold == held_out_fold)
+    }
+
     /// Composes from just these head photographs, in their order, at their poses, and from the water that
     /// [`from_data`](Self::from_data) takes.
     ///

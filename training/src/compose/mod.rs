@@ -217,7 +217,7 @@ impl Composer {
     }
 
     /// Composes what a rectangle of a frame with one head shows, without the rest of the frame: the frame
-    /// has the size [`FULL_FRAME`], `head` lies in it as in [`frame_with_head`](Self::frame_with_head), and
+    /// has the size [`FULL_FRAME`], `head` lies in it as in [`frame_with_head`](Self::frame_with_head) but without decoys, and
     /// `part` chooses the rectangle by the head's landmarks and what the frame covers, both in the frame's
     /// pixels. The picture has the rectangle's shape, about `area` pixels (1024 to 16777216), and no side
     /// below 16.
@@ -350,11 +350,7 @@ impl Composer {
             self.paint_decoy(&mut canvas, rng, &palette, size);
         }
         for (i, pose) in poses.iter().take(heads).enumerate() {
-            let head = if i == 0 {
-                primary
-            } else {
-                self.draw_head(rng)
-            };
+            let head = if i == 0 { primary } else { self.draw_head(rng) };
             let mirrored = mirrors && rng.random_bool(0.5);
             if let Some(units) = whale::units_from_canvas(pose, mirrored) {
                 self.paint_whale(&mut canvas, rng, head, &units, &palette, true);

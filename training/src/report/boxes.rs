@@ -76,7 +76,7 @@ impl Boxes {
                 split.digest()
             );
             let fold = run.record.held_out_fold;
-            let composer = Composer::from_data(index, split, cache, |f| f == fold)?;
+            let composer = Composer::of_held_out_fold(index, split, cache, fold)?;
             let overlaps = overlaps(run, Arc::new(composer))?;
             let frames = overlaps.len();
             let found = overlaps.iter().filter(|&&o| o >= FOUND_OVERLAP).count();
@@ -184,7 +184,16 @@ mod tests {
             histograms: vec![histogram(&[0.0, 0.5, 0.51, 1.0]).expect("a plot")],
         };
         let page = boxes.render().expect("a part");
-        for part in ["some-localiser", "1.25", "3 of 24", "–", "0.432", "0.250", "<svg", "</table>"] {
+        for part in [
+            "some-localiser",
+            "1.25",
+            "3 of 24",
+            "–",
+            "0.432",
+            "0.250",
+            "<svg",
+            "</table>",
+        ] {
             assert!(page.contains(part), "the page has no {part}: {page}");
         }
     }

@@ -11,8 +11,11 @@ use std::collections::{BTreeMap, HashMap};
 use anyhow::{Context, ensure};
 use serde::Serialize;
 
+use crate::cache::Cache;
+use crate::compose::Composer;
 use crate::evaluation::{Answer, NamingMetrics, naming};
-use crate::features::{HeadPhotograph, extract, last_layer};
+use crate::features::{HeadPhotograph, extract_framed, last_layer};
+use crate::framing::Framer;
 use crate::index::{Index, IndexedPhotograph};
 use crate::metrics::{CALIBRATION_BINS, reliability};
 use crate::run_folder::TrainedRun;
@@ -104,11 +107,17 @@ struct Mistake {
 }
 
 impl Report {
-    /// Measures the runs, one view of each photograph, no temperature.
+    /// Measures the runs, one view of each photograph, no temperature. `cache` is needed only where a run
+    /// [composes frames](crate::recipe::Recipe::composes_frames).
     ///
     /// # Errors
     /// A run is no classifier of this data and split, or a photograph cannot be read.
-    pub fn new(runs: &[TrainedRun], index: &Index, split: &Split) -> anyhow::Result<Self> {
+    pub fn new(
+        runs: &[TrainedRun],
+        index: &Index,
+        split: &Split,
+        cache: Option<&Cache>,
+    ) -> anyhow::Result<Self> {
         let measured = |role| matches!(role, Role::Validation | Role::Unknown);
         let photographs: Vec<(&IndexedPhotograph, &str, Role)> =
             split.labelled(index, measured).collect();
@@ -147,7 +156,7 @@ impl Report {
         };
         let mut best_loss = f64::INFINITY;
         for run in runs {
-            let predictions = predict(run, index, split, &photographs)?;
+            let predictions = predict(run, index, split, cache, &photographs)?;
             let row = row(run, split, &predictions, &trained_on);
             let name = row.recipe.clone();
             let curves = run.folder.join("learning_curves.svg");
@@ -184,6 +193,7 @@ fn predict<'a>(
     run: &TrainedRun,
     index: &'a Index,
     split: &'a Split,
+    cache: Option<&Cache>,
     photographs: &[(&'a IndexedPhotograph, &'a str, Role)],
 ) -> anyhow::Result<Vec<Prediction<'a>>> {
     run.expect(crate::recipe::Task::Classifier)?;
@@ -198,7 +208,12 @@ fn predict<'a>(
         .iter()
         .map(|(photograph, ..)| HeadPhotograph::of(index, photograph))
         .collect();
-    let features = extract(&[&run.network], &run.recipe.input, &heads, 1)?.swap_remove(0);
+    let framer = Framer::new(&run.recipe.input, || -> anyhow::Result<Composer> {
+        let cache = cache.context("composing frames needs the cache of photographs")?;
+        let fold = run.record.held_out_fold;
+        Ok(Composer::of_held_out_fold(index, split, cache, fold)?)
+    })?;
+    let features = extract_framed(&[&run.network], &framer, &heads, 1)?.swap_remove(0);
     let (weight, bias) = last_layer(&run.network)?;
     let logits = features.dot(&weight.t()) + &bias;
     let opinions = Opinions::of(&[logits], 1.0);

@@ -1,21 +1,23 @@
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use callosity::bundle::NetworkInput;
-use callosity::geometry::HeadCrop;
-use callosity::pixels::{self, OUTSIDE_HEAD_PHOTOGRAPH};
+use callosity::geometry::Affine;
+use callosity::pixels;
 use image::RgbImage;
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
 use crate::cache::Cache;
-use crate::index::Index;
+use crate::compose::{ComposeError, Composer};
+use crate::framing::Framer;
+use crate::index::{Index, IndexedPhotograph};
 use crate::loader::Samples;
 use crate::network::Outputs;
-use crate::recipe::{Augmentation, Input, Recipe};
+use crate::recipe::{Augmentation, Recipe};
 use crate::split::{Role, Split};
 use crate::tasks::{Sums, Task, measured_part, scalar};
 
-/// Which individual a head crop shows.
+/// Which individual a photograph of a head shows, framed as the recipe says.
 pub struct ClassifierTask {
     training: Arc<dyn Samples>,
     measured: Vec<(&'static str, Arc<dyn Samples>)>,
@@ -25,35 +27,46 @@ pub struct ClassifierTask {
 impl ClassifierTask {
     /// Training photographs are those of the split's training part, without fold `held_out_fold`, on
     /// which the network is measured, as it is on the validation part.
+    ///
+    /// # Errors
+    /// Frames are composed, and there is nothing to compose from.
     pub fn new(
         recipe: &Recipe,
         index: &Index,
         split: &Split,
         cache: &Arc<Cache>,
         held_out_fold: u32,
-    ) -> Self {
-        let set = |wanted: &dyn Fn(Role) -> bool, augmentation: Option<Augmentation>| {
-            Arc::new(HeadCrops::new(
-                &recipe.input,
-                index,
-                split,
+    ) -> Result<Self, ComposeError> {
+        let measuring = Framer::new(&recipe.input, || {
+            Composer::of_held_out_fold(index, split, cache, held_out_fold)
+        })?;
+        let measured_set = |wanted: &dyn Fn(Role) -> bool| {
+            let framer = measuring.clone();
+            Arc::new(Photographs::new(
+                framer,
                 cache,
-                wanted,
-                augmentation,
+                &labelled(index, split, cache, wanted),
+                None,
             )) as Arc<dyn Samples>
         };
         let in_fold = |role| matches!(role, Role::Training { fold } if fold == held_out_fold);
         let trained_on = |role| matches!(role, Role::Training { .. }) && !in_fold(role);
         let measured = vec![
-            ("held_out", set(&in_fold, None)),
-            ("validation", set(&|role| role == Role::Validation, None)),
-            ("trained_on", measured_part(set(&trained_on, None))),
+            ("held_out", measured_set(&in_fold)),
+            ("validation", measured_set(&|role| role == Role::Validation)),
+            ("trained_on", measured_part(measured_set(&trained_on))),
         ];
-        Self {
-            training: set(&trained_on, Some(recipe.augmentation.clone())),
+        let items = labelled(index, split, cache, &trained_on);
+        let framer = Framer::new(&recipe.input, || {
+            let photographs: Vec<_> = items.iter().map(|(photograph, _)| *photograph).collect();
+            Composer::from_photographs(index, split, cache, &photographs)
+        })?;
+        let augmentation = Some(recipe.augmentation.clone());
+        Ok(Self {
+            training: Arc::new(Photographs::new(framer, cache, &items, augmentation)),
             measured,
             label_smoothing: recipe.schedule.label_smoothing,
-        }
+        })
     }
 }
 
@@ -93,43 +106,81 @@ impl Task for ClassifierTask {
     }
 }
 
-/// Head crops with the index of their individual.
-struct HeadCrops {
-    input: NetworkInput,
-    crop: HeadCrop,
-    cache: Arc<Cache>,
-    items: Vec<(String, usize)>,
-    augmentation: Option<Augmentation>,
+/// The photographs of the catalogue's individuals with the roles asked for, and the index of each one's.
+fn labelled<'a>(
+    index: &'a Index,
+    split: &'a Split,
+    cache: &Cache,
+    wanted: &'a dyn Fn(Role) -> bool,
+) -> Vec<(&'a IndexedPhotograph, usize)> {
+    let photographs = split.labelled(index, wanted);
+    photographs
+        .filter_map(|(photograph, whale, _)| {
+            cache.pixels(&photograph.image)?;
+            Some((photograph, split.individual_index(whale)?))
+        })
+        .collect()
 }
 
-impl HeadCrops {
+/// Photographs of heads with the index of their individual.
+struct Photographs {
+    input: NetworkInput,
+    /// Where frames are composed and photographs are augmented, its heads are those of `items`.
+    framer: Framer,
+    cache: Arc<Cache>,
+    items: Vec<(String, usize)>,
+    /// How they are varied; without it each looks the same every time.
+    augmentation: Option<Augmentation>,
+    /// For each item what the network sees, kept where it is dear and the same every time; else empty.
+    composed: Vec<OnceLock<RgbImage>>,
+}
+
+impl Photographs {
     fn new(
-        input: &Input,
-        index: &Index,
-        split: &Split,
+        framer: Framer,
         cache: &Arc<Cache>,
-        wanted: &dyn Fn(Role) -> bool,
+        items: &[(&IndexedPhotograph, usize)],
         augmentation: Option<Augmentation>,
     ) -> Self {
-        let items = split
-            .labelled(index, wanted)
-            .filter_map(|(photograph, label, _)| {
-                let individual = split.individual_index(label)?;
-                cache.pixels(&photograph.image)?;
-                Some((photograph.image.clone(), individual))
-            })
-            .collect();
+        let is_kept = matches!(framer, Framer::Composed(_)) && augmentation.is_none();
         Self {
-            input: input.network_input(),
-            crop: input.head_crop,
+            input: framer.network_input(),
+            framer,
             cache: Arc::clone(cache),
-            items,
+            items: items
+                .iter()
+                .map(|&(photograph, individual)| (photograph.image.clone(), individual))
+                .collect(),
             augmentation,
+            composed: vec![OnceLock::new(); if is_kept { items.len() } else { 0 }],
         }
+    }
+
+    /// What the network sees.
+    fn show(&self, item: usize, rng: &mut ChaCha8Rng) -> RgbImage {
+        let framed = match (&self.framer, &self.augmentation) {
+            (Framer::Composed(framer), Some(_)) => framer.compose(&framer.heads()[item], rng),
+            _ => {
+                let pixels = self.cache.pixels(&self.items[item].0);
+                let (rgb, width, height) = pixels.expect("checked at the start");
+                let photograph = RgbImage::from_raw(width, height, rgb.to_vec());
+                let photograph = photograph.expect("the cache's own size");
+                let framed = self.framer.frame(photograph, None);
+                framed.expect("the cache holds no empty photographs")
+            }
+        };
+        let Some(augmentation) = &self.augmentation else {
+            return framed.show(&Affine::IDENTITY);
+        };
+        let (w, h) = (f64::from(self.input.width), f64::from(self.input.height));
+        let change = augmentation.draw_transform(rng, w, h, framed.pixel_aspect);
+        let mut image = framed.show(&change);
+        augmentation.change_pixels(rng, &mut image);
+        image
     }
 }
 
-impl Samples for HeadCrops {
+impl Samples for Photographs {
     fn len(&self) -> usize {
         self.items.len()
     }
@@ -143,24 +194,13 @@ impl Samples for HeadCrops {
     }
 
     fn write(&self, item: usize, rng: &mut ChaCha8Rng, input: &mut [f32], target: &mut [f32]) {
-        let (image, individual) = &self.items[item];
-        let (rgb, width, height) = self.cache.pixels(image).expect("checked at the start");
-        let source = RgbImage::from_raw(width, height, rgb.to_vec()).expect("the cache's own size");
-        let (w, h) = (self.input.width, self.input.height);
-        let mut cut = self
-            .crop
-            .crop_from_head_photograph((width, height), w, h)
-            .expect("the cache holds no empty photographs");
-        if let Some(augmentation) = &self.augmentation {
-            let (w, h) = (f64::from(w), f64::from(h));
-            let pixel_aspect = w / h / self.crop.aspect;
-            cut = cut.then(&augmentation.draw_transform(rng, w, h, pixel_aspect));
+        match self.composed.get(item) {
+            Some(kept) => {
+                let image = kept.get_or_init(|| self.show(item, rng));
+                pixels::write_input(image, &self.input, input);
+            }
+            None => pixels::write_input(&self.show(item, rng), &self.input, input),
         }
-        let mut crop = pixels::warp(&source, &cut, w, h, OUTSIDE_HEAD_PHOTOGRAPH);
-        if let Some(augmentation) = &self.augmentation {
-            augmentation.change_pixels(rng, &mut crop);
-        }
-        pixels::write_input(&crop, &self.input, input);
-        target[0] = *individual as f32;
+        target[0] = self.items[item].1 as f32;
     }
 }

@@ -1,8 +1,9 @@
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use callosity::bundle::NetworkInput;
 use callosity::geometry::{Affine, Landmarks, Point, Rectangle};
 use callosity::pixels::{self, OUTSIDE_FRAME};
+use image::RgbImage;
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Reduction, Tensor};
 
@@ -35,13 +36,14 @@ impl LocaliserTask {
     /// Trains on frames from `training` and measures on a fixed set from `measured`, whose heads the
     /// network never sees.
     pub fn new(recipe: &Recipe, training: Arc<Composer>, measured: Arc<Composer>) -> Self {
+        let len = recipe.schedule.samples_per_epoch;
         Self {
             training: Arc::new(SingleHeadFrames {
                 input: recipe.input.network_input(),
                 composer: Arc::clone(&training),
                 recipe: recipe.clone(),
-                len: recipe.schedule.samples_per_epoch,
-                fixed: false,
+                len,
+                fixed: vec![],
             }),
             measured: vec![
                 ("validation", Self::measured_set(recipe, measured)),
@@ -57,7 +59,7 @@ impl LocaliserTask {
             composer,
             recipe: recipe.clone(),
             len: MEASURED_SAMPLES,
-            fixed: true,
+            fixed: vec![OnceLock::new(); MEASURED_SAMPLES],
         })
     }
 
@@ -118,11 +120,38 @@ struct SingleHeadFrames {
     composer: Arc<Composer>,
     recipe: Recipe,
     len: usize,
-    /// Whether sample `i` is the same each time.
-    fixed: bool,
+    /// Picture and box of each sample, composed when first asked for, where samples are the same each time;
+    /// else empty.
+    fixed: Vec<OnceLock<(RgbImage, [f32; 4])>>,
 }
 
 impl SingleHeadFrames {
+    /// A frame, and the box in it as a target.
+    fn compose(&self, rng: &mut ChaCha8Rng) -> (RgbImage, [f32; 4]) {
+        let (width, height) = (self.input.width, self.input.height);
+        let head = self.composer.draw_head(rng);
+        let ComposedFrame { mut image, heads } =
+            self.composer.frame_with_head(rng, head, width, height);
+        let picture = Rectangle::of_image(width, height);
+        let mask = HeadMask::of(&heads[0]).expect("composed heads have a length");
+        let mut mask = mask.within(&picture);
+        if self.fixed.is_empty() {
+            let transform = self.draw_transform(rng, &heads[0]);
+            image = pixels::warp(&image, &transform, width, height, OUTSIDE_FRAME);
+            mask = mask.map(&transform).within(&picture);
+            self.recipe.augmentation.change_pixels(rng, &mut image);
+        }
+        let bounds = mask.bounds().expect("the landmarks lie in the picture");
+        let (w, h) = (f64::from(width), f64::from(height));
+        let target = [
+            bounds.left / w,
+            bounds.top / h,
+            bounds.width() / w,
+            bounds.height() / h,
+        ];
+        (image, target.map(|v| v as f32))
+    }
+
     /// A random transform of the picture that keeps both landmarks in it.
     fn draw_transform(&self, rng: &mut ChaCha8Rng, head: &Landmarks) -> Affine {
         let (width, height) = (f64::from(self.input.width), f64::from(self.input.height));
@@ -153,39 +182,23 @@ impl Samples for SingleHeadFrames {
     }
 
     fn write(&self, item: usize, rng: &mut ChaCha8Rng, input: &mut [f32], target: &mut [f32]) {
-        let mut own = random(self.recipe.seed, MEASURED, item as u64);
-        let rng = if self.fixed { &mut own } else { rng };
-        let (width, height) = (self.input.width, self.input.height);
-        let head = self.composer.draw_head(rng);
-        let ComposedFrame { mut image, heads } =
-            self.composer.frame_with_head(rng, head, width, height);
-        let picture = Rectangle::of_image(width, height);
-        let mask = HeadMask::of(&heads[0]).expect("composed heads have a length");
-        let mut mask = mask.within(&picture);
-        if !self.fixed {
-            let transform = self.draw_transform(rng, &heads[0]);
-            image = pixels::warp(&image, &transform, width, height, OUTSIDE_FRAME);
-            mask = mask.map(&transform).within(&picture);
-            self.recipe.augmentation.change_pixels(rng, &mut image);
-        }
-        pixels::write_input(&image, &self.input, input);
-        let bounds = mask.bounds().expect("the landmarks lie in the picture");
-        let (w, h) = (f64::from(width), f64::from(height));
-        let values = [
-            bounds.left / w,
-            bounds.top / h,
-            bounds.width() / w,
-            bounds.height() / h,
-        ];
-        for (out, value) in target.iter_mut().zip(values) {
-            *out = value as f32;
-        }
+        let composed;
+        let (image, bounds) = match self.fixed.get(item) {
+            Some(fixed) => fixed
+                .get_or_init(|| self.compose(&mut random(self.recipe.seed, MEASURED, item as u64))),
+            None => {
+                composed = self.compose(rng);
+                &composed
+            }
+        };
+        pixels::write_input(image, &self.input, input);
+        target.copy_from_slice(bounds);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use image::{Rgb, RgbImage};
+    use image::Rgb;
     use proptest::prelude::*;
 
     use super::*;
@@ -209,7 +222,10 @@ mod tests {
         let task = LocaliserTask::new(&recipe, Arc::clone(&composer), composer);
         let graph = recipe.graph(0).expect("a network");
         assert_eq!(graph.output().shape.channels, 4);
-        for (set, same) in [(task.training(), false), (Arc::clone(&task.measured[0].1), true)] {
+        for (set, same) in [
+            (task.training(), false),
+            (Arc::clone(&task.measured[0].1), true),
+        ] {
             assert_eq!(set.input_len(), 3 * 192 * 128);
             assert_eq!(set.target_len(), 4);
             let write = |seed| {
@@ -237,7 +253,7 @@ mod tests {
             recipe.augmentation.shift = 0.5;
             recipe.augmentation.flip = 0.5;
             let frames = SingleHeadFrames {
-                input: recipe.input.network_input(), composer, recipe, len: 1, fixed: false,
+                input: recipe.input.network_input(), composer, recipe, len: 1, fixed: vec![],
             };
             let head = Landmarks { bonnet: Point::new(x, y), blowhead: Point::new(x - 3.0, y) };
             let moved = head.map(&frames.draw_transform(&mut random(seed, 0, 0), &head));
