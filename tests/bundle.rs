@@ -176,6 +176,14 @@ fn values_that_cannot_be_used_are_named() {
         ("/ensemble/head_crop/aspect", json!(0.0), "aspect"),
         ("/decision/temperature", json!(0.0), "temperature"),
         (
+            "/decision",
+            json!({
+                "temperature": 1.0, "power": 0.0, "unknown": {"slope": -1.0, "intercept": 0.0},
+                "unknown_threshold": 0.5, "identified_threshold": 0.5,
+            }),
+            "decision.power",
+        ),
+        (
             "/decision/unknown_threshold",
             json!(-0.1),
             "unknown_threshold",

@@ -1,21 +1,56 @@
 #!/usr/bin/env bash
-# Trains the classifiers that are compared on one small input, one after the other; rerun to go on where it
-# stopped. Several at once, each on threads of its own: OMP_NUM_THREADS=1 training/approaches.sh RUNS NAME…
+# Trains the approaches that are compared on one small input, one after the other, and puts each into the
+# table training/results/approaches.json; rerun to go on where it stopped. Several at once, each on threads
+# of its own: OMP_NUM_THREADS=1 training/approaches.sh RUNS NAME…
 # Usage: training/approaches.sh [RUNS [RECIPE…]]; runs/data must have an index and a split
 # (training/right-whales.sh makes them).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 runs=${1:-runs}
 train=${CALLOSITY_TRAIN:-target/release/callosity-train}
+common=(--index "$runs/data/index.json" --split "$runs/data/split.json")
+cache=(--cache "$runs/data/cache")
+results=training/results/approaches
 names=("${@:2}")
 if [ ${#names[@]} = 0 ]; then
-  names=(resnet-18-fine-small)
   for recipe in training/recipes/small-*.toml; do
     names+=("$(basename "$recipe" .toml)")
   done
 fi
+
+# approach NAME: trains it, and before it what it goes on from.
+approach() {
+  local name=$1 start=()
+  [ -e "$runs/$name/last.safetensors" ] && return
+  case $name in
+    small-transformer-fixed | small-transformer-joint)
+      approach small-transformer-landmarks
+      start=(--from "$runs/small-transformer-landmarks")
+      ;;
+    small-pretrained)
+      approach small-pretraining
+      start=(--from "$runs/small-pretraining")
+      ;;
+    small-net2net-*)
+      approach small-oxfordnet-19-128
+      start=(--grow "$runs/small-oxfordnet-19-128")
+      ;;
+    small-pseudo-labels)
+      approach small-resnet-18
+      [ -e "$runs/data/pseudo_labels.json" ] ||
+        "$train" pseudo-label "$runs/small-resnet-18" "${common[@]}" --precision 0.6 \
+          --out "$runs/data/pseudo_labels.json"
+      start=(--pseudo-labels "$runs/data/pseudo_labels.json")
+      ;;
+  esac
+  "$train" train "training/recipes/$name.toml" "${common[@]}" "${cache[@]}" \
+    --out "$runs/$name" --resume "${start[@]}"
+}
 for name in "${names[@]}"; do
-  [ -e "$runs/$name/last.safetensors" ] || "$train" train "training/recipes/$name.toml" \
-    --index "$runs/data/index.json" --split "$runs/data/split.json" --cache "$runs/data/cache" \
-    --out "$runs/$name" --resume
+  approach "$name"
+  # Nobody is named by features that are a start only.
+  case $name in small-pretraining | small-transformer-landmarks) continue ;; esac
+  [ "$runs/$name/report.html" -nt "$runs/$name/last.safetensors" ] ||
+    "$train" report "$runs/$name" "${common[@]}" "${cache[@]}" --table "$results.json" --markdown "$results.md" \
+      --out "$runs/$name/report.html"
 done

@@ -264,6 +264,12 @@ impl Manifest {
             decision.temperature,
             "finite and above 0",
         )?;
+        require(
+            decision.power.is_finite() && decision.power > 0.0,
+            "decision.power",
+            decision.power,
+            "finite and above 0",
+        )?;
         for (field, value) in [
             ("decision.unknown.slope", decision.unknown.slope),
             ("decision.unknown.intercept", decision.unknown.intercept),

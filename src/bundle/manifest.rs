@@ -166,12 +166,24 @@ pub struct Ensemble {
 pub struct Decision {
     /// Logits are divided by this before the softmax; above 0.
     pub temperature: f32,
+    /// Probabilities averaged over views are raised to this power and scaled to sum 1 again; above 0. Above
+    /// 1 it sharpens what averaging blurred; 1, which is also meant where it is absent, changes nothing.
+    #[serde(default = "unchanged", skip_serializing_if = "is_unchanged")]
+    pub power: f32,
     /// How likely the whale is none of the catalogue.
     pub unknown: UnknownModel,
     /// From this probability of "unknown" on the decision is `unknown`, 0…1.
     pub unknown_threshold: f32,
     /// From this probability of the best candidate on the decision is `identified`, else `uncertain`.
     pub identified_threshold: f32,
+}
+
+fn unchanged() -> f32 {
+    1.0
+}
+
+fn is_unchanged(power: &f32) -> bool {
+    *power == unchanged()
 }
 
 /// Logistic model of "not in the catalogue" from the largest logit, fitted on whales held out whole:

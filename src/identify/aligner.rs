@@ -1,4 +1,7 @@
-use crate::bundle::Aligner;
+//! How the aligner looks at an estimated head, once or in several views, and what its answers mean in the
+//! frame. Training measures aligners by the same code.
+
+use crate::bundle::{Aligner, NetworkInput};
 use crate::geometry::{Affine, Landmarks, Point};
 
 /// Shortest head in a frame, in pixels.
@@ -28,7 +31,7 @@ const VIEWS: [View; 12] = [
 
 /// The transform, within a crop of `width × height` pixels, that makes its `index`th view; the first
 /// leaves it as it is. Views beyond those listed repeat them, twice as far from the middle.
-pub(super) fn view(index: u32, width: u32, height: u32) -> Affine {
+pub fn view(index: u32, width: u32, height: u32) -> Affine {
     let Some(index) = (index as usize).checked_sub(1) else {
         return Affine::IDENTITY;
     };
@@ -45,20 +48,21 @@ pub(super) fn view(index: u32, width: u32, height: u32) -> Affine {
         )))
 }
 
-/// The transform from the frame to the aligner's input around estimated landmarks; `None` where the
-/// landmarks are no head's.
-pub(super) fn input_from_frame(aligner: &Aligner, estimate: &Landmarks) -> Option<Affine> {
+/// The transform from the frame to the aligner's input around estimated landmarks, `field_head_lengths`
+/// estimated head lengths wide; `None` where the landmarks are no head's.
+pub fn input_from_frame(
+    input: &NetworkInput,
+    field_head_lengths: f64,
+    estimate: &Landmarks,
+) -> Option<Affine> {
     let length = estimate.head_length();
     let centre = estimate.centre();
     if !centre.is_finite() || !length.is_finite() || length < SHORTEST_HEAD {
         return None;
     }
     let along = estimate.bonnet - estimate.blowhead;
-    let (w, h) = (
-        f64::from(aligner.network.input.width),
-        f64::from(aligner.network.input.height),
-    );
-    let side = aligner.field_head_lengths * length;
+    let (w, h) = (f64::from(input.width), f64::from(input.height));
+    let side = field_head_lengths * length;
     Some(
         Affine::translation(Point::new(-centre.x, -centre.y))
             .then(&Affine::rotation(-along.y.atan2(along.x)))
@@ -67,16 +71,16 @@ pub(super) fn input_from_frame(aligner: &Aligner, estimate: &Landmarks) -> Optio
     )
 }
 
-/// The landmarks in the frame that one view's output means: fractions of the input's sides.
-pub(super) fn landmarks_in_frame(
-    aligner: &Aligner,
+/// The landmarks in the frame that one view's output means: bonnet x, bonnet y, blowhead x, blowhead y as
+/// fractions of the input's sides. `None` where there are not four values.
+pub fn landmarks_in_frame(
+    input: &NetworkInput,
     output: &[f32],
     frame_from_input: &Affine,
 ) -> Option<Landmarks> {
     let &[bonnet_x, bonnet_y, blowhead_x, blowhead_y] = output else {
         return None;
     };
-    let input = &aligner.network.input;
     let at = |x: f32, y: f32| {
         frame_from_input.apply(Point::new(
             f64::from(x) * f64::from(input.width),
@@ -90,7 +94,7 @@ pub(super) fn landmarks_in_frame(
 }
 
 /// The mean of several views' landmarks; `None` where there is none.
-pub(super) fn mean(landmarks: &[Landmarks]) -> Option<Landmarks> {
+pub fn mean(landmarks: &[Landmarks]) -> Option<Landmarks> {
     let (first, rest) = landmarks.split_first()?;
     let sum = rest.iter().fold(*first, |sum, one| Landmarks {
         bonnet: sum.bonnet + one.bonnet,
@@ -153,7 +157,8 @@ mod tests {
             let aligner = aligner();
             let blowhead = Point::new(x, y);
             let bonnet = blowhead + Point::new(angle.cos(), angle.sin()) * length;
-            let transform = input_from_frame(&aligner, &Landmarks { bonnet, blowhead }).unwrap();
+            let transform =
+                input_from_frame(&aligner.network.input, 2.5, &Landmarks { bonnet, blowhead }).unwrap();
             let seen = Landmarks { bonnet, blowhead }.map(&transform);
             let half = 96.0 / 2.5 / 2.0;
             prop_assert!(seen.bonnet.distance(Point::new(48.0 + half, 32.0)) < 1e-6);
@@ -169,13 +174,15 @@ mod tests {
                 blowhead: Point::new(600.0, 480.0 + 40.0 * y),
             };
             let estimate = Landmarks { bonnet: Point::new(710.0, 505.0), blowhead: Point::new(605.0, 490.0) };
-            let input_from_frame = input_from_frame(&aligner, &estimate).unwrap().then(&view(index, 96, 64));
+            let input = &aligner.network.input;
+            let input_from_frame =
+                input_from_frame(input, 2.5, &estimate).unwrap().then(&view(index, 96, 64));
             let seen = truth.map(&input_from_frame);
             let output = [
                 (seen.bonnet.x / 96.0) as f32, (seen.bonnet.y / 64.0) as f32,
                 (seen.blowhead.x / 96.0) as f32, (seen.blowhead.y / 64.0) as f32,
             ];
-            let back = landmarks_in_frame(&aligner, &output, &input_from_frame.inverse().unwrap()).unwrap();
+            let back = landmarks_in_frame(input, &output, &input_from_frame.inverse().unwrap()).unwrap();
             prop_assert!(back.error(&truth) < 1e-4, "{back:?}");
             prop_assert!(plausible(&aligner, &estimate, &back));
         }
@@ -209,6 +216,7 @@ mod tests {
             &estimate,
             &at(f64::NAN, 100.0, 100.0, 100.0)
         ));
-        assert!(input_from_frame(&aligner, &at(5.0, 5.0, 5.0, 5.0)).is_none());
+        let nowhere = at(5.0, 5.0, 5.0, 5.0);
+        assert!(input_from_frame(&aligner.network.input, 2.5, &nowhere).is_none());
     }
 }

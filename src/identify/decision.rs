@@ -38,6 +38,7 @@ mod tests {
     fn thresholds_decide_and_unknown_comes_first() {
         let decision = Decision {
             temperature: 1.0,
+            power: 1.0,
             unknown: UnknownModel {
                 slope: -1.0,
                 intercept: 0.0,

@@ -34,6 +34,21 @@ pub fn view(index: u32, width: u32, height: u32) -> Affine {
     .then(&Affine::translation(moved * STRENGTH))
 }
 
+/// Raises probabilities to a power above 0 and scales them to sum 1 again. Their order stays.
+pub fn raise(probabilities: &mut [f64], power: f64) {
+    if power == 1.0 {
+        return;
+    }
+    // Over the largest one, so that no power makes all of them vanish.
+    let largest = probabilities.iter().copied().fold(0.0, f64::max);
+    let mut sum = 0.0;
+    for p in &mut *probabilities {
+        *p = (*p / largest).powf(power);
+        sum += *p;
+    }
+    probabilities.iter_mut().for_each(|p| *p /= sum);
+}
+
 /// From the logits of each view to probabilities. Views without logits give `None`.
 pub(super) fn opinion<'a>(
     decision: &Decision,
@@ -56,13 +71,12 @@ pub(super) fn opinion<'a>(
     if count == 0.0 || probabilities.is_empty() {
         return None;
     }
+    probabilities.iter_mut().for_each(|p| *p /= count);
+    raise(&mut probabilities, f64::from(decision.power));
     let model = &decision.unknown;
     let odds = f64::from(model.intercept) + f64::from(model.slope) * (score / count);
     Some(Opinion {
-        probabilities: probabilities
-            .into_iter()
-            .map(|p| (p / count) as f32)
-            .collect(),
+        probabilities: probabilities.into_iter().map(|p| p as f32).collect(),
         unknown: (1.0 / (1.0 + (-odds).exp())) as f32,
     })
 }
@@ -77,6 +91,7 @@ mod tests {
     fn decision(temperature: f32) -> Decision {
         Decision {
             temperature,
+            power: 1.0,
             unknown: UnknownModel {
                 slope: -1.0,
                 intercept: 2.0,
@@ -107,12 +122,44 @@ mod tests {
         fn any_finite_logits_give_probabilities(
             views in prop::collection::vec(prop::collection::vec(-1e30..1e30_f32, 5), 1..4),
             temperature in 0.01..100.0_f32,
+            power in 0.01..100.0_f32,
         ) {
-            let opinion =
-                opinion(&decision(temperature), views.iter().map(Vec::as_slice)).unwrap();
+            let decision = Decision { power, ..decision(temperature) };
+            let opinion = opinion(&decision, views.iter().map(Vec::as_slice)).unwrap();
             let sum: f32 = opinion.probabilities.iter().sum();
             prop_assert!((sum - 1.0).abs() < 1e-4, "{sum}");
             prop_assert!((0.0..=1.0).contains(&opinion.unknown));
+        }
+
+        /// A power keeps the order and the odds' signs, and leaves "unknown" alone; with one view it is an
+        /// inverse temperature.
+        #[test]
+        fn a_power_sharpens(
+            views in prop::collection::vec(prop::collection::vec(-5.0..5.0_f32, 6), 1..4),
+            power in 0.2..5.0_f32,
+        ) {
+            let say = |power, temperature, views: &[Vec<f32>]| {
+                let decision = Decision { power, ..decision(temperature) };
+                opinion(&decision, views.iter().map(Vec::as_slice)).unwrap()
+            };
+            let (plain, raised) = (say(1.0, 1.0, &views), say(power, 1.0, &views));
+            prop_assert_eq!(plain.unknown, raised.unknown);
+            for i in 0..6 {
+                for j in 0..6 {
+                    let (p, q) = (plain.probabilities[i], plain.probabilities[j]);
+                    let (a, b) = (raised.probabilities[i], raised.probabilities[j]);
+                    if p > 1.001 * q {
+                        prop_assert!(a > b);
+                        let (expected, odds) = ((p / q).ln() * power, (a / b).ln());
+                        prop_assert!((odds - expected).abs() < 1e-2 + 1e-3 * expected, "{odds} {expected}");
+                    }
+                }
+            }
+            let one = &views[..1];
+            let (raised, colder) = (say(power, 1.0, one), say(1.0, 1.0 / power, one));
+            for (a, b) in raised.probabilities.iter().zip(&colder.probabilities) {
+                prop_assert!((a - b).abs() < 1e-5);
+            }
         }
 
         /// A classifier's views keep the landmarks within a tenth of the crop of where they belong.

@@ -327,7 +327,8 @@ impl Identifier {
                 .iter()
                 .enumerate()
                 .filter_map(|(i, head)| {
-                    Some((i, aligner::input_from_frame(aligner, &head.landmarks)?))
+                    let field = aligner.field_head_lengths;
+                    Some((i, aligner::input_from_frame(input, field, &head.landmarks)?))
                 })
                 .flat_map(|(i, crop)| {
                     (0..views)
@@ -343,7 +344,7 @@ impl Identifier {
             for ((i, cut), output) in cuts.iter().zip(&outputs) {
                 let back = cut.inverse();
                 let landmarks =
-                    back.and_then(|back| aligner::landmarks_in_frame(aligner, output, &back));
+                    back.and_then(|back| aligner::landmarks_in_frame(input, output, &back));
                 seen[*i].extend(landmarks);
             }
             for (head, seen) in heads.iter_mut().zip(&seen) {

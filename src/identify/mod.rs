@@ -22,7 +22,7 @@
 //! where the head was found, that they cannot be a head's are not used: the estimate of the round
 //! before stands.
 
-mod aligner;
+pub mod aligner;
 mod decision;
 mod ensemble;
 mod finder;
@@ -30,7 +30,7 @@ mod frame_pixels;
 mod identifier;
 mod report;
 
-pub use ensemble::view as ensemble_view;
+pub use ensemble::{raise as raise_probabilities, view as ensemble_view};
 pub use finder::FoundHead;
 pub use identifier::{Identifier, IdentifyError};
 pub use report::{

@@ -20,14 +20,14 @@ fn factor(rng: &mut impl Rng, limit: f64) -> f64 {
 impl Augmentation {
     /// A random transform of an input of `width × height` pixels onto itself. Rotation and shear act on
     /// the head as it is in nature: `pixel_aspect` is how many times finer the input samples across
-    /// than down.
+    /// than down. Says too whether it mirrors.
     pub fn draw_transform(
         &self,
         rng: &mut impl Rng,
         width: f64,
         height: f64,
         pixel_aspect: f64,
-    ) -> Affine {
+    ) -> (Affine, bool) {
         let radians = either_way(rng, self.rotation_degrees).to_radians();
         let scale = factor(rng, self.scale);
         let aspect = factor(rng, self.aspect).sqrt();
@@ -36,20 +36,26 @@ impl Augmentation {
             either_way(rng, self.shift) * width,
             either_way(rng, self.shift) * height,
         );
+        let flip = if self.mirrored_individuals {
+            0.5
+        } else {
+            self.flip
+        };
         // Not drawn where there is none: recipes without flips keep the random numbers that they had.
-        let mirrored = self.flip > 0.0 && rng.random_bool(self.flip);
+        let mirrored = flip > 0.0 && rng.random_bool(flip);
         let down = if mirrored {
             -pixel_aspect
         } else {
             pixel_aspect
         };
-        Affine::scaling(1.0, down)
+        let transform = Affine::scaling(1.0, down)
             .then(&Affine::shear_x(shear))
             .then(&Affine::scaling(scale * aspect, scale / aspect))
             .then(&Affine::rotation(radians))
             .then(&Affine::scaling(1.0, 1.0 / pixel_aspect))
             .about(Point::new(width / 2.0, height / 2.0))
-            .then(&Affine::translation(shift))
+            .then(&Affine::translation(shift));
+        (transform, mirrored)
     }
 
     /// Changes light and colour, blurs and erases, in place.
@@ -104,7 +110,7 @@ mod tests {
             seed in 0..1000u64, x in 0.0..160.0f64, y in 0.0..128.0f64, pixel_aspect in 0.3..3.0f64,
         ) {
             let flip = Augmentation { flip: 1.0, ..Augmentation::default() };
-            let t = flip.draw_transform(&mut random(seed, 0, 0), 160.0, 128.0, pixel_aspect);
+            let (t, _) = flip.draw_transform(&mut random(seed, 0, 0), 160.0, 128.0, pixel_aspect);
             prop_assert!(t.apply(Point::new(x, y)).distance(Point::new(x, 128.0 - y)) < 1e-9);
         }
     }

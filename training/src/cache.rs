@@ -107,7 +107,22 @@ impl Cache {
     /// # Errors
     /// Where a file cannot be read or written, or a photograph is not what it was at import.
     pub fn open_or_build(index: &Index, dir: &Path) -> Result<Self, CacheError> {
-        let photographs: Vec<_> = index.head_photographs().collect();
+        Self::of(index, index.head_photographs().collect(), dir)
+    }
+
+    /// Opens the cache in `dir` of the [heads without names](Index::unlabelled_heads), or builds it there.
+    ///
+    /// # Errors
+    /// As [`open_or_build`](Self::open_or_build).
+    pub fn of_unlabelled_heads(index: &Index, dir: &Path) -> Result<Self, CacheError> {
+        Self::of(index, index.unlabelled_heads().collect(), dir)
+    }
+
+    fn of(
+        index: &Index,
+        photographs: Vec<&IndexedPhotograph>,
+        dir: &Path,
+    ) -> Result<Self, CacheError> {
         let mut hasher = Sha256::new();
         hasher.update(FORMAT_VERSION.to_le_bytes());
         for photograph in &photographs {

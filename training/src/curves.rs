@@ -72,7 +72,7 @@ pub fn draw(metrics: &Path, picture: &Path) -> Result<(), CurvesError> {
         })();
         drawn.map_err(failed)?;
     }
-    std::fs::write(picture, svg).map_err(|e| failed(e.to_string()))
+    crate::files::write_whole(picture, svg.as_bytes()).map_err(|e| failed(e.to_string()))
 }
 
 fn read(path: &Path) -> Result<BTreeMap<String, Series>, CurvesError> {

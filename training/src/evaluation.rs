@@ -1,7 +1,7 @@
 //! Measures of identification and detection, from what was said and what is true.
 
 use callosity::geometry::Landmarks;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::metrics;
 
@@ -33,7 +33,7 @@ impl Answer {
 }
 
 /// How well heads are named.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NamingMetrics {
     /// Heads of catalogued individuals; the first five measures are over these.
     pub known: usize,

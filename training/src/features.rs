@@ -6,16 +6,16 @@ use anyhow::{Context, bail, ensure};
 use callosity::bundle::NetworkInput;
 use callosity::geometry::{Affine, HeadCrop, Landmarks};
 use callosity::identify::ensemble_view;
-use callosity::pixels::{EncodedPhotograph, write_input};
+use callosity::pixels::{EncodedPhotograph, OUTSIDE_HEAD_PHOTOGRAPH, warp, write_input};
+use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::{Array1, Array2};
 use rayon::prelude::*;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::framing::Framer;
 use crate::index::{Index, IndexedPhotograph, PhotographKind};
-use crate::network::{Mode, Network, Precision};
-use crate::recipe::Input;
+use crate::run_folder::TrainedRun;
 
 /// Photographs whose views go through the networks together.
 const BATCH: usize = 8;
@@ -63,6 +63,24 @@ impl HeadPhotograph {
                 .with_context(|| format!("{}: the landmarks coincide", path())),
         }
     }
+
+    /// The crop of its head at this size in pixels, black outside the photograph.
+    ///
+    /// # Errors
+    /// The photograph cannot be decoded or shows no head.
+    pub fn image(&self, head_crop: &HeadCrop, width: u32, height: u32) -> anyhow::Result<RgbImage> {
+        let path = || self.path.display().to_string();
+        let encoded = EncodedPhotograph::open(&self.path).with_context(path)?;
+        let crop = self.crop(encoded.size(), head_crop, width, height)?;
+        let photograph = encoded.decode(1.0).with_context(path)?;
+        Ok(warp(
+            &photograph.pixels,
+            &crop,
+            width,
+            height,
+            OUTSIDE_HEAD_PHOTOGRAPH,
+        ))
+    }
 }
 
 /// The inputs that a photograph gives, one view after the other.
@@ -87,46 +105,46 @@ fn inputs(
     Ok(values)
 }
 
-/// For each view of a head crop `photographs × features`, the features of all networks side by side.
-///
-/// # Errors
-/// A photograph cannot be decoded, a network has no pooled features, or sees something else than head
-/// crops.
-pub fn extract(
-    networks: &[&Network],
-    input: &Input,
-    photographs: &[HeadPhotograph],
-    views: u32,
-) -> anyhow::Result<Vec<Array2<f64>>> {
-    let framer = Framer::new(input, || {
-        bail!("{:?} is not cut from head photographs alone", input.framing)
-    })?;
-    extract_framed(networks, &framer, photographs, views)
+/// What classifiers make of photographs, all of them side by side; one entry for each view.
+pub struct Passes {
+    /// Pooled features, `photographs × features`.
+    pub features: Vec<Array2<f64>>,
+    /// The classifiers' own [outputs](TrainedRun::evaluate), `photographs × outputs`.
+    pub outputs: Vec<Array2<f64>>,
 }
 
-/// The same of photographs as a recipe frames them.
+/// Sends the views of photographs, framed by `framer`, through classifiers that share its input.
 ///
 /// # Errors
-/// A photograph cannot be decoded, or a network has no pooled features.
-pub fn extract_framed(
-    networks: &[&Network],
+/// A photograph cannot be decoded, or a network has no pooled features or gives no vector.
+pub fn pass(
+    runs: &[&TrainedRun],
     framer: &Framer,
     photographs: &[HeadPhotograph],
     views: u32,
-) -> anyhow::Result<Vec<Array2<f64>>> {
+) -> anyhow::Result<Passes> {
     let input = framer.network_input();
-    let mut width = 0;
-    for network in networks {
-        let graph = network.graph();
+    let (mut feature_width, mut output_width) = (0, 0);
+    for run in runs {
+        let graph = run.network.graph();
         let features = graph
             .features()
             .context("a classifier has no pooled features")?;
-        width += graph.nodes[features].shape.channels;
+        feature_width += graph.nodes[features].shape.channels;
+        let output = graph.output().shape;
+        ensure!(output.flat, "a classifier gives a map instead of a vector");
+        output_width += if run.recipe.augmentation.mirrored_individuals {
+            output.channels / 2
+        } else {
+            output.channels
+        };
     }
     ensure!(views > 0, "0 views; take at least 1");
     let views = views as usize;
-    let mut result = vec![Array2::zeros((photographs.len(), width)); views];
-    let style = ProgressStyle::with_template("features {bar:40} {pos}/{len} {per_sec} {eta} left")?;
+    let zeros = |width| vec![Array2::zeros((photographs.len(), width)); views];
+    let (mut features, mut outputs) = (zeros(feature_width), zeros(output_width));
+    let style =
+        ProgressStyle::with_template("photographs {bar:40} {pos}/{len} {per_sec} {eta} left")?;
     let progress = ProgressBar::new(photographs.len() as u64).with_style(style);
     for (chunk_index, chunk) in photographs.chunks(BATCH).enumerate() {
         let values: Result<Vec<Vec<f32>>, _> = chunk
@@ -137,49 +155,70 @@ pub fn extract_framed(
         let batch = (chunk.len() * views) as i64;
         let shape = [batch, 3, i64::from(input.height), i64::from(input.width)];
         let images = Tensor::from_slice(&values).view(shape);
-        let features: Option<Vec<Tensor>> = networks
-            .iter()
-            .map(|n| {
-                let device = n.device();
-                let images = images.to_device(device);
-                tch::no_grad(|| n.forward(&images, Mode::Evaluate, Precision::Float32)).features
-            })
-            .map(|features| features.map(|f| f.to_device(tch::Device::Cpu)))
-            .collect();
-        let features = Tensor::cat(&features.context("a classifier has no features")?, 1);
-        let flat = Vec::<f64>::try_from(features.to_kind(Kind::Double).contiguous().view([-1]))?;
-        for (row, values) in flat.chunks_exact(width).enumerate() {
-            let photograph = chunk_index * BATCH + row / views;
-            let mut target = result[row % views].row_mut(photograph);
-            target.iter_mut().zip(values).for_each(|(t, v)| *t = *v);
+        let (mut pooled, mut last) = (Vec::new(), Vec::new());
+        for run in runs {
+            let result = run.evaluate(&images.to_device(run.network.device()));
+            let of_network = result.features.context("a classifier has no features")?;
+            pooled.push(of_network.to_device(Device::Cpu));
+            last.push(result.output.to_device(Device::Cpu));
+        }
+        for (tensors, target) in [(pooled, &mut features), (last, &mut outputs)] {
+            let rows = Tensor::cat(&tensors, 1).to_kind(Kind::Double).contiguous();
+            let flat = Vec::<f64>::try_from(rows.view([-1]))?;
+            let width = target[0].ncols();
+            for (row, values) in flat.chunks_exact(width).enumerate() {
+                let photograph = chunk_index * BATCH + row / views;
+                let mut to = target[row % views].row_mut(photograph);
+                to.iter_mut().zip(values).for_each(|(t, v)| *t = *v);
+            }
         }
         progress.inc(chunk.len() as u64);
     }
     progress.finish_and_clear();
-    Ok(result)
+    Ok(Passes { features, outputs })
+}
+
+/// For each view of a head crop `photographs × features`, the features of all networks side by side.
+///
+/// # Errors
+/// As [`pass`], and where the networks see something else than head crops.
+pub fn extract(
+    runs: &[&TrainedRun],
+    photographs: &[HeadPhotograph],
+    views: u32,
+) -> anyhow::Result<Vec<Array2<f64>>> {
+    let first = runs.first().context("no classifier")?;
+    let framer = Framer::new(&first.recipe.input, || {
+        first.expect_head_crops()?;
+        bail!("head crops are cut, not composed")
+    })?;
+    Ok(pass(runs, &framer, photographs, views)?.features)
 }
 
 /// Weight, `individuals × features`, and bias of a classifier's own last layer.
 ///
 /// # Errors
 /// Its last layer is not fully connected.
-pub fn last_layer(network: &Network) -> anyhow::Result<(Array2<f64>, Array1<f64>)> {
-    let graph = network.graph();
+pub fn last_layer(run: &TrainedRun) -> anyhow::Result<(Array2<f64>, Array1<f64>)> {
+    let graph = run.network.graph();
     let node = graph.output();
     ensure!(
         node.op == crate::graph::Op::Linear,
-        "the classifier's last layer is not fully connected"
+        "{}: the classifier's last layer is not fully connected, its features cannot be stacked",
+        run.folder.display()
     );
+    // Outputs of mirrored selves come after those of the individuals and do not fly.
+    let individuals = run.record.individuals.len();
     let read = |kind: &str| -> anyhow::Result<Vec<f64>> {
-        let tensor = network.parameter(&format!("{}.{kind}", node.name));
+        let tensor = run.network.parameter(&format!("{}.{kind}", node.name));
         let flat = tensor
             .detach()
+            .narrow(0, 0, individuals as i64)
             .to_kind(Kind::Double)
             .contiguous()
             .view([-1]);
         Ok(Vec::try_from(flat)?)
     };
-    let individuals = node.shape.channels;
     let features = graph.nodes[node.inputs[0]].shape.channels;
     let weight = Array2::from_shape_vec((individuals, features), read("weight")?)?;
     Ok((weight, Array1::from_vec(read("bias")?)))

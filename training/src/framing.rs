@@ -46,6 +46,8 @@ pub struct Framed {
     outside: [u8; 3],
     /// How many times finer the input samples across than down.
     pub pixel_aspect: f64,
+    /// Where the landmarks lie in the input, in its pixels.
+    pub landmarks: Landmarks,
 }
 
 impl Framed {
@@ -102,6 +104,7 @@ impl Framer {
                     size: (width, height),
                     outside: OUTSIDE_HEAD_PHOTOGRAPH,
                     pixel_aspect: f64::from(width) / f64::from(height) / crop.aspect,
+                    landmarks: crop.landmarks(width, height),
                 })
             }
             Self::Composed(framer) => {
@@ -138,9 +141,11 @@ impl ComposedFramer {
         };
         let across = f64::from(width) / f64::from(shown.image.width());
         let down = f64::from(height) / f64::from(shown.image.height());
+        let input_from_picture = Affine::scaling(across, down);
         Framed {
             picture: shown.image,
-            input_from_picture: Affine::scaling(across, down),
+            input_from_picture,
+            landmarks: shown.heads[0].map(&input_from_picture),
             size: (width, height),
             outside: OUTSIDE_FRAME,
             pixel_aspect: across / down,

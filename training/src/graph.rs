@@ -6,6 +6,7 @@
 //! feature maps are `channels × height × width`; padding of a convolution is `kernel / 2`, so stride 1
 //! keeps the size and stride 2 gives the half, rounded up.
 
+use callosity::geometry::HeadCrop;
 use serde::{Deserialize, Serialize};
 
 /// A layer as a recipe declares it. Each takes the output of the layer before it, unless `from` names
@@ -122,6 +123,35 @@ pub enum Layer {
         /// Number of outputs; a classifier's last layer leaves it out and gets one for each individual.
         outputs: Option<usize>,
     },
+    /// A classifier's last layer that compares directions: `scale ·` the cosine between the features and an
+    /// individual's nearest centre (Deng et al. 2019, "ArcFace"; with several centres Deng et al. 2020,
+    /// "Sub-center ArcFace").
+    Cosine {
+        /// Centres of an individual.
+        #[serde(default = "one")]
+        sub_centres: usize,
+        /// Logit at cosine 1; above 0.
+        scale: f64,
+    },
+    /// The expected place of each channel's softmax over the map, as fractions of its width and height: x
+    /// and y of channel 1, then of channel 2… (Nibali et al. 2018, "Numerical coordinate regression with
+    /// convolutional neural networks"). An aligner with heat maps of bonnet and blowhead ends in it.
+    SoftArgmax {},
+    /// A spatial transformer (Jaderberg et al. 2015): layers of their own say where bonnet and blowhead lie
+    /// in the image, and what follows sees the head crop around them. As a first layer only.
+    SpatialTransformer {
+        /// The layers that find the landmarks, an aligner's: four outputs, bonnet x, bonnet y, blowhead x,
+        /// blowhead y, as fractions of the image.
+        localisation: Vec<Layer>,
+        /// Width to height of the image in nature.
+        aspect: f64,
+        /// The rectangle around the landmarks that is cut out.
+        head_crop: HeadCrop,
+        /// Pixels across the cut.
+        width: usize,
+        /// Pixels down.
+        height: usize,
+    },
 }
 
 fn yes() -> bool {
@@ -192,6 +222,23 @@ pub enum Op {
     },
     /// Fully connected, with bias.
     Linear,
+    /// `scale ·` the largest cosine to one of an output's centres.
+    Cosine {
+        /// Centres of an output.
+        sub_centres: usize,
+        /// Value at cosine 1.
+        scale: f64,
+    },
+    /// Softmax over each channel's map and the expected x and y, in fractions of the map.
+    SoftArgmax,
+    /// Bilinear samples of the first input, an image, in the head crop around the landmarks that the second
+    /// says; zero outside the image.
+    HeadSampler {
+        /// Width to height of the image in nature.
+        aspect: f64,
+        /// The rectangle around the landmarks.
+        head_crop: HeadCrop,
+    },
 }
 
 /// Added to the variance in batch normalisation.
@@ -249,7 +296,7 @@ pub struct Parameter {
     /// `<node>.<kind>`.
     pub name: String,
     /// Convolution: out × in × kernel × kernel. Locally connected: places, row by row, × out × (in × kernel
-    /// × kernel). Linear: out × in. Others: one axis.
+    /// × kernel). Linear: out × in. Cosine: (out × centres) × in. Others: one axis.
     pub shape: Vec<i64>,
     /// Whether the optimiser changes it (running statistics it does not).
     pub trainable: bool,
@@ -258,12 +305,19 @@ pub struct Parameter {
 struct Builder {
     nodes: Vec<Node>,
     slope: f64,
+    /// Size of a last layer that leaves it open.
+    outputs: usize,
+    /// Put before the names of nodes.
+    prefix: &'static str,
 }
+
+/// What the names of a spatial transformer's own layers begin with.
+pub const LOCALISATION: &str = "localisation/";
 
 impl Builder {
     fn push(&mut self, name: String, op: Op, inputs: Vec<usize>, shape: Shape) -> usize {
         self.nodes.push(Node {
-            name,
+            name: format!("{}{name}", self.prefix),
             op,
             inputs,
             shape,
@@ -396,46 +450,22 @@ impl Builder {
         let mean = Op::AveragePool { size: 3 };
         let mean = self.push(format!("{name}d_mean"), mean, vec![from], shape);
         let around = self.conv_unit(&format!("{name}d"), mean, pooled, 1, 1);
-        [three, five, around].into_iter().fold(one, |joined, next| {
+        let others = [three, five, around].into_iter().enumerate();
+        others.fold(one, |joined, (k, next)| {
             let (a, b) = (self.nodes[joined].shape, self.nodes[next].shape);
             let shape = Shape {
                 channels: a.channels + b.channels,
                 ..a
             };
-            let id = format!("{name}_concat{next}");
+            let id = format!("{name}_concat{}", k + 1);
             self.push(id, Op::Concat, vec![joined, next], shape)
         })
     }
-}
 
-impl Graph {
-    /// Expands declared layers for RGB input of `width × height` pixels. `slope` is that of every leaky
-    /// ReLU; `outputs` is the size of a [`Layer::Linear`] that leaves it out.
-    pub fn build(
-        layers: &[Layer],
-        width: usize,
-        height: usize,
-        slope: f64,
-        outputs: usize,
-    ) -> Result<Self, GraphError> {
-        if layers.is_empty() {
-            return Err(GraphError::Empty);
-        }
-        let mut b = Builder {
-            nodes: Vec::new(),
-            slope,
-        };
-        let mut last = b.push(
-            "input".to_owned(),
-            Op::Input,
-            vec![],
-            Shape {
-                channels: 3,
-                height,
-                width,
-                flat: false,
-            },
-        );
+    /// Adds the nodes of declared layers after node `last`; returns the last of them.
+    fn expand(&mut self, layers: &[Layer], mut last: usize) -> Result<usize, GraphError> {
+        let b = self;
+        let outputs = b.outputs;
         let mut named: std::collections::HashMap<String, usize> = std::collections::HashMap::new();
         for (index, layer) in layers.iter().enumerate() {
             let fail = |reason: String| GraphError::Layer {
@@ -446,7 +476,10 @@ impl Graph {
             let shape = b.nodes[last].shape;
             let needs_map = !matches!(
                 layer,
-                Layer::BatchNorm {} | Layer::Dropout { .. } | Layer::Linear { .. }
+                Layer::BatchNorm {}
+                    | Layer::Dropout { .. }
+                    | Layer::Linear { .. }
+                    | Layer::Cosine { .. }
             );
             if needs_map && shape.flat {
                 return Err(fail("needs a feature map, but gets a vector".into()));
@@ -642,6 +675,83 @@ impl Graph {
                         None,
                     )
                 }
+                Layer::Cosine { sub_centres, scale } => {
+                    if !shape.flat {
+                        return Err(fail(
+                            "needs a vector; put global_average_pool before it".into(),
+                        ));
+                    }
+                    positive(&[("sub_centres", *sub_centres), ("outputs", outputs)])
+                        .map_err(fail)?;
+                    if !(*scale > 0.0 && scale.is_finite()) {
+                        return Err(fail(format!("scale is {scale}; it must be above 0")));
+                    }
+                    let op = Op::Cosine {
+                        sub_centres: *sub_centres,
+                        scale: *scale,
+                    };
+                    let shape = Shape {
+                        channels: outputs,
+                        ..shape
+                    };
+                    let id = format!("l{}_cosine", index + 1);
+                    (b.push(id, op, vec![last], shape), None)
+                }
+                Layer::SoftArgmax {} => {
+                    let shape = Shape {
+                        channels: 2 * shape.channels,
+                        height: 1,
+                        width: 1,
+                        flat: true,
+                    };
+                    let id = format!("l{}_place", index + 1);
+                    (b.push(id, Op::SoftArgmax, vec![last], shape), None)
+                }
+                Layer::SpatialTransformer {
+                    localisation,
+                    aspect,
+                    head_crop,
+                    width,
+                    height,
+                } => {
+                    if b.nodes[last].op != Op::Input || !b.prefix.is_empty() {
+                        return Err(fail("can only be the first layer".into()));
+                    }
+                    positive(&[("width", *width), ("height", *height)]).map_err(fail)?;
+                    let length = head_crop.bonnet_x - head_crop.blowhead_x;
+                    let positive = |value: f64| value > 0.0 && value.is_finite();
+                    if ![*aspect, head_crop.aspect, length]
+                        .into_iter()
+                        .all(positive)
+                    {
+                        return Err(fail(format!(
+                            "aspect {aspect} and head_crop {head_crop:?} must be above 0, and the bonnet \
+                             right of the blowhead"
+                        )));
+                    }
+                    b.prefix = LOCALISATION;
+                    let landmarks = b.expand(localisation, last);
+                    b.prefix = "";
+                    let landmarks = landmarks.map_err(|e| fail(format!("localisation: {e}")))?;
+                    let found = b.nodes[landmarks].shape;
+                    if !found.flat || found.channels != 4 {
+                        return Err(fail(format!(
+                            "localisation must give 4 values, bonnet and blowhead; it gives {}",
+                            found.channels * found.width * found.height
+                        )));
+                    }
+                    let op = Op::HeadSampler {
+                        aspect: *aspect,
+                        head_crop: *head_crop,
+                    };
+                    let shape = Shape {
+                        width: *width,
+                        height: *height,
+                        ..shape
+                    };
+                    let id = format!("l{}_crop", index + 1);
+                    (b.push(id, op, vec![last, landmarks], shape), None)
+                }
             };
             last = result;
             if let Some(name) = name
@@ -650,9 +760,41 @@ impl Graph {
                 return Err(fail(format!("the name \"{name}\" is taken")));
             }
         }
-        Ok(Self { nodes: b.nodes })
+        Ok(last)
     }
+}
 
+impl Graph {
+    /// Expands declared layers for RGB input of `width × height` pixels. `slope` is that of every leaky
+    /// ReLU; `outputs` is the size of a [`Layer::Linear`] that leaves it out.
+    pub fn build(
+        layers: &[Layer],
+        width: usize,
+        height: usize,
+        slope: f64,
+        outputs: usize,
+    ) -> Result<Self, GraphError> {
+        if layers.is_empty() {
+            return Err(GraphError::Empty);
+        }
+        let mut builder = Builder {
+            nodes: Vec::new(),
+            slope,
+            outputs,
+            prefix: "",
+        };
+        let image = Shape {
+            channels: 3,
+            height,
+            width,
+            flat: false,
+        };
+        let input = builder.push("input".to_owned(), Op::Input, vec![], image);
+        builder.expand(layers, input)?;
+        Ok(Self {
+            nodes: builder.nodes,
+        })
+    }
     /// The output node.
     pub fn output(&self) -> &Node {
         self.nodes.last().expect("a graph has at least its input")
@@ -661,12 +803,19 @@ impl Graph {
     /// Index of the node whose output is the pooled features: what the last fully connected layer
     /// takes, before dropout. `None` where the network has no such layer.
     pub fn features(&self) -> Option<usize> {
-        let linear = self.nodes.iter().rev().find(|n| n.op == Op::Linear)?;
-        let mut index = linear.inputs[0];
+        let is_last = |n: &&Node| matches!(n.op, Op::Linear | Op::Cosine { .. });
+        let last = self.nodes.iter().rev().find(is_last)?;
+        let mut index = last.inputs[0];
         while let Op::Dropout { .. } = self.nodes[index].op {
             index = self.nodes[index].inputs[0];
         }
         Some(index)
+    }
+
+    /// Index of the node that says where bonnet and blowhead lie, in a network with a spatial transformer.
+    pub fn landmarks(&self) -> Option<usize> {
+        let samples = |n: &&Node| matches!(n.op, Op::HeadSampler { .. });
+        Some(self.nodes.iter().find(samples)?.inputs[1])
     }
 
     /// All parameters, in the order of the nodes.
@@ -705,6 +854,10 @@ impl Graph {
                     push("weight", &[out, inputs], true);
                     push("bias", &[out], true);
                 }
+                Op::Cosine { sub_centres, .. } => {
+                    let inputs = self.nodes[node.inputs[0]].shape.channels;
+                    push("weight", &[out * sub_centres, inputs], true);
+                }
                 _ => {}
             }
         }
@@ -732,6 +885,9 @@ impl Graph {
                         outputs * (inputs * kernel * kernel) as u64
                     }
                     Op::Linear => outputs * self.nodes[node.inputs[0]].shape.channels as u64,
+                    Op::Cosine { sub_centres, .. } => {
+                        outputs * (sub_centres * self.nodes[node.inputs[0]].shape.channels) as u64
+                    }
                     _ => 0,
                 }
             })
@@ -740,7 +896,8 @@ impl Graph {
 }
 
 impl Layer {
-    fn op_name(&self) -> &'static str {
+    /// Its key `op` in a recipe.
+    pub fn op_name(&self) -> &'static str {
         match self {
             Self::Conv { .. } => "conv",
             Self::Residual { .. } => "residual",
@@ -754,6 +911,9 @@ impl Layer {
             Self::BatchNorm {} => "batch_norm",
             Self::Dropout { .. } => "dropout",
             Self::Linear { .. } => "linear",
+            Self::Cosine { .. } => "cosine",
+            Self::SoftArgmax {} => "soft_argmax",
+            Self::SpatialTransformer { .. } => "spatial_transformer",
         }
     }
 }

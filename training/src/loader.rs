@@ -1,7 +1,9 @@
 //! Batches, prepared on worker threads ahead of the network that eats them.
 
-use std::collections::BTreeMap;
+use std::any::Any;
+use std::collections::{BTreeMap, TryReserveError};
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -33,6 +35,12 @@ pub trait Samples: Send + Sync + 'static {
     fn input_len(&self) -> usize;
     /// Values of one sample's target.
     fn target_len(&self) -> usize;
+    /// The order in which an epoch takes the samples, each at most once unless it says otherwise.
+    fn order(&self, rng: &mut ChaCha8Rng) -> Vec<usize> {
+        let mut items: Vec<usize> = (0..self.len()).collect();
+        items.shuffle(rng);
+        items
+    }
     /// Writes sample `item` (below [`len`](Self::len)), changed as `rng` says.
     fn write(&self, item: usize, rng: &mut ChaCha8Rng, input: &mut [f32], target: &mut [f32]);
 }
@@ -48,20 +56,40 @@ pub struct Batch {
     pub target: Vec<f32>,
 }
 
+/// Why there is no batch.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum LoaderError {
+    #[error("a worker that prepares the batch of step {step} failed: {reason}")]
+    Worker { step: u64, reason: String },
+    #[error(
+        "out of memory for the batch of step {step}, {samples} samples of {values} values: take fewer \
+         --workers, or begin again with a smaller schedule.batch"
+    )]
+    Memory {
+        step: u64,
+        samples: usize,
+        values: usize,
+        source: TryReserveError,
+    },
+    #[error("the workers that prepare batches ended before step {step}")]
+    Ended { step: u64 },
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()))
+        .unwrap_or_else(|| "it panicked without a message".to_owned())
+}
+
 const SHUFFLE: u64 = 1;
 const SAMPLE: u64 = 2;
 
-/// Order of the samples in an epoch.
-fn order(seed: u64, epoch: u64, len: usize) -> Vec<usize> {
-    let mut items: Vec<usize> = (0..len).collect();
-    items.shuffle(&mut random(seed, SHUFFLE, epoch));
-    items
-}
-
 /// Gives the batches of the steps asked for in their order; whole batches only, so an epoch has
-/// `len / batch` steps.
+/// `len / batch` steps. The first error is its last item.
 pub struct Loader {
-    ready: Receiver<Batch>,
+    ready: Receiver<Result<Batch, LoaderError>>,
     waiting: BTreeMap<u64, Batch>,
     next: u64,
     end: u64,
@@ -95,15 +123,21 @@ impl Loader {
                         }
                         let (epoch, within) = (step / steps_in_epoch, step % steps_in_epoch);
                         if epoch_order.0 != epoch {
-                            epoch_order = (epoch, order(seed, epoch, samples.len()));
+                            let mut rng = random(seed, SHUFFLE, epoch);
+                            epoch_order = (epoch, samples.order(&mut rng));
                         }
                         let first = within as usize * batch;
-                        let items = &epoch_order.1[first..(first + batch).min(samples.len())];
+                        let items = &epoch_order.1[first..(first + batch).min(epoch_order.1.len())];
+                        let made = catch_unwind(AssertUnwindSafe(|| {
+                            make_batch(&*samples, seed, step, items)
+                        }));
+                        let made = made.unwrap_or_else(|panic| {
+                            let reason = panic_text(&*panic);
+                            Err(LoaderError::Worker { step, reason })
+                        });
+                        let failed = made.is_err();
                         // A dropped receiver means that nobody wants more.
-                        if sender
-                            .send(make_batch(&*samples, seed, step, items))
-                            .is_err()
-                        {
+                        if sender.send(made).is_err() || failed {
                             return;
                         }
                     }
@@ -120,13 +154,31 @@ impl Loader {
     }
 }
 
-fn make_batch(samples: &dyn Samples, seed: u64, step: u64, items: &[usize]) -> Batch {
+fn make_batch(
+    samples: &dyn Samples,
+    seed: u64,
+    step: u64,
+    items: &[usize],
+) -> Result<Batch, LoaderError> {
     let (n, m) = (samples.input_len(), samples.target_len());
+    // An allocation that fails inside `vec!` ends the process without a word in the run folder.
+    let zeros = |values: usize| {
+        let mut zeros = Vec::new();
+        let reserved = zeros.try_reserve_exact(items.len().saturating_mul(values));
+        reserved.map_err(|source| LoaderError::Memory {
+            step,
+            samples: items.len(),
+            values,
+            source,
+        })?;
+        zeros.resize(items.len() * values, 0.0);
+        Ok(zeros)
+    };
     let mut batch = Batch {
         step,
         size: items.len(),
-        input: vec![0.0; items.len() * n],
-        target: vec![0.0; items.len() * m],
+        input: zeros(n)?,
+        target: zeros(m)?,
     };
     let parts = batch
         .input
@@ -136,27 +188,41 @@ fn make_batch(samples: &dyn Samples, seed: u64, step: u64, items: &[usize]) -> B
         let mut rng = random(seed, SAMPLE, (step << 16) + k as u64);
         samples.write(item, &mut rng, input, target);
     }
-    batch
+    Ok(batch)
 }
 
 /// A batch of the given samples for measuring: the same in each epoch.
-pub fn measured_batch(samples: &dyn Samples, seed: u64, items: &[usize]) -> Batch {
+///
+/// # Errors
+/// There is not enough memory.
+pub fn measured_batch(
+    samples: &dyn Samples,
+    seed: u64,
+    items: &[usize],
+) -> Result<Batch, LoaderError> {
     make_batch(samples, seed, 0, items)
 }
 
 impl Iterator for Loader {
-    type Item = Batch;
+    type Item = Result<Batch, LoaderError>;
 
-    fn next(&mut self) -> Option<Batch> {
+    fn next(&mut self) -> Option<Self::Item> {
         if self.next == self.end {
             return None;
         }
         while !self.waiting.contains_key(&self.next) {
-            let batch = self.ready.recv().ok()?;
-            self.waiting.insert(batch.step, batch);
+            let received = self.ready.recv();
+            let made = received.unwrap_or(Err(LoaderError::Ended { step: self.next }));
+            match made {
+                Ok(batch) => self.waiting.insert(batch.step, batch),
+                Err(error) => {
+                    self.next = self.end;
+                    return Some(Err(error));
+                }
+            };
         }
         self.next += 1;
-        self.waiting.remove(&(self.next - 1))
+        self.waiting.remove(&(self.next - 1)).map(Ok)
     }
 }
 
@@ -165,8 +231,7 @@ impl Drop for Loader {
         // Workers blocked on a full channel wake when the receiver is gone.
         self.ready = crossbeam_channel::never();
         for worker in self.workers.drain(..) {
-            // A panic in a worker has been reported on its thread; the batches it owed are missed by
-            // the iterator, which then ends early.
+            // What a worker panicked with was sent to the iterator.
             let _ = worker.join();
         }
     }
@@ -198,8 +263,57 @@ mod tests {
     fn batches(steps: Range<u64>, threads: usize) -> Vec<(Vec<f32>, Vec<f32>)> {
         let samples: Arc<dyn Samples> = Arc::new(Numbers);
         Loader::start(&samples, 7, 3, steps, threads)
+            .map(|b| b.expect("a batch"))
             .map(|b| (b.input, b.target))
             .collect()
+    }
+
+    /// Panics on one of its samples.
+    struct Trap;
+
+    impl Samples for Trap {
+        fn len(&self) -> usize {
+            10
+        }
+        fn input_len(&self) -> usize {
+            1
+        }
+        fn target_len(&self) -> usize {
+            1
+        }
+        fn write(&self, item: usize, _: &mut ChaCha8Rng, _: &mut [f32], _: &mut [f32]) {
+            assert_ne!(item, 4, "photograph 4 is missing");
+        }
+    }
+
+    /// More than any machine has.
+    struct Huge;
+
+    impl Samples for Huge {
+        fn len(&self) -> usize {
+            10
+        }
+        fn input_len(&self) -> usize {
+            1 << 55
+        }
+        fn target_len(&self) -> usize {
+            1
+        }
+        fn write(&self, _: usize, _: &mut ChaCha8Rng, _: &mut [f32], _: &mut [f32]) {}
+    }
+
+    #[test]
+    fn the_failure_of_a_worker_ends_the_batches_with_its_reason() {
+        for threads in [1, 3] {
+            let samples: Arc<dyn Samples> = Arc::new(Trap);
+            let mut loader = Loader::start(&samples, 7, 3, 0..1_000_000, threads);
+            let error = loader.find_map(Result::err).expect("it fails");
+            assert!(error.to_string().contains("photograph 4 is missing"));
+            assert!(loader.next().is_none());
+        }
+        let samples: Arc<dyn Samples> = Arc::new(Huge);
+        let error = Loader::start(&samples, 7, 3, 0..9, 1).find_map(Result::err);
+        assert!(error.is_some_and(|e| e.to_string().contains("out of memory")));
     }
 
     #[test]

@@ -7,8 +7,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use callosity::geometry::HeadCrop;
 use tch::{Device, Kind, Tensor};
 
+use crate::files::{Partial, folder_of};
 use crate::graph::{BATCH_NORM_EPS, Graph, Op};
 
 /// Number format of weights and activations in the forward and backward pass.
@@ -59,6 +61,11 @@ pub enum WeightsError {
         path: PathBuf,
         source: tch::TchError,
     },
+    #[error("writing {path}: {source}; is there space left on its disk?")]
+    Write {
+        path: PathBuf,
+        source: tch::TchError,
+    },
     #[error("weights {path}: parameter {name} is missing; the file belongs to another network")]
     Missing { path: PathBuf, name: String },
     #[error(
@@ -88,6 +95,9 @@ pub struct Outputs {
     /// Pooled features before the last fully connected layer, `N × channels`, float32, where the
     /// network has them.
     pub features: Option<Tensor>,
+    /// Where a spatial transformer takes bonnet and blowhead to lie, `N × 4` fractions of the image,
+    /// float32.
+    pub landmarks: Option<Tensor>,
 }
 
 impl Network {
@@ -149,13 +159,25 @@ impl Network {
 
     /// Runs the network on `N × 3 × height × width` float32 input.
     pub fn forward(&self, input: &Tensor, mode: Mode, precision: Precision) -> Outputs {
+        self.forward_observed(input, mode, precision, &mut |_, _| {})
+    }
+
+    /// [`forward`](Self::forward), which shows `observe` the output of each node by its index.
+    pub fn forward_observed(
+        &self,
+        input: &Tensor,
+        mode: Mode,
+        precision: Precision,
+        observe: &mut dyn FnMut(usize, &Tensor),
+    ) -> Outputs {
         let kind = match precision {
             Precision::Float32 => Kind::Float,
             Precision::Bf16 => Kind::BFloat16,
         };
         let cast = |name: &str| self.parameters[name].to_kind(kind);
         let features_at = self.graph.features();
-        let mut features = None;
+        let landmarks_at = self.graph.landmarks();
+        let (mut features, mut landmarks) = (None, None);
         let mut uses = vec![0usize; self.graph.nodes.len()];
         for input in self.graph.nodes.iter().flat_map(|n| &n.inputs) {
             uses[*input] += 1;
@@ -239,10 +261,45 @@ impl Network {
                     let p = |kind: &str| &self.parameters[&format!("{}.{kind}", node.name)];
                     x.linear(p("weight"), Some(p("bias")))
                 }
+                (Op::Cosine { sub_centres, scale }, Some(x)) => {
+                    let weight = &self.parameters[&format!("{}.weight", node.name)];
+                    let cosines = unit(&x.to_kind(Kind::Float)).matmul(&unit(weight).tr());
+                    let centres = [-1, node.shape.channels as i64, *sub_centres as i64];
+                    cosines.view(centres).amax([2i64].as_slice(), false) * *scale
+                }
+                (Op::SoftArgmax, Some(x)) => {
+                    let size = self.graph.nodes[node.inputs[0]].shape;
+                    let places = pixel_centres(size.width, size.height);
+                    let places = Tensor::from_slice(&places)
+                        .view([-1, 2])
+                        .to_device(self.device);
+                    let flat = [-1, size.channels as i64, (size.width * size.height) as i64];
+                    let heat = x.to_kind(Kind::Float).contiguous().view(flat);
+                    let share = heat.softmax(-1, Kind::Float);
+                    share.matmul(&places).flatten(1, 2)
+                }
+                (Op::HeadSampler { aspect, head_crop }, Some(x)) => {
+                    let landmarks = values[node.inputs[1]].as_ref().expect("kept");
+                    let s = node.shape;
+                    let (linear, constant) = sampling_grid(*aspect, head_crop, s.width, s.height);
+                    let on_device =
+                        |values: &[f32]| Tensor::from_slice(values).to_device(self.device);
+                    let linear = on_device(&linear).view([4, -1]);
+                    let grid =
+                        landmarks.to_kind(Kind::Float).matmul(&linear) + on_device(&constant);
+                    let grid = grid.view([-1, s.height as i64, s.width as i64, 2]);
+                    let image = x.to_kind(Kind::Float).contiguous();
+                    // Bilinear, zeros outside, corners of pixels as in ONNX' default.
+                    image.grid_sampler(&grid, 0, 0, false).to_kind(kind)
+                }
                 (op, None) => unreachable!("{op:?} has an input by construction"),
             };
+            observe(index, &value);
             if features_at == Some(index) {
                 features = Some(value.shallow_clone());
+            }
+            if landmarks_at == Some(index) {
+                landmarks = Some(value.to_kind(Kind::Float));
             }
             for &i in &node.inputs {
                 uses[i] -= 1;
@@ -256,6 +313,7 @@ impl Network {
         Outputs {
             output: output.to_kind(Kind::Float),
             features,
+            landmarks,
         }
     }
 
@@ -266,9 +324,38 @@ impl Network {
 
     /// Reads all parameters; refuses missing ones, other shapes and values that are not finite.
     pub fn load(&mut self, path: &Path) -> Result<(), WeightsError> {
+        self.take(&load_tensors(path)?, path, None)
+    }
+
+    /// Reads all parameters as [`load`](Self::load) does, but leaves the last fully connected layer as it is
+    /// where it has another shape in the file. Gives the name of a layer that was left.
+    pub fn load_but_other_last_layer(
+        &mut self,
+        path: &Path,
+    ) -> Result<Option<String>, WeightsError> {
         let found = load_tensors(path)?;
+        let last = self.graph.nodes.iter().rev().find(|n| n.op == Op::Linear);
+        let other = last.map(|node| node.name.clone()).filter(|name| {
+            let weight = format!("{name}.weight");
+            let found = found.get(&weight);
+            found.is_some_and(|tensor| tensor.size() != self.parameters[&weight].size())
+        });
+        self.take(&found, path, other.as_deref())?;
+        Ok(other)
+    }
+
+    /// Takes over the parameters of all nodes but `left` from those of a file.
+    fn take(
+        &mut self,
+        found: &BTreeMap<String, Tensor>,
+        path: &Path,
+        left: Option<&str>,
+    ) -> Result<(), WeightsError> {
         tch::no_grad(|| {
             for (name, parameter) in &mut self.parameters {
+                if name.rsplit_once('.').map(|(node, _)| node) == left {
+                    continue;
+                }
                 let tensor = found.get(name).ok_or_else(|| WeightsError::Missing {
                     path: path.to_owned(),
                     name: name.clone(),
@@ -303,18 +390,83 @@ fn leaky_relu(x: &Tensor, slope: f64) -> Tensor {
     x.detach().leaky_relu_backward(x, slope, false)
 }
 
+/// Each row of `N × channels` divided by its length.
+pub fn unit(rows: &Tensor) -> Tensor {
+    let length = rows
+        .square()
+        .sum_dim_intlist([-1i64].as_slice(), true, Kind::Float)
+        .clamp_min(LEAST_LENGTH * LEAST_LENGTH)
+        .sqrt();
+    rows / length
+}
+
+/// Vectors shorter than this are not made longer than 1 by [`unit`] but left short.
+pub const LEAST_LENGTH: f64 = 1e-12;
+
+/// x and y of each pixel's centre, row by row, as fractions of width and height.
+pub fn pixel_centres(width: usize, height: usize) -> Vec<f32> {
+    let centre = |i: usize, of: usize| ((i as f64 + 0.5) / of as f64) as f32;
+    (0..height)
+        .flat_map(|y| (0..width).flat_map(move |x| [centre(x, width), centre(y, height)]))
+        .collect()
+}
+
+/// Where a head crop of `width × height` pixels lies in an image, as a linear map of the landmarks: the
+/// places are `landmarks · linear + constant`, with landmarks as `N × 4` fractions of the image (bonnet x,
+/// bonnet y, blowhead x, blowhead y), `linear` `4 × (2 · places)` and `constant` one row of it. A place is x
+/// and y in −1…1 across the image, as `grid_sample` and ONNX' `GridSample` want them. `aspect` is the
+/// image's width to height in nature, where the crop is a turned rectangle.
+pub fn sampling_grid(
+    aspect: f64,
+    head_crop: &HeadCrop,
+    width: usize,
+    height: usize,
+) -> (Vec<f32>, Vec<f32>) {
+    let places = width * height;
+    let mut linear = vec![0.0; 4 * 2 * places];
+    let length = head_crop.bonnet_x - head_crop.blowhead_x;
+    for (i, centre) in pixel_centres(width, height).chunks_exact(2).enumerate() {
+        // The crop's pixel in head lengths along and across the head, seen from the blowhead.
+        let along = (f64::from(centre[0]) - head_crop.blowhead_x) / length;
+        let across = (f64::from(centre[1]) - head_crop.landmark_y) / (head_crop.aspect * length);
+        let (x, y) = (2 * i, 2 * i + 1);
+        let mut set = |landmark: usize, place: usize, value: f64| {
+            linear[landmark * 2 * places + place] = (2.0 * value) as f32;
+        };
+        // With d from blowhead h to bonnet b in nature: h + along · d + across · (−d_y, d_x).
+        set(0, x, along);
+        set(1, x, -across / aspect);
+        set(2, x, 1.0 - along);
+        set(3, x, across / aspect);
+        set(0, y, across * aspect);
+        set(1, y, along);
+        set(2, y, -across * aspect);
+        set(3, y, 1.0 - along);
+    }
+    (linear, vec![-1.0; 2 * places])
+}
+
 /// Whether all values of a tensor are finite numbers.
 pub fn tensor_is_finite(tensor: &Tensor) -> bool {
     bool::try_from(tensor.isfinite().all()).unwrap_or(false)
 }
 
-/// Writes named tensors as safetensors to a partial file that is then renamed.
+/// Writes named tensors as safetensors, whole or not at all.
 pub fn save_tensors(tensors: &BTreeMap<String, Tensor>, path: &Path) -> Result<(), WeightsError> {
-    let fail = |source: tch::TchError| WeightsError::File {
+    let fail = |source: tch::TchError| WeightsError::Write {
         path: path.to_owned(),
         source,
     };
-    let partial = path.with_extension("partial");
+    let partial = Partial::new(folder_of(path)).map_err(|e| fail(e.into()))?;
+    write_tensors(tensors, partial.path()).map_err(fail)?;
+    partial.keep(path).map_err(|e| fail(e.into()))
+}
+
+/// Writes named tensors into the file `path` as it is.
+pub(crate) fn write_tensors(
+    tensors: &BTreeMap<String, Tensor>,
+    path: &Path,
+) -> Result<(), tch::TchError> {
     let named: Vec<(&str, Tensor)> = tensors
         .iter()
         .map(|(name, t)| {
@@ -324,8 +476,7 @@ pub fn save_tensors(tensors: &BTreeMap<String, Tensor>, path: &Path) -> Result<(
             )
         })
         .collect();
-    Tensor::write_safetensors(&named, &partial).map_err(fail)?;
-    std::fs::rename(&partial, path).map_err(|e| fail(e.into()))
+    Tensor::write_safetensors(&named, path)
 }
 
 /// Reads named tensors from a safetensors file.
@@ -339,6 +490,8 @@ pub fn load_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, WeightsErro
 
 #[cfg(test)]
 mod tests {
+    use callosity::geometry::{Landmarks, Point};
+
     use super::*;
     use crate::graph::Layer;
 
@@ -351,6 +504,54 @@ mod tests {
         // d(y²)/dx = 2 · y · y'
         let expected = [-0.25f32, -0.0625, 1.0, 6.0];
         assert_eq!(Vec::<f32>::try_from(x.grad()).unwrap(), expected);
+    }
+
+    fn network(declaration: &str, outputs: usize) -> Network {
+        #[derive(serde::Deserialize)]
+        struct Document {
+            layers: Vec<Layer>,
+        }
+        let layers = toml::from_str::<Document>(declaration).unwrap().layers;
+        let graph = crate::graph::Graph::build(&layers, 8, 8, 1.0 / 3.0, outputs).unwrap();
+        Network::new(graph, Device::Cpu)
+    }
+
+    #[test]
+    fn weights_may_start_a_network_with_another_last_layer_but_no_other_difference() {
+        let layers = |channels: usize| {
+            format!(
+                r#"layers = [{{ op = "conv", channels = {channels} }}, {{ op = "global_average_pool" }},
+                   {{ op = "linear", outputs = 4 }}, {{ op = "linear" }}]"#
+            )
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("weights.safetensors");
+        tch::manual_seed(1);
+        let old = network(&layers(5), 3);
+        old.save(&file).unwrap();
+
+        let mut same = network(&layers(5), 3);
+        assert_eq!(same.load_but_other_last_layer(&file).unwrap(), None);
+        assert!(
+            old.parameters()
+                .iter()
+                .all(|(name, t)| t.equal(same.parameter(name)))
+        );
+
+        let mut more = network(&layers(5), 7);
+        let random = more.parameter("l4_linear.weight").copy();
+        assert!(more.load(&file).is_err());
+        let left = more.load_but_other_last_layer(&file).unwrap();
+        assert_eq!(left.as_deref(), Some("l4_linear"));
+        assert!(more.parameter("l4_linear.weight").equal(&random));
+        for (name, t) in old.parameters() {
+            if !name.starts_with("l4_linear") {
+                assert!(t.equal(more.parameter(name)), "{name}");
+            }
+        }
+
+        let error = network(&layers(6), 7).load_but_other_last_layer(&file);
+        assert!(error.unwrap_err().to_string().contains("l1_1.weight"));
     }
 
     #[test]
@@ -366,18 +567,14 @@ mod tests {
             { op = "inception", single = 2, triple = [1, 2], double_triple = [1, 2], pooled = 1 },
             { op = "locally_connected", channels = 3 },
             { op = "conv", channels = 4, normalise = false },
-            { op = "global_average_pool" },
+            { op = "conv", channels = 2, plain = true },
+            { op = "soft_argmax" },
             { op = "batch_norm" },
-            { op = "linear", outputs = 2 },
+            { op = "linear", outputs = 3 },
+            { op = "cosine", sub_centres = 2, scale = 4.0 },
         ]"#;
-        #[derive(serde::Deserialize)]
-        struct Document {
-            layers: Vec<Layer>,
-        }
-        let layers = toml::from_str::<Document>(declaration).unwrap().layers;
-        let graph = crate::graph::Graph::build(&layers, 8, 8, 1.0 / 3.0, 2).unwrap();
         tch::manual_seed(3);
-        let network = Network::new(graph, Device::Cpu);
+        let network = network(declaration, 2);
         let input = Tensor::randn([6, 3, 8, 8], (Kind::Float, Device::Cpu));
         let loss = || {
             let outputs = network.forward(&input, Mode::Train, Precision::Float32);
@@ -405,6 +602,48 @@ mod tests {
                 (gradient - quotient).abs() < slack,
                 "{name}: gradient {gradient}, difference quotient {quotient}"
             );
+        }
+    }
+
+    /// A spatial transformer that is told the true landmarks cuts what the flying program's head crop cuts.
+    #[test]
+    fn the_sampling_grid_is_the_head_crop_of_the_geometry() {
+        let crop = HeadCrop {
+            bonnet_x: 0.75,
+            blowhead_x: 0.2,
+            landmark_y: 0.4,
+            aspect: 1.7,
+        };
+        // An image of 90 × 60 pixels that shows 120 × 60 in nature.
+        let (width, height, aspect) = (90.0, 60.0, 2.0);
+        let natural = Landmarks {
+            bonnet: Point::new(80.0, 22.0),
+            blowhead: Point::new(50.0, 41.0),
+        };
+        let (w, h) = (16, 12);
+        let cut = crop.crop_from_frame(&natural, w, h).expect("they differ");
+        let from_cut = cut.inverse().expect("a crop has an area");
+        let (linear, constant) = sampling_grid(aspect, &crop, w as usize, h as usize);
+        let landmarks = [natural.bonnet, natural.blowhead]
+            .map(|p| [p.x / (height * aspect), p.y / height])
+            .concat();
+        for (i, c) in pixel_centres(w as usize, h as usize).chunks(2).enumerate() {
+            let pixel = Point::new(
+                f64::from(c[0]) * f64::from(w),
+                f64::from(c[1]) * f64::from(h),
+            );
+            let expected = from_cut.apply(pixel);
+            let expected = [expected.x / (height * aspect) * width, expected.y];
+            let place = |axis: usize| {
+                let at = 2 * i + axis;
+                let moved = landmarks.iter().enumerate();
+                let sum: f64 = moved
+                    .map(|(k, l)| l * f64::from(linear[k * constant.len() + at]))
+                    .sum();
+                (sum + f64::from(constant[at]) + 1.0) / 2.0
+            };
+            assert!((place(0) * width - expected[0]).abs() < 1e-3);
+            assert!((place(1) * height - expected[1]).abs() < 1e-3);
         }
     }
 }

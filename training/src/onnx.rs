@@ -21,7 +21,8 @@ use tract_onnx::pb::{
 };
 
 use crate::graph::{BATCH_NORM_EPS, Graph, Op, Shape};
-use crate::weights::Weights;
+use crate::network::{LEAST_LENGTH, pixel_centres, sampling_grid};
+use crate::weights::{Tensor, Weights};
 
 /// Version of the operator set.
 const OPSET: i64 = 17;
@@ -349,6 +350,50 @@ impl Emitter {
                     let inputs = [inputs[0], &weight, &bias];
                     self.node("Gemm", &name, &inputs, &[int("transB", 1)]);
                 }
+                Op::Cosine { sub_centres, scale } => {
+                    let weight = parameter("weight");
+                    self.cosine(
+                        &name,
+                        inputs[0],
+                        node.shape.channels,
+                        sub_centres,
+                        scale,
+                        weight,
+                    )?;
+                }
+                Op::SoftArgmax => {
+                    let shape = graph.nodes[node.inputs[0]].shape;
+                    self.soft_argmax(&name, inputs[0], shape)?;
+                }
+                Op::HeadSampler { aspect, head_crop } => {
+                    let s = node.shape;
+                    let (linear, constant) = sampling_grid(aspect, &head_crop, s.width, s.height);
+                    let linear = self.tensor(
+                        &format!("{name}.linear"),
+                        &[4, constant.len()],
+                        &linear,
+                        Storage::Float32,
+                    )?;
+                    let constant = self.tensor(
+                        &format!("{name}.constant"),
+                        &[constant.len()],
+                        &constant,
+                        Storage::Float32,
+                    )?;
+                    let (moved, flat) = (format!("{name}/moved"), format!("{name}/flat"));
+                    self.node("MatMul", &moved, &[inputs[1], &linear], &[]);
+                    self.node("Add", &flat, &[&moved, &constant], &[]);
+                    let size = [0, s.height as i64, s.width as i64, 2];
+                    let size = self.integers(&format!("{name}.size"), &size);
+                    let grid = format!("{name}/grid");
+                    self.node("Reshape", &grid, &[&flat, &size], &[]);
+                    let attributes = [
+                        string("mode", "bilinear"),
+                        string("padding_mode", "zeros"),
+                        int("align_corners", 0),
+                    ];
+                    self.node("GridSample", &name, &[inputs[0], &grid], &attributes);
+                }
             }
             values.push(name);
         }
@@ -459,6 +504,73 @@ impl Emitter {
         let map = [0, out as i64, s.height as i64, s.width as i64];
         let size = self.integers(&format!("{name}.map"), &map);
         self.node("Reshape", name, &[&back, &size], &[]);
+        Ok(())
+    }
+
+    /// `scale ·` the largest cosine between features and an output's centres.
+    fn cosine(
+        &mut self,
+        name: &str,
+        input: &str,
+        outputs: usize,
+        sub_centres: usize,
+        scale: f64,
+        weight: &Tensor,
+    ) -> Result<(), ExportError> {
+        let width = weight.shape[1] as usize;
+        // Unit centres times the scale: the division is done once, here.
+        let mut centres = Vec::with_capacity(weight.values.len());
+        for row in weight.values.chunks_exact(width) {
+            let length = row
+                .iter()
+                .map(|&v| f64::from(v).powi(2))
+                .sum::<f64>()
+                .sqrt();
+            let factor = scale / length.max(LEAST_LENGTH);
+            centres.extend(row.iter().map(|&v| (f64::from(v) * factor) as f32));
+        }
+        let full = format!("{name}.weight");
+        let centres = self.tensor(
+            &full,
+            &[outputs * sub_centres, width],
+            &centres,
+            self.storage,
+        )?;
+        let bias = vec![0.0; outputs * sub_centres];
+        let full = format!("{name}.bias");
+        let bias = self.tensor(&full, &[bias.len()], &bias, Storage::Float32)?;
+        let (length, least) = (format!("{name}/length"), format!("{name}.least"));
+        let least = self.tensor(&least, &[1], &[LEAST_LENGTH as f32], Storage::Float32)?;
+        let axis = [ints("axes", &[1]), int("keepdims", 1)];
+        self.node("ReduceL2", &length, &[input], &axis);
+        let (divisor, direction) = (format!("{name}/divisor"), format!("{name}/unit"));
+        self.node("Max", &divisor, &[&length, &least], &[]);
+        self.node("Div", &direction, &[input, &divisor], &[]);
+        let each = format!("{name}/each");
+        let inputs = [direction.as_str(), &centres, &bias];
+        self.node("Gemm", &each, &inputs, &[int("transB", 1)]);
+        let size = [0, outputs as i64, sub_centres as i64];
+        let size = self.integers(&format!("{name}.size"), &size);
+        let grouped = format!("{name}/grouped");
+        self.node("Reshape", &grouped, &[&each, &size], &[]);
+        let attributes = [ints("axes", &[2]), int("keepdims", 0)];
+        self.node("ReduceMax", name, &[&grouped], &attributes);
+        Ok(())
+    }
+
+    fn soft_argmax(&mut self, name: &str, input: &str, map: Shape) -> Result<(), ExportError> {
+        let places = map.width * map.height;
+        let flat = [0, map.channels as i64, places as i64];
+        let flat = self.integers(&format!("{name}.flat"), &flat);
+        let (rows, share) = (format!("{name}/rows"), format!("{name}/share"));
+        self.node("Reshape", &rows, &[input, &flat], &[]);
+        self.node("Softmax", &share, &[&rows], &[int("axis", -1)]);
+        let centres = pixel_centres(map.width, map.height);
+        let full = format!("{name}.centres");
+        let centres = self.tensor(&full, &[places, 2], &centres, Storage::Float32)?;
+        let each = format!("{name}/each");
+        self.node("MatMul", &each, &[&share, &centres], &[]);
+        self.node("Flatten", name, &[&each], &[int("axis", 1)]);
         Ok(())
     }
 

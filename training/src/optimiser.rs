@@ -17,6 +17,8 @@ const EPS: f64 = 1e-8;
 pub struct AdamW {
     moments: BTreeMap<String, (Tensor, Tensor)>,
     weight_decay: f64,
+    /// Beginning of names, and the factor of the learning rate for them.
+    slower: Option<(&'static str, f64)>,
 }
 
 impl AdamW {
@@ -34,7 +36,14 @@ impl AdamW {
         Self {
             moments,
             weight_decay,
+            slower: None,
         }
+    }
+
+    /// Multiplies the learning rate by `factor` for parameters whose names begin with `prefix`.
+    pub fn with_factor(mut self, prefix: &'static str, factor: f64) -> Self {
+        self.slower = Some((prefix, factor));
+        self
     }
 
     /// Updates the parameters from their gradients, which are then cleared. `step` counts from 1.
@@ -50,6 +59,11 @@ impl AdamW {
                 if !gradient.defined() {
                     continue;
                 }
+                let factor = match self.slower {
+                    Some((prefix, factor)) if name.starts_with(prefix) => factor,
+                    _ => 1.0,
+                };
+                let learning_rate = learning_rate * factor;
                 let _ = m
                     .g_mul_scalar_(BETA.0)
                     .g_add_(&(&gradient * (1.0 - BETA.0)));

@@ -1,12 +1,16 @@
 //! Recipes: TOML files that say how one network is built and trained.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use callosity::bundle::NetworkInput;
 use callosity::geometry::HeadCrop;
 use serde::{Deserialize, Serialize};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use crate::graph::{Graph, GraphError, Layer};
+use crate::graph::{Graph, GraphError, Layer, Op};
+use crate::metric_learning::MetricLoss;
 
 /// Everything that decides what a training run does, but for the data and the split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -14,6 +18,9 @@ use crate::graph::{Graph, GraphError, Layer};
 pub struct Recipe {
     /// Name of the network; that of the run folder too.
     pub name: String,
+    /// What is special about it, in a few words for tables; decides nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<String>,
     /// What the network learns.
     pub task: Task,
     /// From which all randomness of the run follows.
@@ -25,6 +32,9 @@ pub struct Recipe {
     pub network: Declaration,
     /// How training photographs are varied.
     pub augmentation: Augmentation,
+    /// What a classifier learns, and by how much each.
+    #[serde(default)]
+    pub loss: Loss,
     /// Epochs, batches and the optimiser.
     pub schedule: Schedule,
 }
@@ -39,8 +49,12 @@ pub enum Task {
     Aligner,
     /// The upright box around the head, on composed frames with one head.
     Localiser,
-    /// The individual, on head crops.
+    /// The individual, on photographs of heads.
     Classifier,
+    /// Features, on head photographs without names: each photograph is told from all others in two random
+    /// views, by the recipe's metric loss (self-supervised, Chen et al. 2020, "SimCLR"). Its weights are the
+    /// start of a classifier.
+    Pretraining,
 }
 
 /// The network's input; see [`NetworkInput`] for how pixels are normalised.
@@ -138,10 +152,43 @@ pub struct Augmentation {
     /// Share of a classifier's photographs mirrored at the line through bonnet and blowhead, and of a
     /// localiser's frames mirrored upside down.
     pub flip: f64,
+    /// Whether a mirrored whale is an individual of its own: the network then has twice as many outputs,
+    /// whales first and then their mirrored selves, and learns half of its photographs mirrored.
+    pub mirrored_individuals: bool,
     /// Share of photographs blurred.
     pub blur: f64,
     /// Share of photographs of which a random rectangle is erased.
     pub erase: f64,
+}
+
+/// The parts of a classifier's loss.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Loss {
+    /// Weight of the cross entropy of the individuals. At 0 a whale is named by the nearest photographs
+    /// that the network was trained on.
+    pub classification: f64,
+    /// Added to the angle between a photograph and its own whale, in radians, where the last layer is
+    /// [`cosine`](Layer::Cosine) ("ArcFace").
+    pub angular_margin: f64,
+    /// Loss on the embedding, the pooled features divided by their length.
+    pub metric: Option<MetricLoss>,
+    /// Weight of the metric loss.
+    pub metric_weight: f64,
+    /// Weight of the mean squared error of a [spatial transformer's](Layer::SpatialTransformer) landmarks.
+    pub landmarks: f64,
+}
+
+impl Default for Loss {
+    fn default() -> Self {
+        Self {
+            classification: 1.0,
+            angular_margin: 0.0,
+            metric: None,
+            metric_weight: 1.0,
+            landmarks: 0.0,
+        }
+    }
 }
 
 /// Epochs, batches and the optimiser: AdamW (Loshchilov & Hutter 2019) with a one-cycle learning rate
@@ -151,7 +198,7 @@ pub struct Augmentation {
 pub struct Schedule {
     /// Times that each training photograph is seen.
     pub epochs: u32,
-    /// Composed samples in an epoch, for finder, aligner and localiser.
+    /// Composed samples in an epoch, for finder and aligner.
     #[serde(default)]
     pub samples_per_epoch: usize,
     /// Share of a finder's training frames that are windows of real frames with landmarks instead of
@@ -160,8 +207,16 @@ pub struct Schedule {
     pub real_frames: f64,
     /// Photographs in a step.
     pub batch: usize,
+    /// A classifier's photographs of one whale that come together in a batch, as a metric loss needs them;
+    /// at 1 the order is drawn without regard to whales.
+    #[serde(default = "one")]
+    pub photographs_of_a_whale: usize,
     /// Peak learning rate.
     pub learning_rate: f64,
+    /// Factor of the learning rate for a [spatial transformer's](Layer::SpatialTransformer) own layers; at 0
+    /// they stay as they are.
+    #[serde(default = "whole")]
+    pub localisation_rate: f64,
     /// Share of the steps in which the learning rate rises to its peak.
     #[serde(default = "default_warm_up")]
     pub warm_up: f64,
@@ -179,8 +234,29 @@ pub struct Schedule {
     pub weight_average: f64,
 }
 
+fn one() -> usize {
+    1
+}
+fn whole() -> f64 {
+    1.0
+}
 fn default_warm_up() -> f64 {
     0.2
+}
+
+/// A line of a recipe's file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub path: PathBuf,
+    /// The line, from 1.
+    pub line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.path.display(), self.line)
+    }
 }
 
 /// Why a recipe cannot be used.
@@ -192,63 +268,188 @@ pub enum RecipeError {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("recipe {path}: {source}")]
-    Parse {
-        path: PathBuf,
-        source: Box<toml::de::Error>,
-    },
-    #[error("recipe {path}: {field} is {value}; {wanted}")]
+    #[error("{at}: {message}")]
+    Parse { at: Place, message: String },
+    #[error("{at}: {field} is {value}; {wanted}")]
     Value {
-        path: PathBuf,
+        at: Place,
         field: &'static str,
         value: String,
         wanted: &'static str,
     },
-    #[error("recipe {path}: network: {source}")]
-    Network { path: PathBuf, source: GraphError },
+    #[error("{at}: {source}")]
+    Network { at: Place, source: GraphError },
+}
+
+/// A recipe's text with the places of its values.
+struct Document<'t> {
+    text: &'t str,
+    root: Spanned<DeValue<'t>>,
+}
+
+impl<'t> Document<'t> {
+    fn parse(text: &'t str) -> Result<Self, toml::de::Error> {
+        let root = DeTable::parse(text)?;
+        let root = Spanned::new(root.span(), DeValue::Table(root.into_inner()));
+        Ok(Self { text, root })
+    }
+
+    /// Line of a field such as `schedule.batch`, or of the table around it where the file leaves it out.
+    fn line_of(&self, field: &str) -> usize {
+        let mut found = &self.root;
+        for key in field.split('.') {
+            match found.get_ref().get(key) {
+                Some(value) => found = value,
+                None => break,
+            }
+        }
+        line(self.text, found.span().start)
+    }
+
+    fn layers(&self) -> impl Iterator<Item = &Spanned<DeValue<'t>>> {
+        let network = self.root.get_ref().get("network");
+        let layers = network.and_then(|network| network.get_ref().get("layers"));
+        let layers = layers.and_then(|layers| layers.get_ref().as_array());
+        layers.into_iter().flat_map(|layers| layers.iter())
+    }
+
+    fn line_of_layer(&self, layer: usize) -> usize {
+        match self.layers().nth(layer - 1) {
+            Some(found) => line(self.text, found.span().start),
+            None => self.line_of("network.layers"),
+        }
+    }
+
+    /// Line and reason of an error. One inside of a layer has no place of its own, since `serde` chooses the
+    /// kind of a layer by its key `op` only after it has read the others; so that layer is looked for.
+    fn explain(&self, error: &toml::de::Error) -> (usize, String) {
+        for (index, layer) in self.layers().enumerate() {
+            let read = Layer::deserialize(ValueDeserializer::from(layer.clone()));
+            if let Err(reason) = read {
+                let op = layer
+                    .get_ref()
+                    .get("op")
+                    .and_then(|op| op.get_ref().as_str());
+                let op = op.map(|op| format!(" ({op})")).unwrap_or_default();
+                let message = format!("layer {}{op}: {}", index + 1, reason.message());
+                return (line(self.text, layer.span().start), message);
+            }
+        }
+        explain(self.text, error)
+    }
+}
+
+/// Line of a byte of a text, from 1.
+fn line(text: &str, at: usize) -> usize {
+    1 + text[..at].matches('\n').count()
+}
+
+/// Line and reason of an error of TOML's.
+fn explain(text: &str, error: &toml::de::Error) -> (usize, String) {
+    let line = error.span().map_or(1, |span| line(text, span.start));
+    let found = text.lines().nth(line - 1).unwrap_or_default().trim();
+    // "invalid type" does not say of what.
+    let message = error.message();
+    (line, format!("{message}, in: {found}"))
 }
 
 impl Recipe {
     /// Reads and checks a recipe.
+    ///
+    /// # Errors
+    /// It cannot be read, has an unknown key or a value that cannot be used, or its layers are no network: with
+    /// the line.
     pub fn load(path: &Path) -> Result<Self, RecipeError> {
         let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Read {
             path: path.to_owned(),
             source,
         })?;
-        let recipe: Self = toml::from_str(&text).map_err(|source| RecipeError::Parse {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })?;
-        recipe.check(path)?;
-        Ok(recipe)
+        Self::parse(&text, path)
     }
 
-    fn check(&self, path: &Path) -> Result<(), RecipeError> {
+    /// Checks the recipe `text` of the file `path`.
+    fn parse(text: &str, path: &Path) -> Result<Self, RecipeError> {
+        let at = |line: usize| Place {
+            path: path.to_owned(),
+            line,
+        };
+        let refuse = |(line, message)| RecipeError::Parse {
+            at: at(line),
+            message,
+        };
+        let document = Document::parse(text).map_err(|error| refuse(explain(text, &error)))?;
+        let recipe: Self =
+            toml::from_str(text).map_err(|error| refuse(document.explain(&error)))?;
+        let refuse_value = |(field, value, wanted)| RecipeError::Value {
+            at: at(document.line_of(field)),
+            field,
+            value,
+            wanted,
+        };
+        recipe.check().map_err(refuse_value)?;
+        match recipe.graph(1) {
+            Ok(graph) => {
+                recipe.check_network(&graph).map_err(refuse_value)?;
+                Ok(recipe)
+            }
+            Err(source) => {
+                let line = match &source {
+                    GraphError::Layer { layer, .. } => document.line_of_layer(*layer),
+                    GraphError::Empty => document.line_of("network.layers"),
+                };
+                Err(RecipeError::Network {
+                    at: at(line),
+                    source,
+                })
+            }
+        }
+    }
+
+    /// The first field with a value that cannot be used, that value, and what is wanted.
+    fn check(&self) -> Result<(), (&'static str, String, &'static str)> {
         let s = &self.schedule;
         let a = &self.augmentation;
-        let checks: [(bool, &'static str, String, &'static str); 11] = [
+        for (value, field) in [
+            (self.input.width, "input.width"),
+            (self.input.height, "input.height"),
+            (s.epochs, "schedule.epochs"),
+        ] {
+            if value == 0 {
+                return Err((field, value.to_string(), "must be above 0"));
+            }
+        }
+        for (share, field) in [
+            (self.network.leak, "network.leak"),
+            (a.flip, "augmentation.flip"),
+            (a.blur, "augmentation.blur"),
+            (a.erase, "augmentation.erase"),
+            (s.warm_up, "schedule.warm_up"),
+            (s.label_smoothing, "schedule.label_smoothing"),
+            (s.mixup, "schedule.mixup"),
+            (s.weight_average, "schedule.weight_average"),
+        ] {
+            if !(0.0..=1.0).contains(&share) {
+                return Err((field, share.to_string(), "must be from 0 to 1"));
+            }
+        }
+        let framing = &self.input.framing;
+        let checks = [
             (
-                self.input.width > 0 && self.input.height > 0,
-                "input",
-                format!("{} × {}", self.input.width, self.input.height),
-                "both sides must be above 0",
-            ),
-            (
-                self.input.framing == Framing::HeadCrop
+                *framing == Framing::HeadCrop
                     || self.task == Task::Classifier
                         && self.input.head_crop == whole_head_photograph(),
                 "input.framing",
-                format!("{:?}", self.input.framing),
-                "only a classifier without head_crop takes another one than head_crop",
+                format!("{framing:?}"),
+                "only a classifier without input.head_crop takes another one than head_crop",
             ),
             (
-                !matches!(self.input.framing, Framing::Box { padding } if !(0.0..=2.0).contains(&padding)),
+                !matches!(framing, Framing::Box { padding } if !(0.0..=2.0).contains(padding)),
                 "input.framing",
-                format!("{:?}", self.input.framing),
+                format!("{framing:?}"),
                 "the padding is a fraction of the box, 0 to 2",
             ),
             (
-                self.task != Task::Localiser && self.input.framing == Framing::HeadCrop
+                self.task != Task::Localiser && *framing == Framing::HeadCrop
                     || [self.input.width, self.input.height]
                         .iter()
                         .all(|side| (32..=4096).contains(side)),
@@ -263,20 +464,6 @@ impl Recipe {
                 "each must be above 0",
             ),
             (
-                [a.flip, a.blur, a.erase]
-                    .iter()
-                    .all(|share| (0.0..=1.0).contains(share)),
-                "augmentation",
-                format!("flip {}, blur {}, erase {}", a.flip, a.blur, a.erase),
-                "each is a share of the photographs, 0 to 1",
-            ),
-            (
-                s.epochs > 0,
-                "schedule.epochs",
-                s.epochs.to_string(),
-                "must be above 0",
-            ),
-            (
                 s.batch > 1,
                 "schedule.batch",
                 s.batch.to_string(),
@@ -289,7 +476,8 @@ impl Recipe {
                 "must be above 0",
             ),
             (
-                self.task == Task::Classifier || s.samples_per_epoch > 0,
+                matches!(self.task, Task::Classifier | Task::Pretraining)
+                    || s.samples_per_epoch > 0,
                 "schedule.samples_per_epoch",
                 s.samples_per_epoch.to_string(),
                 "finder, aligner and localiser need a number of composed samples",
@@ -301,38 +489,268 @@ impl Recipe {
                 s.real_frames.to_string(),
                 "a finder takes 0 to 1, other networks train on no real frames",
             ),
+            (
+                !a.mirrored_individuals || self.input.head_crop.landmark_y == 0.5,
+                "input.head_crop.landmark_y",
+                self.input.head_crop.landmark_y.to_string(),
+                "mirrored individuals need the landmarks half-way down, 0.5",
+            ),
+            (
+                s.photographs_of_a_whale > 0,
+                "schedule.photographs_of_a_whale",
+                s.photographs_of_a_whale.to_string(),
+                "must be above 0",
+            ),
+            (
+                self.loss.metric.is_none() || s.mixup == 0.0,
+                "schedule.mixup",
+                s.mixup.to_string(),
+                "blended photographs show two whales, a metric loss needs one; take 0",
+            ),
+            (
+                self.task != Task::Pretraining || self.loss.metric.is_some(),
+                "loss.metric",
+                "absent".to_owned(),
+                "pretraining has no other loss; take { kind = \"nt_xent\", temperature = 0.2 }",
+            ),
+            (
+                match self.loss.metric {
+                    None => true,
+                    Some(MetricLoss::Triplet { margin } | MetricLoss::Contrastive { margin }) => {
+                        margin > 0.0
+                    }
+                    Some(MetricLoss::NtXent { temperature }) => temperature > 0.0,
+                },
+                "loss.metric",
+                format!("{:?}", self.loss.metric),
+                "margin and temperature must be above 0",
+            ),
         ];
-        for (good, field, value, wanted) in checks {
-            if !good {
-                return Err(RecipeError::Value {
-                    path: path.to_owned(),
-                    field,
-                    value,
-                    wanted,
-                });
-            }
+        match checks.into_iter().find(|(good, ..)| !good) {
+            Some((_, field, value, wanted)) => Err((field, value, wanted)),
+            None => Ok(()),
         }
-        self.graph(1)
-            .map(drop)
-            .map_err(|source| RecipeError::Network {
-                path: path.to_owned(),
-                source,
-            })
     }
 
-    /// Whether its pictures are composed from photographs of heads.
-    pub fn composes_frames(&self) -> bool {
-        self.task != Task::Classifier || self.input.framing != Framing::HeadCrop
+    /// As [`check`](Self::check), of what only the network's layers show to be useless.
+    fn check_network(&self, graph: &Graph) -> Result<(), (&'static str, String, &'static str)> {
+        let l = &self.loss;
+        let checks = [
+            (
+                l.metric.is_none() || graph.features().is_some(),
+                "loss.metric",
+                format!("{:?}", l.metric),
+                "the network has no pooled features for it; end in linear or cosine",
+            ),
+            (
+                l.angular_margin == 0.0 || matches!(graph.output().op, Op::Cosine { .. }),
+                "loss.angular_margin",
+                l.angular_margin.to_string(),
+                "only a network that ends in cosine has angles",
+            ),
+            (
+                l.landmarks == 0.0 || graph.landmarks().is_some(),
+                "loss.landmarks",
+                l.landmarks.to_string(),
+                "only a network that begins with a spatial_transformer has landmarks",
+            ),
+        ];
+        match checks.into_iter().find(|(good, ..)| !good) {
+            Some((_, field, value, wanted)) => Err((field, value, wanted)),
+            None => Ok(()),
+        }
     }
 
-    /// The network, with `individuals` outputs where the last layer leaves its size open.
+    /// Whether the network's outputs are logits of individuals, so that it names by them.
+    pub fn outputs_logits(&self) -> bool {
+        self.task == Task::Classifier && self.loss.classification > 0.0
+    }
+
+    /// The network, with an output for each of `individuals` where the last layer leaves its size open, and
+    /// one for the mirrored self of each where those are individuals too.
     pub fn graph(&self, individuals: usize) -> Result<Graph, GraphError> {
+        let selves = if self.augmentation.mirrored_individuals {
+            2
+        } else {
+            1
+        };
         Graph::build(
             &self.network.layers,
             self.input.width as usize,
             self.input.height as usize,
             self.network.leak,
-            individuals,
+            selves * individuals,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECIPE: &str = r#"name = "tiny"
+task = "classifier"
+
+[input]
+width = 24
+height = 16
+
+[network]
+leak = 0.1
+layers = [
+  { op = "conv", channels = 6, stride = 2 },
+  # A comment, and a layer over two lines.
+  { op = "residual", channels = 8,
+    stride = 2 },
+  { op = "max_pool" },
+  { op = "global_average_pool" },
+  { op = "linear" },
+]
+
+[augmentation]
+blur = 0.1
+
+[schedule]
+epochs = 4
+batch = 4
+learning_rate = 1e-2
+"#;
+
+    fn load(text: &str) -> Result<Recipe, RecipeError> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("tiny.toml");
+        std::fs::write(&path, text).expect("written");
+        Recipe::load(&path)
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_with_the_line_and_the_reason() {
+        load(RECIPE).expect("good as it is");
+        // What stands there instead of what, the line, and what must be said.
+        let faults = [
+            ("batch = 4", "batchs = 4", 25, "unknown field `batchs`"),
+            ("width = 24", "widht = 24", 5, "unknown field `widht`"),
+            (
+                "task = ",
+                "colour = 3\ntask = ",
+                2,
+                "unknown field `colour`",
+            ),
+            ("[schedule]", "[shedule]", 23, "unknown field `shedule`"),
+            (
+                "\"classifier\"",
+                "\"painter\"",
+                2,
+                "unknown variant `painter`",
+            ),
+            (
+                "epochs = 4",
+                "epochs = 4.5",
+                24,
+                "invalid type: floating point `4.5`, expected u32",
+            ),
+            ("epochs = 4", "epochs = = 4", 24, "epochs = = 4"),
+            (
+                "learning_rate = 1e-2\n",
+                "",
+                23,
+                "missing field `learning_rate`",
+            ),
+            (
+                "{ op = \"max_pool\" }",
+                "{ op = \"max_pool\", side = 2 }",
+                15,
+                "layer 3 (max_pool): unknown field `side`",
+            ),
+            (
+                "op = \"residual\"",
+                "op = \"residul\"",
+                13,
+                "layer 2 (residul): unknown variant `residul`",
+            ),
+            (
+                "channels = 6, ",
+                "",
+                11,
+                "layer 1 (conv): missing field `channels`",
+            ),
+            (
+                "{ op = \"max_pool\" }",
+                "{ op = \"max_pool\", size = 8 }",
+                15,
+                "layer 3 (max_pool): a window of 8 does not fit a map of 6 × 4",
+            ),
+            (
+                "{ op = \"global_average_pool\" },\n",
+                "\n",
+                17,
+                "layer 4 (linear): needs a vector",
+            ),
+            (
+                "height = 16",
+                "height = 0",
+                6,
+                "input.height is 0; must be above 0",
+            ),
+            (
+                "blur = 0.1",
+                "blur = 1.1",
+                21,
+                "augmentation.blur is 1.1; must be from 0 to 1",
+            ),
+            (
+                "batch = 4",
+                "batch = 1",
+                25,
+                "schedule.batch is 1; batch normalisation",
+            ),
+            ("leak = 0.1", "leak = nan", 9, "network.leak is NaN"),
+            (
+                "\"classifier\"",
+                "\"aligner\"",
+                23,
+                "schedule.samples_per_epoch is 0",
+            ),
+        ];
+        for (from, to, line, words) in faults {
+            assert_eq!(RECIPE.matches(from).count(), 1, "{from}");
+            let error = load(&RECIPE.replace(from, to)).expect_err(to).to_string();
+            let place = format!("tiny.toml:{line}: ");
+            assert!(error.contains(&place), "{to}: {error}, not {place}");
+            assert!(error.contains(words), "{to}: {error}");
+        }
+        let start = RECIPE.find("[\n").expect("layers");
+        let end = RECIPE.find("]\n\n[augmentation").expect("layers");
+        let empty = format!("{}[{}", &RECIPE[..start], &RECIPE[end..]);
+        let error = load(&empty).expect_err("no layers").to_string();
+        assert!(error.contains("tiny.toml:10: "), "{error}");
+    }
+
+    #[test]
+    fn layers_may_be_tables_of_their_own() {
+        let start = RECIPE.find("layers = [").expect("layers");
+        let end = RECIPE.find("[augmentation").expect("layers");
+        let tables = "[[network.layers]]\nop = \"conv\"\nchannels = 4\n\n\
+                      [[network.layers]]\nop = \"global_average_pool\"\nsize = 3\n\n";
+        let text = format!("{}{tables}{}", &RECIPE[..start], &RECIPE[end..]);
+        load(&text.replace("size = 3\n", "")).expect("good");
+        let error = load(&text).expect_err("a size").to_string();
+        assert!(error.contains("tiny.toml:14: layer 2"), "{error}");
+    }
+
+    #[test]
+    fn every_recipe_of_the_repository_can_be_used() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
+        let mut loaded = 0;
+        for entry in std::fs::read_dir(folder).expect("recipes") {
+            let path = entry.expect("an entry").path();
+            let recipe = Recipe::load(&path).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(
+                path.file_stem().and_then(|s| s.to_str()),
+                Some(recipe.name.as_str())
+            );
+            loaded += 1;
+        }
+        assert!(loaded > 20);
     }
 }

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use sha2::{Digest, Sha256};
-use tch::Device;
+use tch::{Device, Kind, Tensor};
 
-use crate::network::Network;
+use crate::network::{Mode, Network, Outputs, Precision};
 use crate::recipe::{Framing, Recipe, Task};
+use crate::split::Split;
 use crate::trainer::RunInfo;
 
 /// A trained network and how it came about.
@@ -67,6 +68,30 @@ impl TrainedRun {
         })
     }
 
+    /// Evaluates the network, in float32 and without gradients, on `N × 3 × height × width` images.
+    ///
+    /// Where mirrored whales are individuals of their own, the output is the logarithm of the mean of two
+    /// probabilities: the whale's in the image, and its mirrored self's in the mirrored image.
+    pub fn evaluate(&self, images: &Tensor) -> Outputs {
+        let forward = |images: &Tensor| {
+            tch::no_grad(|| {
+                self.network
+                    .forward(images, Mode::Evaluate, Precision::Float32)
+            })
+        };
+        let mut outputs = forward(images);
+        if self.recipe.augmentation.mirrored_individuals {
+            let individuals = self.record.individuals.len() as i64;
+            let half = |output: &Tensor, first: i64| {
+                output.narrow(1, first, individuals).softmax(1, Kind::Float)
+            };
+            let mirrored = forward(&images.flip([2])).output;
+            let mean = (half(&outputs.output, 0) + half(&mirrored, individuals)) / 2.0;
+            outputs.output = mean.log();
+        }
+        outputs
+    }
+
     /// Checks that the network learns what is asked for.
     ///
     /// # Errors
@@ -80,21 +105,39 @@ impl TrainedRun {
         );
         Ok(())
     }
+
+    /// Refuses classifiers of anything but head crops, which are all that is cut in flight.
+    ///
+    /// # Errors
+    /// The network sees a composed frame.
+    pub fn expect_head_crops(&self) -> anyhow::Result<()> {
+        let framing = self.recipe.input.framing;
+        ensure!(
+            framing == Framing::HeadCrop,
+            "{}: this classifier sees {framing:?} of a composed frame; here only classifiers of head crops will \
+             do, whose recipe has no input.framing",
+            self.folder.display()
+        );
+        Ok(())
+    }
+
+    /// Checks that the run was trained on this split.
+    ///
+    /// # Errors
+    /// It was trained on another one.
+    pub fn expect_split(&self, split: &Split) -> anyhow::Result<()> {
+        ensure!(
+            self.record.split_digest == split.digest(),
+            "{} was trained on split {}, this is {}: a photograph that is measured here may have trained it",
+            self.folder.display(),
+            self.record.split_digest,
+            split.digest()
+        );
+        Ok(())
+    }
 }
 
-/// Refuses classifiers of anything but head crops, which are all that is cut in flight.
-fn can_fly(run: &TrainedRun) -> anyhow::Result<()> {
-    let framing = run.recipe.input.framing;
-    ensure!(
-        framing == Framing::HeadCrop,
-        "{}: this classifier sees {framing:?} of a composed frame; bundles and stacks take classifiers of head \
-         crops only, whose recipe has no input.framing",
-        run.folder.display()
-    );
-    Ok(())
-}
-
-/// Checks that networks may stand in one bundle: no framing but that of flight, one split, one held-out fold, and for classifiers one
+/// Checks that networks may stand in one bundle: classifiers of head crops, one split, one held-out fold, and for classifiers one
 /// catalogue and one size of input.
 ///
 /// # Errors
@@ -105,10 +148,10 @@ pub fn check_together<'a>(runs: impl IntoIterator<Item = &'a TrainedRun>) -> any
         bail!("at least one run is needed");
     };
     let name = |run: &TrainedRun| run.folder.display().to_string();
-    can_fly(first)?;
+    first.expect_head_crops()?;
     let mut classifier = (first.recipe.task == Task::Classifier).then_some(first);
     for run in runs {
-        can_fly(run)?;
+        run.expect_head_crops()?;
         ensure!(
             run.record.split_digest == first.record.split_digest,
             "{} was trained on split {}, {} on split {}: a photograph that one is measured on may have \

@@ -13,7 +13,12 @@
 //! plain averaging. The strength is chosen by cross-validation within the fold; averaging itself
 //! (infinite strength) is among the candidates, so stacking falls back to it where it gains nothing.
 //!
-//! Temperature, unknown model and thresholds use the cross-validated logits, so that they see the
+//! # Components and power
+//! Two options of published stacks. The features may be reduced to their first principal components; the
+//! prior is then what averaging says through these, and the projection is multiplied into the exported
+//! layer. Probabilities averaged over views may be raised to a power: averaging blurs them.
+//!
+//! Temperature, power, unknown model and thresholds use the cross-validated logits, so that they see the
 //! regression as new photographs will.
 
 use std::cell::RefCell;
@@ -23,6 +28,8 @@ use argmin::solver::brent::BrentOpt;
 use argmin::solver::linesearch::MoreThuenteLineSearch;
 use argmin::solver::quasinewton::LBFGS;
 use callosity::bundle::{Decision, UnknownModel};
+use callosity::identify::raise_probabilities;
+use nalgebra::{DMatrix, SVD};
 use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -39,8 +46,10 @@ const STRENGTHS: [f64; 9] = [100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01];
 const PATIENCE: usize = 2;
 /// A feature that varies less than this over the fold is not scaled.
 const LEAST_DEVIATION: f64 = 1e-6;
-/// Range in which temperatures are sought.
-const TEMPERATURES: (f64, f64) = (0.02, 50.0);
+/// Range in which temperatures are sought: those of logits, and those of cosines, which are small.
+const TEMPERATURES: (f64, f64) = (0.002, 50.0);
+/// Range in which powers are sought.
+const POWERS: (f64, f64) = (0.1, 10.0);
 
 /// Why a stack cannot be fitted.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +63,18 @@ pub enum StackError {
     NotFinite { index: usize },
     #[error("the share of unknown whales is {0}; it must lie between 0 and 1")]
     Share(f64),
+    #[error("the power is {0}; it must be a finite number above 0")]
+    Power(f64),
+    #[error(
+        "{asked} principal components are asked for; {photographs} photographs of {features} features have \
+         {most}, ask for 1 to {most}"
+    )]
+    Components {
+        asked: usize,
+        photographs: usize,
+        features: usize,
+        most: usize,
+    },
     #[error("the rate of known whales called unknown is {0}; it must lie between 0 and 1")]
     Rate(f64),
     #[error("{what} did not converge: {source}")]
@@ -130,6 +151,66 @@ impl Standardisation {
         let weight = &raw.weight * &self.std.view().insert_axis(Axis(1));
         let bias = &raw.bias + &self.mean.dot(&raw.weight);
         Regression { weight, bias }
+    }
+}
+
+/// The first principal components of standardised features.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Projection {
+    /// `features × components`, orthonormal columns.
+    pub components: Array2<f64>,
+    /// Share of the variance of the features that lies in the components.
+    pub explained_variance: f64,
+}
+
+impl Projection {
+    /// The `count` components of the rows of `features`, whose columns have mean 0, by singular value
+    /// decomposition.
+    ///
+    /// # Errors
+    /// There are not so many.
+    pub fn of(features: &ArrayView2<'_, f64>, count: usize) -> Result<Self, StackError> {
+        let (rows, columns) = features.dim();
+        // Columns of mean 0 take one dimension from the rows.
+        let most = rows.saturating_sub(1).min(columns);
+        if count == 0 || count > most {
+            return Err(StackError::Components {
+                asked: count,
+                photographs: rows,
+                features: columns,
+                most,
+            });
+        }
+        let matrix = DMatrix::from_fn(rows, columns, |i, j| features[[i, j]]);
+        let decomposed = SVD::new(matrix, false, true);
+        let right = decomposed.v_t.expect("asked for");
+        let variances = decomposed.singular_values.map(|s| s * s);
+        Ok(Self {
+            components: Array2::from_shape_fn((columns, count), |(j, k)| right[(k, j)]),
+            explained_variance: variances.rows(0, count).sum()
+                / variances.sum().max(f64::MIN_POSITIVE),
+        })
+    }
+
+    /// The components of features, `photographs × components`.
+    pub fn apply(&self, features: &ArrayView2<'_, f64>) -> Array2<f64> {
+        features.dot(&self.components)
+    }
+
+    /// What a regression on the features says of their components alone.
+    pub fn carry(&self, of_features: &Regression) -> Regression {
+        Regression {
+            weight: self.components.t().dot(&of_features.weight),
+            bias: of_features.bias.clone(),
+        }
+    }
+
+    /// The regression on the features that is one on their components.
+    pub fn unfold(&self, of_components: &Regression) -> Regression {
+        Regression {
+            weight: self.components.dot(&of_components.weight),
+            bias: of_components.bias.clone(),
+        }
     }
 }
 
@@ -307,6 +388,15 @@ impl Opinions {
         }
     }
 
+    /// Probabilities raised to a power and scaled to sum 1, as in flight; scores as they are.
+    pub fn raised(&self, power: f64) -> Self {
+        let mut raised = self.clone();
+        for mut row in raised.probabilities.rows_mut() {
+            raise_probabilities(row.as_slice_mut().expect("rows lie together"), power);
+        }
+        raised
+    }
+
     /// Mean of `−log p(label)`.
     pub fn log_loss(&self, labels: &[usize]) -> f64 {
         let each = labels.iter().enumerate();
@@ -339,19 +429,35 @@ impl Opinions {
     }
 }
 
+/// Where between `least` and `most` a function of one variable is least, by Brent's method.
+pub(crate) fn minimise_scalar(
+    what: &'static str,
+    function: impl Fn(f64) -> f64,
+    least: f64,
+    most: f64,
+) -> Result<f64, StackError> {
+    let result = Executor::new(Scalar(function), BrentOpt::new(least, most))
+        .configure(|state| state.max_iters(100))
+        .run()
+        .map_err(|source| StackError::Optimiser { what, source })?;
+    Ok(result.state.get_best_param().copied().unwrap_or(least))
+}
+
 /// The temperature at which the views' logits have the least log loss.
 pub fn fit_temperature(views: &[Array2<f64>], labels: &[usize]) -> Result<f64, StackError> {
     let loss = |log_t: f64| Opinions::of(views, log_t.exp()).log_loss(labels);
     let (least, most) = (TEMPERATURES.0.ln(), TEMPERATURES.1.ln());
-    let result = Executor::new(Scalar(loss), BrentOpt::new(least, most))
-        .configure(|state| state.max_iters(100))
-        .run()
-        .map_err(|source| StackError::Optimiser {
-            what: "the temperature",
-            source,
-        })?;
-    let best = result.state.get_best_param().copied().unwrap_or(0.0);
-    Ok(best.exp())
+    Ok(minimise_scalar("the temperature", loss, least, most)?.exp())
+}
+
+/// The power of the probabilities at which they have the least log loss.
+///
+/// # Errors
+/// The search fails.
+pub fn fit_power(opinions: &Opinions, labels: &[usize]) -> Result<f64, StackError> {
+    let loss = |log_power: f64| opinions.raised(log_power.exp()).log_loss(labels);
+    let (least, most) = (POWERS.0.ln(), POWERS.1.ln());
+    Ok(minimise_scalar("the power", loss, least, most)?.exp())
 }
 
 /// Log loss of a weighted logistic regression in one variable, with a little L2 on the slope so that
@@ -466,6 +572,39 @@ fn upper_quantile(values: &[f64], rate: f64) -> f64 {
     }
 }
 
+/// The power to which probabilities averaged over views are raised.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Power {
+    /// This one; 1 changes nothing.
+    Fixed(f64),
+    /// The one with the least log loss on the held-out fold, cross-validated.
+    Fitted,
+}
+
+impl Default for Power {
+    fn default() -> Self {
+        Self::Fixed(1.0)
+    }
+}
+
+impl std::str::FromStr for Power {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "fit" {
+            return Ok(Self::Fitted);
+        }
+        let power = text
+            .parse()
+            .ok()
+            .filter(|p: &f64| p.is_finite() && *p > 0.0);
+        power.map(Self::Fixed).ok_or_else(|| {
+            "a number above 0, or `fit` for the best one on the held-out fold".to_owned()
+        })
+    }
+}
+
 /// How a stack is fitted.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StackOptions {
@@ -479,6 +618,12 @@ pub struct StackOptions {
     pub false_unknown_rate: Option<f64>,
     /// Share of identified whales that must be named rightly.
     pub identified_precision: f64,
+    /// Principal components that the regression sees instead of the features; all features where absent.
+    #[serde(default)]
+    pub components: Option<usize>,
+    /// What probabilities averaged over views are raised to.
+    #[serde(default)]
+    pub power: Power,
 }
 
 impl Default for StackOptions {
@@ -489,8 +634,34 @@ impl Default for StackOptions {
             unknown_share: 0.5,
             false_unknown_rate: Some(0.1),
             identified_precision: 0.9,
+            components: None,
+            power: Power::default(),
         }
     }
+}
+
+/// What reducing the features to principal components does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ComponentsReport {
+    /// How many.
+    pub components: usize,
+    /// Share of the features' variance in them, over the fold.
+    pub explained_variance: f64,
+    /// Strength of L2 with all features; absent where averaging won.
+    pub strength_without: Option<f64>,
+    /// Log loss with all features.
+    pub log_loss_without: f64,
+    /// Share of right first candidates with all features.
+    pub top1_without: f64,
+}
+
+/// What raising the probabilities to a power does. It changes no order, so no top-1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PowerReport {
+    /// The power.
+    pub power: f64,
+    /// Log loss of the probabilities as they are.
+    pub log_loss_without: f64,
 }
 
 /// What the fold says of a stack; all but the averaging's numbers by cross-validation within it.
@@ -502,7 +673,7 @@ pub struct StackReport {
     pub unknown_photographs: usize,
     /// Strength of L2; absent where averaging won.
     pub strength: Option<f64>,
-    /// Log loss of the chosen regression at its temperature.
+    /// Log loss of the chosen regression at its temperature, with components and power as asked for.
     pub log_loss: f64,
     /// Its share of right first candidates.
     pub top1: f64,
@@ -510,6 +681,12 @@ pub struct StackReport {
     pub averaging_log_loss: f64,
     /// Its share of right first candidates.
     pub averaging_top1: f64,
+    /// Where the features were reduced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub components: Option<ComponentsReport>,
+    /// Where the power is not 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power: Option<PowerReport>,
 }
 
 /// A fitted stack.
@@ -556,6 +733,11 @@ pub fn stack(
             return Err(StackError::NotFinite { index });
         }
     }
+    if let Power::Fixed(power) = options.power
+        && !(power > 0.0 && power.is_finite())
+    {
+        return Err(StackError::Power(power));
+    }
     let standardisation = Standardisation::of(&known[0].view());
     let standardise = |views: &[Array2<f64>]| -> Vec<Array2<f64>> {
         let each = views.iter();
@@ -563,61 +745,42 @@ pub fn stack(
     };
     let (known, unknown) = (standardise(known), standardise(unknown));
     let plain = standardisation.carry(average);
-    let logits = |r: &Regression, views: &[Array2<f64>]| -> Vec<Array2<f64>> {
-        views.iter().map(|v| r.logits(&v.view())).collect()
-    };
-    let averaged = logits(&plain, &known);
-    let temperature = fit_temperature(&averaged, labels)?;
-    let prior = plain.scaled(1.0 / temperature);
-    let averaging = Opinions::of(&averaged, temperature);
+    let averaged = logits_of(&plain, &known);
+    let averaging = Opinions::of(&averaged, fit_temperature(&averaged, labels)?);
 
     let parts = cross_validation_parts(count, wanted, options.seed);
-    let mut starts = vec![prior.clone(); parts.len()];
-    let mut best = (
-        f64::INFINITY,
-        averaging.log_loss(labels),
-        logits(&prior, &known),
-    );
-    let mut worse = 0;
-    for unit in STRENGTHS {
-        let strength = unit * prior.weight.nrows() as f64;
-        let fitted: Result<Vec<Regression>, StackError> = parts
-            .par_iter()
-            .zip(&starts)
-            .map(|(part, start)| {
-                let rest: Vec<usize> = (0..count).filter(|i| !part.contains(i)).collect();
-                let features = known[0].select(Axis(0), &rest);
-                let labels: Vec<usize> = rest.iter().map(|&i| labels[i]).collect();
-                fit(&features.view(), &labels, &prior, strength, start)
-            })
-            .collect();
-        starts = fitted?;
-        let mut views: Vec<Array2<f64>> =
-            vec![Array2::zeros((count, prior.bias.len())); known.len()];
-        for (part, regression) in parts.iter().zip(&starts) {
-            for (view, features) in views.iter_mut().zip(&known) {
-                for &i in part {
-                    let one = features.slice(s![i..=i, ..]);
-                    view.row_mut(i).assign(&regression.logits(&one).row(0));
-                }
-            }
+    let of_features = cross_validate(&known, labels, &plain, &parts)?;
+    let (chosen, projection, components) = match options.components {
+        None => (of_features, None, None),
+        Some(components) => {
+            let projection = Projection::of(&known[0].view(), components)?;
+            let project: Vec<Array2<f64>> =
+                known.iter().map(|v| projection.apply(&v.view())).collect();
+            let carried = projection.carry(&plain);
+            let chosen = cross_validate(&project, labels, &carried, &parts)?;
+            let without = Opinions::of(&of_features.held_out, of_features.temperature);
+            let report = ComponentsReport {
+                components,
+                explained_variance: projection.explained_variance,
+                strength_without: of_features.strength(),
+                log_loss_without: without.log_loss(labels),
+                top1_without: without.top1(labels),
+            };
+            (chosen, Some(projection), Some(report))
         }
-        let loss = Opinions::of(&views, fit_temperature(&views, labels)?).log_loss(labels);
-        tracing::debug!(strength, loss, "cross-validated");
-        if loss < best.1 {
-            best = (strength, loss, views);
-            worse = 0;
-        } else {
-            worse += 1;
-            if worse == PATIENCE {
-                break;
-            }
-        }
-    }
-    let (strength, _, held_out) = best;
-    let regression = fit(&known[0].view(), labels, &prior, strength, &prior)?;
-    let temperature = fit_temperature(&held_out, labels)?;
-    let opinions = Opinions::of(&held_out, temperature);
+    };
+    let strength = chosen.strength();
+    let temperature = chosen.temperature;
+    let regression = match &projection {
+        None => chosen.regression,
+        Some(projection) => projection.unfold(&chosen.regression),
+    };
+    let as_they_are = Opinions::of(&chosen.held_out, temperature);
+    let power = match options.power {
+        Power::Fixed(power) => power,
+        Power::Fitted => fit_power(&as_they_are, labels)?,
+    };
+    let opinions = as_they_are.raised(power);
 
     let unknown_photographs = unknown.first().map_or(0, Array2::nrows);
     let unknown_model = if unknown_photographs == 0 {
@@ -627,7 +790,7 @@ pub fn stack(
             intercept: -20.0,
         }
     } else {
-        let strangers = Opinions::of(&logits(&regression, &unknown), temperature);
+        let strangers = Opinions::of(&logits_of(&regression, &unknown), temperature);
         fit_unknown(
             &opinions.scores.to_vec(),
             &strangers.scores.to_vec(),
@@ -661,6 +824,7 @@ pub fn stack(
         },
         decision: Decision {
             temperature: temperature as f32,
+            power: power as f32,
             unknown: unknown_model,
             unknown_threshold: unknown_threshold as f32,
             identified_threshold: identified_threshold(&named, options.identified_precision) as f32,
@@ -668,12 +832,103 @@ pub fn stack(
         report: StackReport {
             photographs: count,
             unknown_photographs,
-            strength: strength.is_finite().then_some(strength),
+            strength,
             log_loss: opinions.log_loss(labels),
             top1: opinions.top1(labels),
             averaging_log_loss: averaging.log_loss(labels),
             averaging_top1: averaging.top1(labels),
+            components,
+            power: (power != 1.0).then(|| PowerReport {
+                power,
+                log_loss_without: as_they_are.log_loss(labels),
+            }),
         },
+    })
+}
+
+fn logits_of(regression: &Regression, views: &[Array2<f64>]) -> Vec<Array2<f64>> {
+    let each = views.iter();
+    each.map(|v| regression.logits(&v.view())).collect()
+}
+
+/// A regression of the strength that cross-validation chose.
+struct CrossValidated {
+    /// Infinite where averaging won.
+    strength: f64,
+    /// Fitted on the whole fold.
+    regression: Regression,
+    /// For each view the logits of photographs by the regression that did not see them.
+    held_out: Vec<Array2<f64>>,
+    /// The temperature that suits these.
+    temperature: f64,
+}
+
+impl CrossValidated {
+    fn strength(&self) -> Option<f64> {
+        self.strength.is_finite().then_some(self.strength)
+    }
+}
+
+/// Chooses the strength and fits. `known` holds each view's features, `plain` says the same of them as the
+/// members' mean.
+fn cross_validate(
+    known: &[Array2<f64>],
+    labels: &[usize],
+    plain: &Regression,
+    parts: &[Vec<usize>],
+) -> Result<CrossValidated, StackError> {
+    let count = labels.len();
+    let averaged = logits_of(plain, known);
+    let temperature = fit_temperature(&averaged, labels)?;
+    let prior = plain.scaled(1.0 / temperature);
+    let mut starts = vec![prior.clone(); parts.len()];
+    let mut best = (
+        f64::INFINITY,
+        Opinions::of(&averaged, temperature).log_loss(labels),
+        logits_of(&prior, known),
+    );
+    let mut worse = 0;
+    for unit in STRENGTHS {
+        let strength = unit * prior.weight.nrows() as f64;
+        let fitted: Result<Vec<Regression>, StackError> = parts
+            .par_iter()
+            .zip(&starts)
+            .map(|(part, start)| {
+                let rest: Vec<usize> = (0..count).filter(|i| !part.contains(i)).collect();
+                let features = known[0].select(Axis(0), &rest);
+                let labels: Vec<usize> = rest.iter().map(|&i| labels[i]).collect();
+                fit(&features.view(), &labels, &prior, strength, start)
+            })
+            .collect();
+        starts = fitted?;
+        let mut views: Vec<Array2<f64>> =
+            vec![Array2::zeros((count, prior.bias.len())); known.len()];
+        for (part, regression) in parts.iter().zip(&starts) {
+            for (view, features) in views.iter_mut().zip(known) {
+                for &i in part {
+                    let one = features.slice(s![i..=i, ..]);
+                    view.row_mut(i).assign(&regression.logits(&one).row(0));
+                }
+            }
+        }
+        let loss = Opinions::of(&views, fit_temperature(&views, labels)?).log_loss(labels);
+        tracing::debug!(strength, loss, "cross-validated");
+        if loss < best.1 {
+            best = (strength, loss, views);
+            worse = 0;
+        } else {
+            worse += 1;
+            if worse == PATIENCE {
+                break;
+            }
+        }
+    }
+    let (strength, _, held_out) = best;
+    Ok(CrossValidated {
+        strength,
+        regression: fit(&known[0].view(), labels, &prior, strength, &prior)?,
+        temperature: fit_temperature(&held_out, labels)?,
+        held_out,
     })
 }
 
@@ -765,6 +1020,58 @@ mod tests {
             let standardised = standardisation.apply(&features.view());
             let difference = there.logits(&standardised.view()) - raw.logits(&features.view());
             prop_assert!(difference.iter().all(|d| d.abs() < 1e-9));
+        }
+
+        /// Components are orthonormal and by falling variance, what is left of the features is as much as the
+        /// explained variance says, and a regression on them is one on the features.
+        #[test]
+        fn components_fold_into_the_regression(seed in 0..1000u64, count in 1..7usize) {
+            let (features, _, raw, _) = problem(seed, 1.0);
+            // Some directions matter more than others.
+            let mixed = features.dot(&normal(&mut ChaCha8Rng::seed_from_u64(seed + 1), (6, 6)));
+            let features = Standardisation::of(&mixed.view()).apply(&mixed.view());
+            let projection = Projection::of(&features.view(), count).unwrap();
+            let v = &projection.components;
+            let identity = v.t().dot(v) - Array2::<f64>::eye(count);
+            prop_assert!(identity.iter().all(|d| d.abs() < 1e-9));
+            let seen = projection.apply(&features.view());
+            let squares = |a: &Array2<f64>| a.mapv(|x| x * x).sum();
+            let variances: Vec<f64> = seen.columns().into_iter().map(|c| c.dot(&c)).collect();
+            prop_assert!(variances.is_sorted_by(|a, b| a >= &(b - 1e-9)));
+            let left = squares(&(&features - seen.dot(&v.t())));
+            let share = 1.0 - left / squares(&features);
+            prop_assert!((share - projection.explained_variance).abs() < 1e-9);
+
+            let carried = projection.carry(&raw);
+            let unfolded = projection.unfold(&carried);
+            let there = carried.logits(&seen.view());
+            let back = unfolded.logits(&features.view());
+            prop_assert!((&there - &back).iter().all(|d| d.abs() < 1e-9));
+            if count == 6 {
+                let same = raw.logits(&features.view());
+                prop_assert!((&back - &same).iter().all(|d| d.abs() < 1e-9));
+            }
+        }
+
+        /// No power on a fine grid beats the fitted one, and top-1 stays.
+        #[test]
+        fn the_power_is_the_best_there_is(seed in 0..1000u64, sharpness in 0.3..3.0f64) {
+            let mut random = ChaCha8Rng::seed_from_u64(seed);
+            let views = [normal(&mut random, (80, 4)), normal(&mut random, (80, 4))];
+            let labels: Vec<usize> = (0..80).map(|_| random.random_range(0..4)).collect();
+            let views = views.map(|mut view| {
+                labels.iter().enumerate().for_each(|(i, &label)| view[[i, label]] += 1.0);
+                view * sharpness
+            });
+            let opinions = Opinions::of(&views, 1.0);
+            let power = fit_power(&opinions, &labels).unwrap();
+            let loss = |p: f64| opinions.raised(p).log_loss(&labels);
+            for k in 0..60 {
+                let other = POWERS.0 * (POWERS.1 / POWERS.0).powf(f64::from(k) / 60.0);
+                prop_assert!(loss(power) <= loss(other) + 1e-6);
+            }
+            prop_assert_eq!(opinions.raised(power).top1(&labels), opinions.top1(&labels));
+            prop_assert_eq!(opinions.raised(power).scores, opinions.scores);
         }
 
         /// From the threshold on, enough are right; any lower one that differs would not do.
@@ -916,6 +1223,62 @@ mod tests {
             .max_by(|&a, &b| logits[a].total_cmp(&logits[b]))
             .unwrap();
         assert_eq!(best, labels[0]);
+    }
+
+    /// What is exported works on features as they are.
+    #[test]
+    fn components_and_power_reach_the_exported_layer_and_the_report() {
+        let mut random = ChaCha8Rng::seed_from_u64(19);
+        let (known, labels) = synthetic(&mut random, 120, false);
+        let moved = |random: &mut ChaCha8Rng| &known + &(normal(random, (120, 12)) * 0.5);
+        let views = [known.clone(), moved(&mut random), moved(&mut random)];
+        let (unknown, _) = synthetic(&mut random, 40, true);
+        let unknown = vec![unknown; 3];
+        let own = (Array2::eye(6), Array1::zeros(6));
+        let average = Regression::mean_of(&[own.clone(), own]);
+        let fitted = |components, power| {
+            let options = StackOptions {
+                components,
+                power,
+                ..StackOptions::default()
+            };
+            stack(&views, &labels, &unknown, &average, &options)
+        };
+        let plain = fitted(None, Power::default()).unwrap();
+        assert_eq!(
+            (&plain.report.components, &plain.report.power),
+            (&None, &None)
+        );
+        let both = fitted(Some(8), Power::Fitted).unwrap();
+        let of_components = both.report.components.as_ref().unwrap();
+        assert_eq!(of_components.components, 8);
+        assert!(of_components.explained_variance > 0.6 && of_components.explained_variance < 1.0);
+        assert_eq!(of_components.log_loss_without, plain.report.log_loss);
+        assert_eq!(of_components.top1_without, plain.report.top1);
+        let of_power = both.report.power.as_ref().unwrap();
+        assert!(both.report.log_loss <= of_power.log_loss_without + 1e-9);
+        assert_eq!(both.decision.power, of_power.power as f32);
+
+        // The layer's weights on standardised features lie in the space of the components.
+        let standardised = Standardisation::of(&known.view()).apply(&known.view());
+        let projection = Projection::of(&standardised.view(), 8).unwrap();
+        let weight: Vec<f64> = both.head.weight.iter().map(|w| f64::from(*w)).collect();
+        let weight = Array2::from_shape_vec((6, 12), weight).unwrap();
+        let within = weight
+            .dot(&projection.components)
+            .dot(&projection.components.t());
+        assert!((&weight - &within).iter().all(|d| d.abs() < 1e-5));
+        // All components are all features.
+        let all = fitted(Some(12), Power::default()).unwrap();
+        assert!((all.report.log_loss - plain.report.log_loss).abs() < 1e-3);
+
+        let error = fitted(Some(13), Power::default()).unwrap_err();
+        assert!(error.to_string().contains("ask for 1 to 12"), "{error}");
+        let error = fitted(None, Power::Fixed(0.0)).unwrap_err();
+        assert!(matches!(error, StackError::Power(_)), "{error}");
+        assert_eq!("fit".parse(), Ok(Power::Fitted));
+        assert_eq!("1.5".parse(), Ok(Power::Fixed(1.5)));
+        assert!("-1".parse::<Power>().is_err());
     }
 
     #[test]

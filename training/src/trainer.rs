@@ -1,23 +1,30 @@
 //! The training loop and the run folder.
 //!
 //! A run folder holds `recipe.toml`, `run.json` ([`RunInfo`]), `metrics.csv`, `learning_curves.svg`,
-//! `best.safetensors`, `last.safetensors`, and while it is unfinished `checkpoint.safetensors` with
-//! `checkpoint.json`. Random numbers follow from the recipe's seed and the step's number alone, so a run
-//! that was interrupted goes on as if it had not been.
+//! `best.safetensors`, `last.safetensors`, and while it is unfinished its [`Checkpoints`]. Random numbers
+//! follow from the recipe's seed and the step's number alone, and a checkpoint holds everything else, so a
+//! run that was interrupted or killed goes on as if it had not been. A run that fails leaves the reason in
+//! `failure.txt`.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use crate::loader::{Batch, Loader, Samples};
-use crate::network::{Mode, Network, Precision, load_tensors, save_tensors, tensor_is_finite};
+use crate::checkpoint::Checkpoints;
+use crate::claim::Claim;
+use crate::files::{remove_partial, write_whole};
+use crate::graph::LOCALISATION;
+use crate::loader::{Batch, Loader, Samples, panic_text};
+use crate::network::{Mode, Network, Precision, save_tensors, tensor_is_finite};
 use crate::optimiser::{AdamW, one_cycle};
 use crate::recipe::Recipe;
 use crate::tasks::Task;
@@ -40,6 +47,9 @@ pub struct RunInfo {
     /// Weights that training started from; `None` where they were random.
     #[serde(default)]
     pub initialised_from: Option<PathBuf>,
+    /// Names given by another network that were trained on too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pseudo_labels: Option<PathBuf>,
     /// Trainable parameters.
     pub parameters: usize,
     /// Multiply-adds for one image.
@@ -69,6 +79,19 @@ impl RunInfo {
     }
 }
 
+/// What the first weights of a run are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Random numbers.
+    Random,
+    /// The last weights of the run in this folder, whose network has the same layers; the last fully connected
+    /// one may have another shape, and then is random.
+    Run(PathBuf),
+    /// Weights with which the network computes what the smaller one in this run folder does, see
+    /// [`crate::net2net`].
+    Grown(PathBuf),
+}
+
 /// How a run is carried out, apart from what it computes.
 pub struct Execution {
     /// Where the network is trained.
@@ -79,6 +102,8 @@ pub struct Execution {
     pub workers: usize,
     /// Goes on from a checkpoint instead of refusing a folder that has one.
     pub resume: bool,
+    /// Time between checkpoints.
+    pub checkpoint_every: Duration,
     /// Set by Ctrl-C: the run writes a checkpoint and ends.
     pub interrupted: &'static AtomicBool,
 }
@@ -99,9 +124,17 @@ struct Position {
     best_loss: Option<f64>,
     rows: Vec<BTreeMap<String, f64>>,
     loss_sum: f64,
+    info: RunInfo,
 }
 
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+/// Where a run goes on from.
+type Resumed = (Position, BTreeMap<String, Tensor>);
+
+/// Where a process takes up a run.
+enum Beginning<'a> {
+    First(&'a Start),
+    Resumed(Resumed),
+}
 
 /// A network in training, with everything that a checkpoint keeps.
 struct Run<'a> {
@@ -109,23 +142,32 @@ struct Run<'a> {
     folder: &'a Path,
     network: Network,
     average: Option<Network>,
+    /// Weights with the smallest loss so far. The file of them may be ahead of the checkpoint from which a run
+    /// goes on.
+    best: BTreeMap<String, Tensor>,
     optimiser: AdamW,
     position: Position,
-    info: RunInfo,
 }
 
-/// Trains `recipe` on `task` into `folder`.
+/// Trains `recipe` on `task` into `folder`, from `start` or from a checkpoint there. Of `info`
+/// [`initialised_from`](RunInfo::initialised_from) follows from `start`.
 ///
 /// # Errors
-/// Where the folder holds another run, a file cannot be written, or the loss is no finite number (the
-/// last good checkpoint stays).
+/// Where the folder holds another run or another process trains in it, a file cannot be written, memory runs
+/// out, a worker fails, or a loss or a weight is no finite number. Once training has begun the reason stands in
+/// `failure.txt` too, and the last good checkpoint stays.
 pub fn train(
     recipe: &Recipe,
     task: &dyn Task,
-    info: RunInfo,
+    start: &Start,
+    mut info: RunInfo,
     folder: &Path,
     execution: &Execution,
 ) -> anyhow::Result<Ending> {
+    info.initialised_from = match start {
+        Start::Random => None,
+        Start::Run(run) | Start::Grown(run) => Some(run.join(LAST)),
+    };
     let samples = task.training();
     let steps_in_epoch = (samples.len() / recipe.schedule.batch) as u64;
     if steps_in_epoch == 0 {
@@ -136,9 +178,139 @@ pub fn train(
             recipe.name
         );
     }
-    let mut run = Run::start(recipe, task, info, folder, execution)?;
     let steps = steps_in_epoch * u64::from(recipe.schedule.epochs);
+    let mut claim = Claim::take(folder)?;
+    let mut checkpoints = Checkpoints::of(folder);
+    let resumed = resumed(recipe, &info, folder, execution.resume, &mut checkpoints)?;
+    if claim.killed_before {
+        eprintln!(
+            "warning: the process that trained in {} before was ended from outside, see running.txt there; \
+             going on from step {}",
+            folder.display(),
+            resumed.as_ref().map_or(0, |(position, _)| position.step)
+        );
+    }
+    claim.start()?;
+    let step = Cell::new(0);
+    // libtorch reports that it has no memory left by a panic.
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let beginning = resumed.map_or(Beginning::First(start), Beginning::Resumed);
+        let from = (beginning, &mut checkpoints);
+        carry_out(recipe, task, info, folder, execution, from, steps, &step)
+    }))
+    .unwrap_or_else(|panic| Err(reason_of_panic(&panic_text(&*panic))));
+    outcome.inspect_err(|reason| {
+        let ahead = match checkpoints.good() {
+            Some(path) => format!(
+                "{} is good: once the cause is mended, the same command with --resume goes on from it.",
+                path.display()
+            ),
+            None => "There is no checkpoint: once the cause is mended, start again.".to_owned(),
+        };
+        claim.fail(&format!(
+            "{:.0}: {} failed after step {} of {steps}:\n{reason:#}\n{ahead}\n",
+            jiff::Timestamp::now(),
+            recipe.name,
+            step.get(),
+        ));
+    })
+}
+
+/// Says in words what libtorch ended with, without its call stack.
+fn reason_of_panic(text: &str) -> anyhow::Error {
+    let text = text.split("Exception raised from").next().unwrap_or(text);
+    let reason = anyhow!("{}", text.trim_end_matches("\\n").trim_end());
+    let of_memory = ["allocate memory", "out of memory", "bad_alloc", "bad alloc"];
+    if of_memory.iter().any(|sign| text.contains(sign)) {
+        reason.context(
+            "out of memory; free some, take fewer --workers, or begin again with a smaller schedule.batch",
+        )
+    } else {
+        reason
+    }
+}
+
+/// What `folder` holds to go on from.
+///
+/// # Errors
+/// It holds another run, a finished one, or an unfinished one without `resume`.
+fn resumed(
+    recipe: &Recipe,
+    info: &RunInfo,
+    folder: &Path,
+    resume: bool,
+    checkpoints: &mut Checkpoints,
+) -> anyhow::Result<Option<Resumed>> {
+    ensure!(
+        !folder.join("checkpoint.json").exists(),
+        "{} holds a checkpoint that an earlier version wrote; finish it with that, or remove the folder",
+        folder.display()
+    );
+    if checkpoints.list()?.is_empty() {
+        ensure!(
+            !folder.join(LAST).exists(),
+            "{} holds a finished run; take another --out, or remove the folder",
+            folder.display()
+        );
+        return Ok(None);
+    }
+    ensure!(
+        resume,
+        "{} holds an unfinished run; go on with --resume, or remove the folder",
+        folder.display()
+    );
+    let mut written = Recipe::load(&folder.join(RECIPE))?;
+    written.about.clone_from(&recipe.about);
+    ensure!(
+        written == *recipe,
+        "{} was started with another recipe; its own stands in {RECIPE} there",
+        folder.display()
+    );
+    let (position, tensors) = checkpoints.read::<Position>()?;
+    let started = &position.info;
+    let same = [
+        ("--index", started.data_digest == info.data_digest),
+        ("--split", started.split_digest == info.split_digest),
+        (
+            "--held-out-fold",
+            started.held_out_fold == info.held_out_fold,
+        ),
+        (
+            "--held-out-frame-fold, --from or --grow",
+            started.frames_trained_on == info.frames_trained_on,
+        ),
+        (
+            "--from or --grow",
+            started.initialised_from == info.initialised_from,
+        ),
+        ("--split", started.individuals == info.individuals),
+    ];
+    if let Some((argument, _)) = same.iter().find(|(_, same)| !same) {
+        bail!(
+            "{} was started with another {argument}; go on with the same, or take another --out",
+            folder.display()
+        );
+    }
+    Ok(Some((position, tensors)))
+}
+
+/// Trains from where a run stands to its end or until it is interrupted; `at` says how many steps are done.
+#[expect(clippy::too_many_arguments, reason = "what one run is made of")]
+fn carry_out(
+    recipe: &Recipe,
+    task: &dyn Task,
+    info: RunInfo,
+    folder: &Path,
+    execution: &Execution,
+    (beginning, checkpoints): (Beginning, &mut Checkpoints),
+    steps: u64,
+    at: &Cell<u64>,
+) -> anyhow::Result<Ending> {
+    let samples = task.training();
+    let steps_in_epoch = steps / u64::from(recipe.schedule.epochs);
+    let mut run = Run::start(recipe, task, info, folder, execution, beginning)?;
     let first = run.position.step;
+    at.set(first);
     let mut loader = Loader::start(
         &samples,
         recipe.seed,
@@ -154,9 +326,11 @@ pub fn train(
     loop {
         let asked = Instant::now();
         let Some(batch) = loader.next() else { break };
+        let batch = batch?;
         epoch_clock.waited += asked.elapsed();
         epoch_clock.images += batch.size;
         let loss = run.step(task, &*samples, &batch, steps, execution)?;
+        at.set(run.position.step);
         bar.inc(batch.size as u64);
         if run.position.step % steps_in_epoch == 0 {
             run.finish_epoch(task, steps_in_epoch, steps, &epoch_clock, execution, &bar)?;
@@ -165,8 +339,10 @@ pub fn train(
             bar.set_message(format!("loss {loss:.3}"));
         }
         let stop = execution.interrupted.load(Ordering::Relaxed);
-        if run.position.step < steps && (stop || checkpointed.elapsed() > CHECKPOINT_EVERY) {
-            run.write_checkpoint()?;
+        if run.position.step < steps
+            && (stop || checkpointed.elapsed() >= execution.checkpoint_every)
+        {
+            run.write_checkpoint(checkpoints)?;
             checkpointed = Instant::now();
         }
         if stop && run.position.step < steps {
@@ -174,23 +350,19 @@ pub fn train(
             return Ok(Ending::Interrupted);
         }
     }
-    if run.position.step < steps {
-        bail!("a worker that prepares batches failed; its message stands above");
-    }
-    run.evaluated().save(&folder.join("last.safetensors"))?;
-    for file in [CHECKPOINT, POSITION] {
-        let path = folder.join(file);
-        if path.exists() {
-            std::fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
-        }
-    }
+    run.refuse_not_finite()?;
+    run.evaluated().save(&folder.join(LAST))?;
+    checkpoints.remove()?;
     bar.finish();
     Ok(Ending::Completed)
 }
 
 const RUN_INFO: &str = "run.json";
-const CHECKPOINT: &str = "checkpoint.safetensors";
-const POSITION: &str = "checkpoint.json";
+pub(crate) const RECIPE: &str = "recipe.toml";
+const METRICS: &str = "metrics.csv";
+const CURVES: &str = "learning_curves.svg";
+const BEST: &str = "best.safetensors";
+pub(crate) const LAST: &str = "last.safetensors";
 
 struct EpochClock {
     started: Instant,
@@ -222,52 +394,67 @@ impl<'a> Run<'a> {
         info: RunInfo,
         folder: &'a Path,
         execution: &Execution,
+        beginning: Beginning,
     ) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("creating run folder {}", folder.display()))?;
+        remove_partial(folder).with_context(|| format!("tidying {}", folder.display()))?;
         tch::manual_seed(recipe.seed as i64);
         let graph = recipe.graph(info.individuals.len())?;
         let mut network = Network::new(graph.clone(), execution.device);
-        match &info.initialised_from {
-            Some(weights) => network.load(weights)?,
-            None => task.initialise(&network),
+        match &beginning {
+            Beginning::Resumed(_) => {}
+            Beginning::First(Start::Random) => task.initialise(&network),
+            Beginning::First(Start::Run(run)) => {
+                let weights = run.join(LAST);
+                if let Some(layer) = network.load_but_other_last_layer(&weights)? {
+                    eprintln!(
+                        "{}: the last layer, {layer}, has another shape in {}; it starts at random",
+                        recipe.name,
+                        weights.display()
+                    );
+                }
+            }
+            Beginning::First(Start::Grown(run)) => {
+                let samples = task.training();
+                let (device, labels) = (execution.device, &info.individuals);
+                network = crate::net2net::grow_run(run, recipe, labels, device, &*samples)?;
+            }
         }
         let average = (recipe.schedule.weight_average > 0.0).then(|| {
             let average = Network::new(graph, execution.device);
             copy_parameters(&network, &average, 0.0);
             average
         });
-        let optimiser = AdamW::new(&network, recipe.schedule.weight_decay);
+        let optimiser = AdamW::new(&network, recipe.schedule.weight_decay)
+            .with_factor(LOCALISATION, recipe.schedule.localisation_rate);
         let mut run = Self {
             recipe,
             folder,
             network,
             average,
+            best: BTreeMap::new(),
             optimiser,
             position: Position {
                 step: 0,
                 best_loss: None,
                 rows: Vec::new(),
                 loss_sum: 0.0,
+                info,
             },
-            info,
         };
-        let checkpoint = folder.join(POSITION);
-        match (checkpoint.exists(), execution.resume) {
-            (true, true) => run.read_checkpoint()?,
-            (true, false) => bail!(
-                "{} holds an unfinished run; go on with --resume, or remove the folder",
-                folder.display()
-            ),
-            (false, _) if folder.join("last.safetensors").exists() => bail!(
-                "{} holds a finished run; take another --out, or remove the folder",
-                folder.display()
-            ),
-            (false, _) => {
+        match beginning {
+            Beginning::Resumed((position, tensors)) => {
+                run.position = position;
+                run.restore(&tensors)
+                    .with_context(|| format!("the checkpoint in {}", folder.display()))?;
+            }
+            Beginning::First(_) => {
                 let text = toml::to_string(recipe).context("writing the recipe")?;
-                write_whole(&folder.join("recipe.toml"), text.as_bytes())?;
+                write(&folder.join(RECIPE), text.as_bytes())?;
             }
         }
+        // A process that was killed may have left files of later steps.
+        run.write_best()?;
+        run.write_metrics()?;
         Ok(run)
     }
 
@@ -308,11 +495,9 @@ impl<'a> Run<'a> {
         let value = loss.double_value(&[]);
         if !value.is_finite() {
             bail!(
-                "the loss became {value} in step {} of {}; the last checkpoint in {} is good: lower \
-                 schedule.learning_rate and start again",
+                "the loss became {value} in step {}: lower schedule.learning_rate, and start again in \
+                 another folder",
                 self.position.step + 1,
-                self.recipe.name,
-                self.folder.display()
             );
         }
         loss.backward();
@@ -377,12 +562,20 @@ impl<'a> Run<'a> {
                 if samples.is_empty() {
                     continue;
                 }
-                let metrics = measure(self.evaluated(), task, &samples, self.recipe, execution);
+                let metrics = measure(self.evaluated(), task, &samples, self.recipe, execution)?;
                 for (name, value) in metrics {
+                    ensure!(
+                        name != "loss" || value.is_finite(),
+                        "the loss on the set {set} became {value} in epoch {epoch}: lower \
+                         schedule.learning_rate, and start again in another folder"
+                    );
                     if name == "loss" && first_loss.is_none() {
                         first_loss = Some(value);
                     }
-                    row.insert(format!("{set}_{name}"), value);
+                    // A share of nothing is no number, and has no place in a table.
+                    if value.is_finite() {
+                        row.insert(format!("{set}_{name}"), value);
+                    }
                 }
             }
         }
@@ -394,21 +587,41 @@ impl<'a> Run<'a> {
                 describe(&row)
             );
         }
-        self.info.epochs_completed = epoch as u32;
-        self.info.metrics.extend(row.clone());
+        self.position.info.epochs_completed = epoch as u32;
+        self.position.info.metrics.extend(row.clone());
         self.position.rows.push(row);
         if let Some(loss) = first_loss
             && self.position.best_loss.is_none_or(|best| loss < best)
         {
+            self.refuse_not_finite()?;
             self.position.best_loss = Some(loss);
-            self.evaluated()
-                .save(&self.folder.join("best.safetensors"))?;
+            let parameters = self.evaluated().parameters().iter();
+            self.best = parameters
+                .map(|(name, t)| (name.clone(), t.detach().copy()))
+                .collect();
+            self.write_best()?;
         }
         self.write_metrics()
     }
 
+    /// Writes the best weights, or removes those of a run before this one.
+    fn write_best(&self) -> anyhow::Result<()> {
+        let path = self.folder.join(BEST);
+        if self.best.is_empty() {
+            return remove_if_there(&path);
+        }
+        Ok(save_tensors(&self.best, &path)?)
+    }
+
+    /// Writes tables and curves, or removes those of a run before this one.
     fn write_metrics(&self) -> anyhow::Result<()> {
         let rows = &self.position.rows;
+        if rows.is_empty() {
+            let files = [METRICS, CURVES, RUN_INFO];
+            return files
+                .iter()
+                .try_for_each(|file| remove_if_there(&self.folder.join(file)));
+        }
         let mut columns: Vec<&String> = rows.iter().flat_map(|r| r.keys()).collect();
         columns.sort();
         columns.dedup();
@@ -420,60 +633,55 @@ impl<'a> Run<'a> {
             writer.write_record(columns.iter().map(value))?;
         }
         let table = writer.into_inner().context("writing metrics")?;
-        let path = self.folder.join("metrics.csv");
-        write_whole(&path, &table)?;
-        crate::curves::draw(&path, &self.folder.join("learning_curves.svg"))?;
-        let info = serde_json::to_vec_pretty(&self.info)?;
-        write_whole(&self.folder.join(RUN_INFO), &info)
+        let path = self.folder.join(METRICS);
+        write(&path, &table)?;
+        crate::curves::draw(&path, &self.folder.join(CURVES))?;
+        let info = serde_json::to_vec_pretty(&self.position.info)?;
+        write(&self.folder.join(RUN_INFO), &info)
     }
 
-    fn write_checkpoint(&self) -> anyhow::Result<()> {
-        let mut tensors = self.optimiser.state();
-        let mut add = |prefix: &str, network: &Network| {
+    /// Refuses weights that are no numbers: a gradient can be none while the loss still is one.
+    fn refuse_not_finite(&self) -> anyhow::Result<()> {
+        for network in [Some(&self.network), self.average.as_ref()]
+            .into_iter()
+            .flatten()
+        {
             for (name, t) in network.parameters() {
+                ensure!(
+                    tensor_is_finite(t),
+                    "parameter {name} became no finite number by step {}: lower schedule.learning_rate, \
+                     and start again in another folder",
+                    self.position.step
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn write_checkpoint(&self, checkpoints: &mut Checkpoints) -> anyhow::Result<()> {
+        self.refuse_not_finite()?;
+        let mut tensors = self.optimiser.state();
+        let mut add = |prefix: &str, parameters: &BTreeMap<String, Tensor>| {
+            for (name, t) in parameters {
                 tensors.insert(format!("{prefix}.{name}"), t.shallow_clone());
             }
         };
-        add("network", &self.network);
+        add("network", self.network.parameters());
         if let Some(average) = &self.average {
-            add("average", average);
+            add("average", average.parameters());
         }
-        let step = Tensor::from_slice(&[self.position.step as i64]);
-        tensors.insert("step".to_owned(), step);
-        save_tensors(&tensors, &self.folder.join(CHECKPOINT))?;
-        let position = serde_json::to_vec(&self.position)?;
-        write_whole(&self.folder.join(POSITION), &position)
+        add("best", &self.best);
+        checkpoints.write(self.position.step, tensors, &self.position)
     }
 
-    fn read_checkpoint(&mut self) -> anyhow::Result<()> {
-        let path = self.folder.join(POSITION);
-        let written = Recipe::load(&self.folder.join("recipe.toml"))?;
-        if written != *self.recipe {
-            bail!(
-                "{} was started with another recipe; its own stands in recipe.toml there",
-                self.folder.display()
-            );
-        }
-        let text = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        self.position = serde_json::from_slice(&text)
-            .with_context(|| format!("{} is no checkpoint", path.display()))?;
-        let path = self.folder.join(CHECKPOINT);
-        let tensors = load_tensors(&path)?;
-        let step = tensors.get("step").map(|t| t.int64_value(&[0]) as u64);
-        if step != Some(self.position.step) {
-            bail!(
-                "{} is of step {step:?}, {POSITION} of step {}: the two do not belong together; \
-                 remove the folder and start again",
-                path.display(),
-                self.position.step
-            );
-        }
+    /// Takes over the tensors that [`write_checkpoint`](Self::write_checkpoint) wrote.
+    fn restore(&mut self, tensors: &BTreeMap<String, Tensor>) -> anyhow::Result<()> {
         let restore = |prefix: &str, network: &Network| -> anyhow::Result<()> {
             for (name, t) in network.parameters() {
                 let saved = tensors
                     .get(&format!("{prefix}.{name}"))
-                    .filter(|saved| saved.size() == t.size() && tensor_is_finite(saved))
-                    .with_context(|| format!("{}: no good {prefix}.{name}", path.display()))?;
+                    .filter(|saved| saved.size() == t.size())
+                    .with_context(|| format!("no good {prefix}.{name}"))?;
                 tch::no_grad(|| t.shallow_clone().copy_(saved));
             }
             Ok(())
@@ -482,9 +690,14 @@ impl<'a> Run<'a> {
         if let Some(average) = &self.average {
             restore("average", average)?;
         }
+        let best = tensors.iter().filter_map(|(name, t)| {
+            let name = name.strip_prefix("best.")?;
+            Some((name.to_owned(), t.shallow_clone()))
+        });
+        self.best = best.collect();
         self.optimiser
-            .restore(&tensors)
-            .map_err(|name| anyhow::anyhow!("{}: no good {name}", path.display()))
+            .restore(tensors)
+            .map_err(|name| anyhow!("no good {name}"))
     }
 }
 
@@ -512,7 +725,8 @@ fn copy_parameters(from: &Network, to: &Network, keep: f64) {
     });
 }
 
-fn to_tensors(
+/// Input and target of a batch on `device`.
+pub(crate) fn to_tensors(
     recipe: &Recipe,
     samples: &dyn Samples,
     batch: &Batch,
@@ -535,12 +749,12 @@ fn measure(
     samples: &Arc<dyn Samples>,
     recipe: &Recipe,
     execution: &Execution,
-) -> Vec<(&'static str, f64)> {
+) -> anyhow::Result<Vec<(&'static str, f64)>> {
     let mut sums: Vec<(&'static str, f64)> = Vec::new();
     let size = recipe.schedule.batch.min(samples.len());
     for first in (0..samples.len()).step_by(size) {
         let items: Vec<usize> = (first..(first + size).min(samples.len())).collect();
-        let batch = crate::loader::measured_batch(&**samples, recipe.seed, &items);
+        let batch = crate::loader::measured_batch(&**samples, recipe.seed, &items)?;
         let (input, target) = to_tensors(recipe, &**samples, &batch, execution.device);
         let metrics = tch::no_grad(|| {
             let outputs = network.forward(&input, Mode::Evaluate, execution.precision);
@@ -557,13 +771,21 @@ fn measure(
     for (_, sum) in &mut sums {
         *sum /= samples.len() as f64;
     }
-    sums
+    Ok(sums)
 }
 
-/// Writes a file whole or not at all.
-fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let partial: PathBuf = path.with_extension("partial");
-    std::fs::write(&partial, bytes)
-        .and_then(|()| std::fs::rename(&partial, path))
-        .with_context(|| format!("writing {}", path.display()))
+fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    write_whole(path, bytes).with_context(|| {
+        format!(
+            "writing {}; is there space left on its disk?",
+            path.display()
+        )
+    })
+}
+
+fn remove_if_there(path: &Path) -> anyhow::Result<()> {
+    if path.exists() {
+        std::fs::remove_file(path).with_context(|| format!("removing {}", path.display()))?;
+    }
+    Ok(())
 }

@@ -140,8 +140,10 @@ fn localisers_and_classifiers_of_frames_are_trained_and_compared() {
         "runs/tiny-box",
         "runs/tiny-localiser",
         "runs/tiny-whole",
-        "--json",
-        "rows.json",
+        "--table",
+        "table.json",
+        "--markdown",
+        "table.md",
     ];
     run(folder, &report);
     let page = std::fs::read_to_string(folder.join("runs/report.html")).expect("a page");
@@ -153,12 +155,23 @@ fn localisers_and_classifiers_of_frames_are_trained_and_compared() {
     ] {
         assert!(page.contains(&part), "the page has no {part}");
     }
-    let rows = std::fs::read_to_string(folder.join("rows.json")).expect("rows");
-    let rows: serde_json::Value = serde_json::from_str(&rows).expect("JSON");
-    for (row, name) in ["tiny-box", "tiny-whole"].iter().enumerate() {
+    let table = std::fs::read_to_string(folder.join("table.json")).expect("a table");
+    let table: serde_json::Value = serde_json::from_str(&table).expect("JSON");
+    let mean_iou = table["localisers"][0]["mean_iou"]
+        .as_f64()
+        .expect("a number");
+    assert!((mean_iou - kept["validation_iou"]).abs() < 1e-6);
+    let text = std::fs::read_to_string(folder.join("table.md")).expect("Markdown");
+    assert!(text.contains("| tiny-localiser |"), "{text}");
+    for name in ["tiny-box", "tiny-whole"] {
+        let rows = table["classifiers"].as_array().expect("rows");
+        let row = rows
+            .iter()
+            .find(|row| row["recipe"] == name && row["named_by"] == "logits");
+        let row = row.expect("a row of its own outputs");
         let kept = best(&metrics(folder, name), "held_out_loss");
         for (reported, measured) in [("top1", "validation_top1"), ("log_loss", "validation_loss")] {
-            let number = rows[row]["naming"][reported].as_f64().expect("a number");
+            let number = row["naming"][reported].as_f64().expect("a number");
             let expected = kept[measured];
             assert!(
                 (number - expected).abs() < 1e-3,
@@ -169,7 +182,7 @@ fn localisers_and_classifiers_of_frames_are_trained_and_compared() {
 
     let complaint = refused(folder, &["stack", "runs/tiny-box"]);
     assert!(
-        complaint.contains("head crops only") && complaint.contains("tiny-box"),
+        complaint.contains("only classifiers of head crops") && complaint.contains("tiny-box"),
         "{complaint}"
     );
     for (wrong, said) in [
@@ -203,12 +216,12 @@ fn the_recipes_of_framed_classifiers_give_batches_of_the_stated_shapes() {
         (
             "small-box-padding-00",
             Framing::Box { padding: 0.0 },
-            88 * 88,
+            56 * 56,
         ),
         (
             "small-box-padding-20",
             Framing::Box { padding: 0.2 },
-            88 * 88,
+            56 * 56,
         ),
         ("small-naive-baseline", Framing::WholeFrame, 192 * 128),
     ] {
@@ -220,15 +233,13 @@ fn the_recipes_of_framed_classifiers_give_batches_of_the_stated_shapes() {
         let samples = task.training();
         let batch = Loader::start(&samples, recipe.seed, 16, 0..1, 1)
             .next()
-            .expect("a batch");
+            .expect("a batch")
+            .expect("no fault");
         assert_eq!(batch.input.len(), 16 * 3 * pixels, "{name}");
         assert!(batch.input.iter().all(|v| v.is_finite()));
-        assert_eq!(batch.target.len(), 16);
-        assert!(
-            batch
-                .target
-                .iter()
-                .all(|&t| (0.0..WHALES as f32).contains(&t))
-        );
+        assert_eq!(batch.target.len(), 16 * 5);
+        for target in batch.target.chunks_exact(5) {
+            assert!((0.0..WHALES as f32).contains(&target[0]));
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use callosity::geometry::HeadCrop;
 use callosity_training::graph::{Graph, Layer, Op};
 use callosity_training::network::{Mode, Network, Precision};
 use callosity_training::onnx::{ExportError, Head, Interface, Storage, encode, ensemble, export};
@@ -151,12 +152,20 @@ fn layers() -> impl Strategy<Value = Vec<Layer>> {
         (1..4usize).prop_map(|factor| Layer::Upsample { factor }),
         Just(Layer::Dropout { p: 0.5 }),
     ];
-    let classifier = prop::collection::vec(block, 1..5).prop_map(|mut layers| {
-        layers.push(Layer::GlobalAveragePool {});
-        layers.push(Layer::Dropout { p: 0.3 });
-        layers.push(Layer::Linear { outputs: None });
-        layers
-    });
+    let last = prop_oneof![
+        2 => Just(Layer::Linear { outputs: None }),
+        1 => (1..4usize, 1.0..40.0f64)
+            .prop_map(|(sub_centres, scale)| Layer::Cosine { sub_centres, scale }),
+    ];
+    let pool = prop_oneof![
+        2 => Just(Layer::GlobalAveragePool {}),
+        1 => Just(Layer::SoftArgmax {}),
+    ];
+    let classifier =
+        (prop::collection::vec(block, 1..5), pool, last).prop_map(|(mut layers, pool, last)| {
+            layers.extend([pool, Layer::Dropout { p: 0.3 }, last]);
+            layers
+        });
     let finder = (1..5usize, 1..4usize).prop_map(|(c, f)| hourglass(c, f));
     prop_oneof![3 => classifier, 1 => finder]
 }
@@ -252,6 +261,28 @@ fn classifier(channels: usize, seed: i64) -> Network {
         Layer::Linear { outputs: None },
     ];
     random_network(Graph::build(&layers, 28, 20, 1.0 / 3.0, 6).unwrap(), seed)
+}
+
+/// Landmarks anywhere, so that parts of the crop lie outside the image.
+fn spatial_transformer() -> Graph {
+    let localisation = vec![
+        conv(4, 3, 2, None),
+        Layer::GlobalAveragePool {},
+        Layer::Linear { outputs: Some(4) },
+    ];
+    let layers = [
+        Layer::SpatialTransformer {
+            localisation,
+            aspect: 1.8,
+            head_crop: HeadCrop::RIGHT_WHALE,
+            width: 16,
+            height: 12,
+        },
+        conv(5, 3, 2, None),
+        Layer::GlobalAveragePool {},
+        Layer::Linear { outputs: None },
+    ];
+    Graph::build(&layers, 28, 20, 0.2, 6).unwrap()
 }
 
 fn head(width: usize, individuals: usize) -> Head {
@@ -412,6 +443,22 @@ fn the_reference_checker_reads_files_back_and_onnx_runtime_agrees() {
 
     let mut command = Command::new(python());
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/check_onnx.py"));
+    let transformer = random_network(spatial_transformer(), 4);
+    let transformer_weights = Weights::of(&transformer).unwrap();
+    let sampled = export(
+        transformer.graph(),
+        &transformer_weights,
+        &INTERFACE,
+        Storage::Float32,
+    );
+    // The built-in engine has no GridSample; libtorch is what it is compared with.
+    let sampled = write_case(
+        folder.path(),
+        "transformer.onnx",
+        &encode(&sampled.unwrap()),
+        &image,
+    );
+    command.arg(&sampled).arg("3");
     let mut cases = Vec::new();
     for storage in [Storage::Float32, Storage::Float16] {
         let single = export(finder.graph(), &finder_weights, &INTERFACE, storage).unwrap();
@@ -432,7 +479,7 @@ fn the_reference_checker_reads_files_back_and_onnx_runtime_agrees() {
     let said = String::from_utf8_lossy(&output.stdout);
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}{complaint}");
-    assert_eq!(said.lines().count(), cases.len(), "{said}");
+    assert_eq!(said.lines().count(), cases.len() + 1, "{said}");
     if !said.contains("and run") {
         eprintln!(
             "{} has no onnxruntime: read back, but not compared with it",
@@ -440,12 +487,18 @@ fn the_reference_checker_reads_files_back_and_onnx_runtime_agrees() {
         );
         return;
     }
-    for (path, bytes) in cases {
+    let runtime = |path: &Path| -> Vec<f32> {
         let raw = std::fs::read(format!("{}.logits", path.display())).unwrap();
-        let runtime: Vec<f32> = raw
-            .chunks_exact(4)
+        let values = raw.chunks_exact(4);
+        values
             .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-            .collect();
+            .collect()
+    };
+    let expected = tch::no_grad(|| transformer.forward(&image, Mode::Evaluate, Precision::Float32));
+    let error = difference(&runtime(&sampled), &floats(&expected.output));
+    assert!(error < 1e-4, "a spatial transformer: {error}");
+    for (path, bytes) in cases {
+        let runtime = runtime(&path);
         let error = difference(&run_tract(&bytes, &image)[0], &runtime);
         assert!(error < 1e-4, "{}: {error}", path.display());
     }

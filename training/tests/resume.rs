@@ -1,18 +1,20 @@
-//! Interrupted runs: what goes on from a checkpoint ends as if it had never stopped.
+//! Runs that stop, are killed or fail: what goes on from a checkpoint ends as if nothing had happened. And runs
+//! that start from another.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use callosity_training::checkpoint::Checkpoints;
 use callosity_training::loader::Samples;
 use callosity_training::network::{Outputs, Precision, load_tensors};
 use callosity_training::recipe::Recipe;
 use callosity_training::tasks::{Sums, Task};
-use callosity_training::trainer::{Ending, Execution, RunInfo, train};
+use callosity_training::trainer::{Ending, Execution, RunInfo, Start, train};
 use image::RgbImage;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -55,7 +57,12 @@ const CLASSES: usize = 3;
 const STEPS: usize = 7;
 
 /// Noise around a level that says the class.
-struct Levels;
+#[derive(Default)]
+struct Levels {
+    /// Samples that are written before the next one panics; 0 for no such fault.
+    good: usize,
+    written: AtomicUsize,
+}
 
 impl Samples for Levels {
     fn len(&self) -> usize {
@@ -68,35 +75,65 @@ impl Samples for Levels {
         1
     }
     fn write(&self, item: usize, rng: &mut ChaCha8Rng, input: &mut [f32], target: &mut [f32]) {
+        let written = self.written.fetch_add(1, Ordering::Relaxed);
+        assert!(self.good == 0 || written < self.good, "a broken photograph");
         let class = item % CLASSES;
         input.fill_with(|| class as f32 + rng.random_range(-1.0..1.0));
         target[0] = class as f32;
     }
 }
 
-/// Sets the flag of an interruption once a step of this number begins.
-struct Interrupting {
+/// What happens in the first step after so many.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Event {
+    Nothing,
+    Interruption,
+    NanLoss,
+    /// Of a loss that is a number.
+    NanGradient,
+    OutOfMemory,
+    BrokenSample,
+}
+
+struct Eventful {
     losses: Cell<usize>,
     at: usize,
+    event: Event,
     flag: &'static AtomicBool,
 }
 
-impl Task for Interrupting {
+impl Task for Eventful {
     fn training(&self) -> Arc<dyn Samples> {
-        Arc::new(Levels)
+        let broken = self.event == Event::BrokenSample;
+        Arc::new(Levels {
+            good: if broken { 4 * self.at } else { 0 },
+            ..Levels::default()
+        })
     }
     fn measured(&self) -> Vec<(&'static str, Arc<dyn Samples>)> {
-        vec![("validation", Arc::new(Levels))]
+        vec![("validation", Arc::new(Levels::default()))]
     }
     fn loss(&self, outputs: &Outputs, target: &Tensor) -> Tensor {
         self.losses.set(self.losses.get() + 1);
-        // Blended batches ask for the loss twice.
-        if self.losses.get() > 2 * self.at {
-            self.flag.store(true, Ordering::Relaxed);
-        }
-        outputs
+        let loss = outputs
             .output
-            .cross_entropy_for_logits(&target.view([-1]).to_kind(Kind::Int64))
+            .cross_entropy_for_logits(&target.view([-1]).to_kind(Kind::Int64));
+        // Blended batches ask for the loss twice.
+        if self.losses.get() <= 2 * self.at {
+            return loss;
+        }
+        match self.event {
+            Event::Nothing | Event::BrokenSample => loss,
+            Event::Interruption => {
+                self.flag.store(true, Ordering::Relaxed);
+                loss
+            }
+            Event::NanLoss => loss * f64::NAN,
+            // The root's slope at 0 is infinite.
+            Event::NanGradient => &loss + (&loss * 0.0).sqrt(),
+            // More than the address space has.
+            Event::OutOfMemory => loss + Tensor::zeros([1 << 50], (Kind::Float, Device::Cpu)),
+        }
     }
     fn metrics(&self, outputs: &Outputs, target: &Tensor) -> Sums {
         let labels = target.view([-1]).to_kind(Kind::Int64);
@@ -108,13 +145,14 @@ impl Task for Interrupting {
     }
 }
 
-/// Trains into `folder` from where it stands, until the step `at` after that.
-fn go_on(folder: &Path, at: usize) -> Ending {
+/// Trains into `folder` from where it stands, a checkpoint after each step; the event comes after `at` steps.
+fn go_on(folder: &Path, at: usize, event: Event) -> anyhow::Result<Ending> {
     let recipe: Recipe = toml::from_str(RECIPE).expect("a recipe");
     let flag: &'static AtomicBool = Box::leak(Box::new(AtomicBool::new(false)));
-    let task = Interrupting {
+    let task = Eventful {
         losses: Cell::new(0),
         at,
+        event,
         flag,
     };
     let info = RunInfo {
@@ -123,6 +161,7 @@ fn go_on(folder: &Path, at: usize) -> Ending {
         held_out_fold: 0,
         frames_trained_on: vec![],
         initialised_from: None,
+        pseudo_labels: None,
         individuals: vec!["a".into(), "b".into(), "c".into()],
         parameters: 0,
         multiply_adds: 0,
@@ -134,9 +173,39 @@ fn go_on(folder: &Path, at: usize) -> Ending {
         precision: Precision::Float32,
         workers: 2,
         resume: true,
+        checkpoint_every: Duration::ZERO,
         interrupted: flag,
     };
-    train(&recipe, &task, info, folder, &execution).expect("it trains")
+    train(&recipe, &task, &Start::Random, info, folder, &execution)
+}
+
+fn to_the_end(folder: &Path) {
+    let ending = go_on(folder, 0, Event::Nothing).expect("it trains");
+    assert_eq!(ending, Ending::Completed);
+}
+
+fn stop_after(folder: &Path, steps: usize) {
+    let ending = go_on(folder, steps, Event::Interruption).expect("it trains");
+    assert_eq!(ending, Ending::Interrupted);
+}
+
+fn checkpoints(folder: &Path) -> Vec<PathBuf> {
+    Checkpoints::of(folder).list().expect("a folder")
+}
+
+/// `a` went through, `b` did not.
+fn same_run(a: &Path, b: &Path) {
+    for file in ["last.safetensors", "best.safetensors"] {
+        same_weights(a, b, file);
+    }
+    assert_eq!(losses(a), losses(b));
+    let names = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).expect("a folder");
+        let mut names: Vec<_> = entries.map(|e| e.expect("an entry").file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(a), names(b), "nothing is left behind");
 }
 
 fn same_weights(a: &Path, b: &Path, file: &str) {
@@ -164,36 +233,95 @@ fn losses(folder: &Path) -> Vec<BTreeMap<String, f64>> {
 #[test]
 fn a_resumed_run_ends_bit_for_bit_as_one_without_a_stop() {
     let through = tempfile::tempdir().expect("a folder");
-    assert_eq!(go_on(through.path(), usize::MAX / 4), Ending::Completed);
+    to_the_end(through.path());
     // Within an epoch, and at its end.
     for stops in [vec![1, 9], vec![STEPS - 1]] {
         let stopped = tempfile::tempdir().expect("a folder");
         for &at in &stops {
-            assert_eq!(go_on(stopped.path(), at), Ending::Interrupted);
-            assert!(stopped.path().join("checkpoint.safetensors").exists());
+            stop_after(stopped.path(), at);
+            assert!(!checkpoints(stopped.path()).is_empty());
             assert!(!stopped.path().join("last.safetensors").exists());
         }
-        assert_eq!(go_on(stopped.path(), usize::MAX / 4), Ending::Completed);
-        assert!(!stopped.path().join("checkpoint.safetensors").exists());
-        for file in ["last.safetensors", "best.safetensors"] {
-            same_weights(through.path(), stopped.path(), file);
-        }
-        // Rows before the stop went through the checkpoint's JSON, which may cost their last bit; the
-        // weights do not.
-        let (a, b) = (losses(through.path()), losses(stopped.path()));
-        assert_eq!(a.len(), b.len());
-        for (a, b) in a.iter().zip(&b) {
-            assert!(a.keys().eq(b.keys()), "{a:?} {b:?}");
-            for (name, value) in a {
-                let difference = (value - b[name]).abs();
-                assert!(difference <= 1e-14 * value.abs(), "{name}: {a:?} {b:?}");
-            }
-        }
+        to_the_end(stopped.path());
+        same_run(through.path(), stopped.path());
     }
     // It must have learnt, or equal weights say little.
     let last = losses(through.path()).pop().expect("four epochs");
     let loss = last["validation_loss"];
     assert!(loss < 0.9 * (CLASSES as f64).ln(), "{last:?}");
+}
+
+#[test]
+fn a_damaged_checkpoint_is_noticed_and_the_one_before_it_used() {
+    let through = tempfile::tempdir().expect("a folder");
+    to_the_end(through.path());
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 4] = [
+        ("emptied", |bytes| bytes.clear()),
+        ("cut", |bytes| bytes.truncate(bytes.len() / 2)),
+        ("a byte short", |bytes| bytes.truncate(bytes.len() - 1)),
+        ("a bit flipped", |bytes| {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+        }),
+    ];
+    for (what, damage) in damages {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path();
+        stop_after(folder, STEPS + 2);
+        let both = checkpoints(folder);
+        assert_eq!(both.len(), 2, "{what}");
+        let mut bytes = std::fs::read(&both[0]).expect("a checkpoint");
+        damage(&mut bytes);
+        std::fs::write(&both[0], bytes).expect("written");
+        // Of a time that the checkpoint before does not know.
+        std::fs::write(folder.join("best.safetensors"), "later weights").expect("written");
+        std::fs::write(folder.join("half.partial"), "").expect("written");
+        to_the_end(folder);
+        same_run(through.path(), folder);
+    }
+    // Where there is none, nothing is guessed.
+    let folder = tempfile::tempdir().expect("a folder");
+    stop_after(folder.path(), 3);
+    for path in checkpoints(folder.path()) {
+        std::fs::write(path, "").expect("emptied");
+    }
+    let error = go_on(folder.path(), 0, Event::Nothing).expect_err("both are empty");
+    assert!(error.to_string().contains("start again"), "{error:#}");
+}
+
+#[test]
+fn a_failure_leaves_its_reason_and_a_good_checkpoint() {
+    let through = tempfile::tempdir().expect("a folder");
+    to_the_end(through.path());
+    let events = [
+        (Event::NanLoss, "the loss became NaN"),
+        (Event::NanGradient, "became no finite number"),
+        (Event::OutOfMemory, "out of memory"),
+        (Event::BrokenSample, "a broken photograph"),
+    ];
+    for (event, words) in events {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path();
+        stop_after(folder, 3);
+        let error = go_on(folder, STEPS, event).expect_err("it fails");
+        assert!(format!("{error:#}").contains(words), "{event:?}: {error:#}");
+        let reason = std::fs::read_to_string(folder.join("failure.txt")).expect("a reason");
+        let good = checkpoints(folder).remove(0);
+        for words in [words, "tiny failed after step", &good.display().to_string()] {
+            assert!(reason.contains(words), "{event:?}: {reason}");
+        }
+        assert!(!reason.contains("frame #"), "no call stack: {reason}");
+        assert!(!folder.join("running.txt").exists());
+        assert!(!folder.join("last.safetensors").exists());
+        if event != Event::BrokenSample {
+            let name = good.file_name().expect("a name").to_string_lossy();
+            let last_good = format!("checkpoint-{:08}-", 4 + STEPS);
+            assert!(name.starts_with(&last_good), "{event:?}: {name}");
+        }
+        to_the_end(folder);
+        same_run(through.path(), folder);
+    }
 }
 
 /// A folder of small head photographs that differ by whale.
@@ -216,59 +344,216 @@ fn write_heads(folder: &Path) {
     std::fs::write(folder.join("heads.csv"), labels).expect("written");
 }
 
+/// The program on a small data set and a recipe of 40 epochs, in a folder of its own.
+#[cfg(unix)]
+struct Program(tempfile::TempDir);
+
+#[cfg(unix)]
+impl Program {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        write_heads(&folder.path().join("data"));
+        let recipe = RECIPE.replace("epochs = 4", "epochs = 40");
+        std::fs::write(folder.path().join("tiny.toml"), recipe).expect("written");
+        let program = Self(folder);
+        program.succeed(&["import", "data"]);
+        program.succeed(&["split", "--unknown-whales", "0", "--folds", "4"]);
+        program
+    }
+
+    fn run_folder(&self) -> PathBuf {
+        self.0.path().join("runs/tiny")
+    }
+
+    /// After `limits`, commands of a shell.
+    fn limited(&self, limits: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new("sh");
+        // More threads than idle cores would wait for each other in a spin loop.
+        command.env("OMP_NUM_THREADS", "1");
+        command.current_dir(self.0.path());
+        let program = env!("CARGO_BIN_EXE_callosity-train");
+        command.args(["-c", &format!("{limits} exec \"$@\""), "sh", program]);
+        command.args(arguments);
+        command
+    }
+
+    /// Exit code and what it said.
+    fn finish(&self, limits: &str, arguments: &[&str]) -> (Option<i32>, String) {
+        let output = self.limited(limits, arguments).output();
+        let output = output.expect("it starts");
+        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), complaint)
+    }
+
+    fn succeed(&self, arguments: &[&str]) {
+        let (code, complaint) = self.finish("", arguments);
+        assert_eq!(code, Some(0), "{complaint}");
+    }
+
+    fn start(&self, arguments: &[&str]) -> Child {
+        let mut command = self.limited("", arguments);
+        command.stderr(Stdio::null()).spawn().expect("it starts")
+    }
+
+    /// Trains until `file` is in the run folder.
+    fn start_until(&self, arguments: &[&str], there: impl Fn(&Path) -> bool) -> Child {
+        let mut child = self.start(arguments);
+        while !there(&self.run_folder()) {
+            let ended = child.try_wait().expect("a child");
+            assert_eq!(ended, None, "it ended too soon");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child
+    }
+
+    fn interrupt(child: &mut Child) {
+        let id = child.id().to_string();
+        let sent = Command::new("kill").args(["-INT", &id]).status();
+        assert!(sent.expect("kill").success());
+        assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_leaves_a_checkpoint_from_which_the_program_goes_on() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let folder = folder.path();
-    write_heads(&folder.join("data"));
-    let recipe = RECIPE.replace("epochs = 4", "epochs = 40");
-    std::fs::write(folder.join("tiny.toml"), recipe).expect("written");
-    let program = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_callosity-train"));
-        // More threads than idle cores would wait for each other in a spin loop.
-        command.env("OMP_NUM_THREADS", "1");
-        command.current_dir(folder).args(arguments);
-        command
-    };
-    let finish = |arguments: &[&str]| {
-        let output = program(arguments).output().expect("it starts");
-        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-        (output.status.code(), complaint)
-    };
-    assert_eq!(finish(&["import", "data"]).0, Some(0));
-    let split = ["split", "--unknown-whales", "0", "--folds", "4"];
-    let (code, complaint) = finish(&split);
-    assert_eq!(code, Some(0), "{complaint}");
+    let program = Program::new();
+    let run = program.run_folder();
+    let train = ["train", "tiny.toml", "--workers", "1"];
+    let mut child = program.start_until(&train, |run| run.join("metrics.csv").exists());
 
-    let mut child = program(&["train", "tiny.toml", "--workers", "1"])
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("it starts");
-    let run = folder.join("runs/tiny");
-    while !run.join("metrics.csv").exists() {
-        assert_eq!(
-            child.try_wait().expect("a child"),
-            None,
-            "it ended too soon"
-        );
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let id = child.id().to_string();
-    let killed = Command::new("kill").args(["-INT", &id]).status();
-    assert!(killed.expect("kill").success());
-    assert_eq!(child.wait().expect("it ends").code(), Some(130));
-    assert!(run.join("checkpoint.safetensors").exists());
+    // Not two in one folder.
+    let (code, complaint) = program.finish("", &["train", "tiny.toml", "--resume"]);
+    assert_eq!(code, Some(1));
+    assert!(complaint.contains("another process"), "{complaint}");
+
+    Program::interrupt(&mut child);
+    assert!(!checkpoints(&run).is_empty());
     assert!(!run.join("last.safetensors").exists());
 
     // Not by accident over an unfinished run.
-    let (code, complaint) = finish(&["train", "tiny.toml"]);
+    let (code, complaint) = program.finish("", &["train", "tiny.toml"]);
     assert_eq!(code, Some(1));
     assert!(complaint.contains("--resume"), "{complaint}");
 
-    let (code, complaint) = finish(&["train", "tiny.toml", "--resume"]);
-    assert_eq!(code, Some(0), "{complaint}");
+    // Not with other data.
+    let other = ["train", "tiny.toml", "--resume", "--held-out-fold", "1"];
+    let (code, complaint) = program.finish("", &other);
+    assert_eq!(code, Some(1));
+    assert!(complaint.contains("--held-out-fold"), "{complaint}");
+
+    program.succeed(&["train", "tiny.toml", "--resume"]);
     assert!(run.join("last.safetensors").exists());
-    assert!(!run.join("checkpoint.json").exists());
+    assert!(checkpoints(&run).is_empty());
     assert_eq!(losses(&run).len(), 40);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_killed_again_and_again_ends_bit_for_bit_as_one_that_is_not() {
+    let program = Program::new();
+    program.succeed(&["train", "tiny.toml", "--out", "through"]);
+    let train = ["train", "tiny.toml", "--resume", "--checkpoint-every", "0"];
+    let mut delays = Vec::new();
+    for _ in 0..6 {
+        // From the moment it trains, into any step of writing.
+        let mut child = program.start_until(&train, |run| run.join("running.txt").exists());
+        delays.push(rand::rng().random_range(0..400));
+        std::thread::sleep(Duration::from_millis(delays[delays.len() - 1]));
+        child.kill().expect("killed");
+        child.wait().expect("it ends");
+        // The next one is awaited by this file.
+        std::fs::rename(
+            program.run_folder().join("running.txt"),
+            program.run_folder().join("was_running.txt"),
+        )
+        .expect("the trace of a killed process");
+    }
+    println!("killed after {delays:?} ms");
+    std::fs::remove_file(program.run_folder().join("was_running.txt")).expect("there");
+    program.succeed(&train);
+    let through = program.0.path().join("through");
+    for file in ["last.safetensors", "best.safetensors"] {
+        let read = |folder: &Path| std::fs::read(folder.join(file)).expect("weights");
+        assert!(read(&through) == read(&program.run_folder()), "{file}");
+    }
+    same_run(&through, &program.run_folder());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_leaves_the_last_good_checkpoint_and_names_the_file() {
+    let program = Program::new();
+    program.succeed(&["train", "tiny.toml", "--out", "through"]);
+    let run = program.run_folder();
+    let mut child = program.start_until(&["train", "tiny.toml"], |run| {
+        run.join("metrics.csv").exists()
+    });
+    Program::interrupt(&mut child);
+    let before = checkpoints(&run);
+    // In blocks of 512 bytes: writes beyond the limit fail as they do on a full disk.
+    let full = "trap '' XFSZ; ulimit -f 64;";
+    let train = ["train", "tiny.toml", "--resume", "--checkpoint-every", "0"];
+    let (code, complaint) = program.finish(full, &train);
+    assert_eq!(code, Some(1), "{complaint}");
+    let reason = std::fs::read_to_string(run.join("failure.txt")).expect("a reason");
+    for text in [&complaint, &reason] {
+        assert!(text.contains("writing the checkpoint"), "{text}");
+        assert!(text.contains("space left"), "{text}");
+        assert!(text.contains("runs/tiny"), "{text}");
+    }
+    assert_eq!(checkpoints(&run), before);
+    program.succeed(&["train", "tiny.toml", "--resume"]);
+    same_run(&program.0.path().join("through"), &run);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_recipe_that_no_memory_holds_ends_with_that_reason() {
+    let program = Program::new();
+    // Maps of 65,536 × 32,768 pixels, beyond a limit that libtorch itself keeps to.
+    let recipe = RECIPE.replace(
+        "{ op = \"global_average_pool\" }",
+        "{ op = \"upsample\", factor = 16384 }, { op = \"global_average_pool\" }",
+    );
+    std::fs::write(program.0.path().join("tiny.toml"), recipe).expect("written");
+    let limit = "ulimit -v 67108864;";
+    let (code, complaint) = program.finish(limit, &["train", "tiny.toml"]);
+    assert_eq!(code, Some(1), "{complaint}");
+    let reason = std::fs::read_to_string(program.run_folder().join("failure.txt"));
+    let reason = reason.expect("a reason");
+    for words in ["out of memory", "after step 0 of", "schedule.batch"] {
+        assert!(reason.contains(words), "{reason}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_network_grows_from_a_smaller_one_and_starts_as_good() {
+    let program = Program::new();
+    program.succeed(&["train", "tiny.toml"]);
+    // So slow that it stays as it is.
+    let larger = RECIPE
+        .replace("name = \"tiny\"", "name = \"larger\"")
+        .replace("channels = 6", "channels = 9, repeat = 2")
+        .replace("channels = 8", "channels = 12, repeat = 2")
+        .replace("epochs = 4", "epochs = 1")
+        .replace("learning_rate = 1e-2", "learning_rate = 1e-9");
+    std::fs::write(program.0.path().join("larger.toml"), &larger).expect("written");
+    program.succeed(&["train", "larger.toml", "--grow", "runs/tiny"]);
+    let run = program.0.path().join("runs/larger");
+    let before = losses(&program.run_folder()).pop().expect("40 epochs");
+    let after = losses(&run).pop().expect("an epoch");
+    let (before, after) = (before["validation_loss"], after["validation_loss"]);
+    assert!((after - before).abs() < 0.05 * before, "{before} {after}");
+    let info = RunInfo::load(&run).expect("a record");
+    let from = Path::new("runs/tiny/last.safetensors");
+    assert_eq!(info.initialised_from.as_deref(), Some(from));
+
+    let smaller = larger.replace("channels = 12", "channels = 7");
+    std::fs::write(program.0.path().join("larger.toml"), smaller).expect("written");
+    let arguments = ["train", "larger.toml", "--grow", "runs/tiny", "--out", "no"];
+    let (code, complaint) = program.finish("", &arguments);
+    assert_eq!(code, Some(1));
+    assert!(complaint.contains("layer 2 (residual)"), "{complaint}");
 }

@@ -330,43 +330,135 @@ fn frames_are_measured_by_who_never_saw_them(folder: &Path) {
     );
 }
 
-/// The report's numbers are those that training measured, by another way, when it kept its best weights.
-fn classifiers_are_compared(folder: &Path) {
-    let report = ["report", "runs/virtual-classifier", "--json", "rows.json"];
-    run(folder, &report);
-    let page = std::fs::read_to_string(folder.join("runs/report.html")).expect("a page");
+/// Metrics of the epoch whose weights were kept: that with the least loss on the set `first`.
+fn best_epoch(run: &Path, first: &str) -> BTreeMap<String, f64> {
+    let mut table = csv::Reader::from_path(run.join("metrics.csv")).expect("metrics");
+    let rows: Vec<BTreeMap<String, String>> = table
+        .deserialize()
+        .collect::<Result<_, _>>()
+        .expect("a table");
+    let numbers = |row: BTreeMap<String, String>| -> BTreeMap<String, f64> {
+        let each = row.into_iter();
+        each.filter_map(|(name, value)| Some((name, value.parse().ok()?)))
+            .collect()
+    };
+    let loss = format!("{first}_loss");
+    rows.into_iter()
+        .map(numbers)
+        .filter(|row| row.contains_key(&loss))
+        .min_by(|a, b| a[&loss].total_cmp(&b[&loss]))
+        .expect("a measured epoch")
+}
+
+/// The report's numbers are those that training measured, by another way, when it kept its best weights, and
+/// the table is completed run by run.
+fn networks_are_compared(folder: &Path) {
+    let (table, markdown) = ("results/table.json", "results/table.md");
+    let kept = ["--table", table, "--markdown", markdown];
+    let page = || std::fs::read_to_string(folder.join("runs/report.html")).expect("a page");
+    let rows = || -> serde_json::Value {
+        let text = std::fs::read_to_string(folder.join(table)).expect("the rows");
+        serde_json::from_str(&text).expect("JSON")
+    };
+    run(
+        folder,
+        &[&["report", "runs/virtual-classifier"][..], &kept].concat(),
+    );
+    let of_classifier = page();
     for part in [
         "virtual-classifier",
         "<svg",
         "data:image/jpeg;base64,",
+        "On what classifiers rely",
+        "not in the catalogue",
         "</html>",
     ] {
-        assert!(page.contains(part), "the page has no {part}");
+        assert!(of_classifier.contains(part), "the page has no {part}");
     }
-    assert!(!page.contains("src=\"http"), "the page needs the network");
-
-    let rows = std::fs::read_to_string(folder.join("rows.json")).expect("the rows");
-    let rows: serde_json::Value = serde_json::from_str(&rows).expect("JSON");
-    let top1 = rows[0]["naming"]["top1"].as_f64().expect("a number");
-    let table = folder.join("runs/virtual-classifier/metrics.csv");
-    let mut table = csv::Reader::from_path(table).expect("metrics");
-    let measured: Vec<BTreeMap<String, String>> = table
-        .deserialize()
-        .collect::<Result<_, _>>()
-        .expect("a table");
-    let number = |row: &BTreeMap<String, String>, name: &str| row[name].parse::<f64>().ok();
-    let best = measured
-        .iter()
-        .filter_map(|row| {
-            Some((
-                number(row, "held_out_loss")?,
-                number(row, "validation_top1")?,
-            ))
-        })
-        .min_by(|a, b| a.0.total_cmp(&b.0))
-        .expect("a measured epoch");
+    assert!(
+        !of_classifier.contains("src=\"http"),
+        "the page needs the network"
+    );
+    let measured = rows()["classifiers"].clone();
+    let ways: Vec<&serde_json::Value> = measured.as_array().expect("rows").iter().collect();
+    let named_by: Vec<&str> = ways.iter().filter_map(|w| w["named_by"].as_str()).collect();
+    assert_eq!(named_by[..2], ["logits", "neighbours"], "{measured}");
+    let top1 = |way: &serde_json::Value| way["naming"]["top1"].as_f64().expect("a number");
+    let best = best_epoch(&folder.join("runs/virtual-classifier"), "held_out");
     // In other precision, and from the photographs' files instead of the cache.
-    assert!((top1 - best.1).abs() < 0.05, "{top1} is not {}", best.1);
+    let there = best["validation_top1"];
+    assert!((top1(ways[0]) - there).abs() < 0.05, "{measured}, {there}");
+    // Chance is 1 in 8.
+    for way in &ways {
+        assert!(top1(way) > 0.4, "{way}");
+        assert_eq!(way["epochs"], way["scheduled_epochs"]);
+        assert!(way["naming"]["unknown_auroc"].as_f64() > Some(0.5), "{way}");
+    }
+
+    run(
+        folder,
+        &[&["report", "runs/virtual-aligner"][..], &kept].concat(),
+    );
+    let all = rows();
+    assert_eq!(all["classifiers"], measured, "rows of other runs stay");
+    let aligner = &all["aligners"][0];
+    let best = best_epoch(&folder.join("runs/virtual-aligner"), "validation");
+    // On other crops of the same kind.
+    let (mean, there) = (
+        aligner["mean"].as_f64(),
+        best["validation_head_length_error"],
+    );
+    let near = mean.is_some_and(|mean| (mean / there - 1.0).abs() < 0.3);
+    assert!(near, "{aligner}, {there}");
+    let with_views = aligner["by_views"].as_array().expect("errors");
+    assert_eq!(with_views.len(), 5, "{aligner}");
+    let of_aligner = page();
+    assert!(
+        of_aligner.contains("Errors of landmarks") && of_aligner.contains("virtual-classifier")
+    );
+
+    // Without any run folder everything is still there, but for the pictures.
+    run(folder, &[&["report"][..], &kept].concat());
+    assert_eq!(rows(), all);
+    let text = std::fs::read_to_string(folder.join(markdown)).expect("Markdown");
+    let with = |name: &str| text.lines().filter(|l| l.starts_with(name)).count();
+    assert_eq!(with("| virtual-classifier |"), ways.len(), "{text}");
+    assert_eq!(with("| virtual-aligner |"), 1, "{text}");
+
+    let (success, _, complaint) = try_run(folder, &["report", "runs/virtual-finder"]);
+    assert!(
+        !success && complaint.contains("trained a Finder"),
+        "{complaint}"
+    );
+}
+
+fn saliency_is_shown(folder: &Path) {
+    let map = ["saliency", "runs/virtual-classifier", "--stride", "0.2"];
+    run(folder, &[&map[..], &["--count", "2"]].concat());
+    let shown = folder.join("runs/saliency");
+    let page = std::fs::read_to_string(shown.join("saliency.html")).expect("a page");
+    let pictures: Vec<PathBuf> = std::fs::read_dir(&shown)
+        .expect("pictures")
+        .map(|entry| entry.expect("a file").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "jpg"))
+        .collect();
+    assert_eq!(pictures.len(), 2);
+    for picture in pictures {
+        let name = picture
+            .file_name()
+            .and_then(|n| n.to_str())
+            .expect("a name");
+        assert!(page.contains(name), "{name} is not on the page");
+        image::open(&picture).expect("a picture");
+    }
+    let (success, _, complaint) = try_run(
+        folder,
+        &[&map[..], &["--photograph", "v_2_00000.jpg"]].concat(),
+    );
+    assert!(
+        !success && complaint.contains("in its catalogue"),
+        "{complaint}"
+    );
 }
 
 #[test]
@@ -398,8 +490,15 @@ fn virtual_whales_are_learnt_and_named_over_mqtt() {
             assert!(run.join(file).exists(), "{kind} left no {file}");
         }
     }
-    classifiers_are_compared(folder);
-    run(folder, &["stack", "runs/virtual-classifier"]);
+    networks_are_compared(folder);
+    saliency_is_shown(folder);
+    let stack = ["stack", "runs/virtual-classifier"];
+    let said = run(
+        folder,
+        &[&stack[..], &["--pca", "12", "--power", "fit"]].concat(),
+    );
+    assert!(said.contains("12 principal components"), "{said}");
+    run(folder, &stack);
     make_bundle(folder, "runs/virtual-finder", "bundle");
     frames_are_measured_by_who_never_saw_them(folder);
 

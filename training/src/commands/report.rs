@@ -2,25 +2,27 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
-
-use crate::cache::Cache;
+use crate::commands::export::write;
 use crate::index::Index;
-use crate::recipe::Task;
-use crate::report::{Boxes, Report, render};
+use crate::report::{Report, Table, render};
 use crate::run_folder::TrainedRun;
 use crate::split::Split;
 
-/// Compare classifiers on the same photographs, as one HTML page.
+/// Compare classifiers, and aligners and localisers, on the same photographs, as one HTML page.
 ///
 /// The page needs nothing but a browser: a table of all runs, the photographs of a whale, learning curves,
-/// reliability, and what the best of them confuses, with the photographs side by side. It shows
-/// photographs: mind their licence before you publish it. Localisers are measured on composed frames and get a
-/// table and histograms of their own.
+/// reliability, what the best classifier confuses, with the photographs side by side, on what it relies,
+/// whom it takes unknown whales for, and the errors of landmarks. Each classifier is measured as it names by
+/// its own outputs, by its nearest neighbours, and by both. It shows photographs: mind their licence
+/// before you publish it.
+///
+/// With --table the rows are kept in a file too, which needs no run folders any more: a table can be
+/// completed run by run, and the page and the Markdown show all of it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Run folders of classifiers and localisers that were trained on one split
-    #[arg(value_name = "RUN", required = true)]
+    /// Run folders of classifiers, aligners and localisers that were trained on one split; none is needed to show a
+    /// table that is there
+    #[arg(value_name = "RUN", required_unless_present = "table")]
     runs: Vec<PathBuf>,
     /// Index of the photographs
     #[arg(long, default_value = "runs/data/index.json")]
@@ -28,45 +30,45 @@ pub struct Args {
     /// The split that the runs were trained on
     #[arg(long, default_value = "runs/data/split.json")]
     split: PathBuf,
-    /// Folder for decoded photographs, from which frames are composed for networks that see such
+    /// Folder of decoded photographs, from which pictures are composed for networks that see such
     #[arg(long, default_value = "runs/data/cache")]
     cache: PathBuf,
     /// The page
     #[arg(long, default_value = "runs/report.html")]
     out: PathBuf,
-    /// The table's rows as JSON too
+    /// JSON file of all rows, made where it is missing: rows of the runs' recipes are replaced, others stay
     #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    table: Option<PathBuf>,
+    /// The rows as tables in Markdown too
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// A run does not belong here, the table is of another split, or something cannot be read or written.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let index = Index::load(&args.index)?;
     let split = Split::load(&args.split)?;
+    let mut table = match &args.table {
+        Some(path) => Table::load(path, &split)?,
+        None => Table::default(),
+    };
     let runs: Vec<TrainedRun> = args
         .runs
         .iter()
         .map(|folder| TrainedRun::open(folder))
         .collect::<anyhow::Result<_>>()?;
-    let cache = runs
-        .iter()
-        .any(|run| run.recipe.composes_frames())
-        .then(|| Cache::open_or_build(&index, &args.cache))
-        .transpose()?;
-    let (localisers, classifiers): (Vec<TrainedRun>, Vec<TrainedRun>) = runs
-        .into_iter()
-        .partition(|run| run.recipe.task == Task::Localiser);
-    let mut report = Report::new(&classifiers, &index, &split, cache.as_ref())?;
-    if let Some(cache) = &cache {
-        report.boxes = Boxes::measure(&localisers, &index, &split, cache)?;
+    let report = Report::new(&runs, &index, &split, &args.cache)?;
+    table.update(report.measured());
+    if let Some(path) = &args.table {
+        table.save(path)?;
     }
-    let write = |path: &PathBuf, text: &str| {
-        std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
-    };
-    write(&args.out, &render(&report)?)?;
-    if let Some(path) = &args.json {
-        write(path, &serde_json::to_string_pretty(report.rows())?)?;
+    if let Some(path) = &args.markdown {
+        write(path, table.markdown()?.as_bytes())?;
     }
+    write(&args.out, render(&report, &table)?.as_bytes())?;
     println!("{}", args.out.display());
     Ok(())
 }

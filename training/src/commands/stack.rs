@@ -13,7 +13,7 @@ use crate::onnx::Head;
 use crate::recipe::Task;
 use crate::run_folder::{TrainedRun, check_together};
 use crate::split::{Role, Split};
-use crate::stack::{Regression, StackOptions, StackReport, stack};
+use crate::stack::{Power, Regression, StackOptions, StackReport, stack};
 
 /// Version of the stack's file that this program reads and writes.
 const FORMAT_VERSION: u32 = 1;
@@ -48,6 +48,12 @@ pub struct Args {
     /// Share of identified whales that must be named rightly
     #[arg(long, value_name = "SHARE", default_value_t = 0.9)]
     identified_precision: f64,
+    /// Fit on so many principal components of the features instead of all of them; both are reported
+    #[arg(long, value_name = "N")]
+    pca: Option<usize>,
+    /// Raise probabilities averaged over views to this power, or to the one that fits the fold best (`fit`)
+    #[arg(long, value_name = "POWER|fit", default_value = "1")]
+    power: Power,
     /// From which the parts of the cross-validation are drawn
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -193,21 +199,22 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .map(|(p, _, _)| HeadPhotograph::of(&index, p))
         .collect();
 
-    let networks: Vec<_> = runs.iter().map(|r| &r.network).collect();
-    let input = &runs[0].recipe.input;
-    let known = extract(&networks, input, &known, args.views)?;
+    let members: Vec<_> = runs.iter().collect();
+    let known = extract(&members, &known, args.views)?;
     let unknown: Vec<Array2<f64>> = if unknown.is_empty() {
         vec![]
     } else {
-        extract(&networks, input, &unknown, args.views)?
+        extract(&members, &unknown, args.views)?
     };
-    let layers: Result<Vec<_>, _> = networks.iter().map(|n| last_layer(n)).collect();
+    let layers: Result<Vec<_>, _> = runs.iter().map(last_layer).collect();
     let average = Regression::mean_of(&layers?);
     let options = StackOptions {
         seed: args.seed,
         unknown_share: args.unknown_share,
         false_unknown_rate: (args.false_unknown_rate > 0.0).then_some(args.false_unknown_rate),
         identified_precision: args.identified_precision,
+        components: args.pca,
+        power: args.power,
         ..StackOptions::default()
     };
     let stacked = stack(&known, &labels, &unknown, &average, &options)?;
@@ -224,6 +231,21 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             .strength
             .map_or("infinite: plain averaging".to_owned(), |s| format!("{s}")),
     );
+    if let Some(pca) = &report.components {
+        println!(
+            "{} principal components with {:.1} % of the variance; all features: log loss {:.3}, top-1 {:.3}",
+            pca.components,
+            100.0 * pca.explained_variance,
+            pca.log_loss_without,
+            pca.top1_without,
+        );
+    }
+    if let Some(power) = &report.power {
+        println!(
+            "probabilities to the power of {:.3}; without: log loss {:.3}",
+            power.power, power.log_loss_without
+        );
+    }
     let file = StackFile {
         format_version: FORMAT_VERSION,
         data_digest: record.data_digest.clone(),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::{Args as ClapArgs, ValueEnum};
@@ -13,16 +14,18 @@ use crate::compose::{Composer, RealFrame};
 use crate::frame_folds::FRAME_FOLDS;
 use crate::index::Index;
 use crate::network::Precision;
+use crate::pseudo_labels::PseudoLabels;
 use crate::recipe::{Recipe, Task as TaskKind};
 use crate::split::Split;
-use crate::tasks::{AlignerTask, ClassifierTask, FinderTask, LocaliserTask, Task};
-use crate::trainer::{Ending, Execution, RunInfo, train};
+use crate::tasks::{AlignerTask, ClassifierTask, FinderTask, LocaliserTask, PretrainingTask, Task};
+use crate::trainer::{Ending, Execution, RunInfo, Start, train};
 
 /// Train one network as a recipe says.
 ///
 /// The run folder gets the recipe, the metrics as CSV, learning curves as SVG, and the best and the last
 /// weights. Ctrl-C leaves a checkpoint there; the same command with --resume goes on as if nothing had
-/// happened.
+/// happened, as it does after a crash or a loss of power, then from the last checkpoint. Where training
+/// fails, failure.txt there says why.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     /// The recipe, a TOML file such as training/recipes/resnet-18-fine-small.toml
@@ -39,7 +42,7 @@ pub struct Args {
     /// Run folder [default: runs/NAME, by the name of the recipe]
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Go on with an interrupted run
+    /// Go on with a run that was interrupted, was killed or failed
     #[arg(long)]
     resume: bool,
     /// Fold of the training part that no network of the ensemble sees, kept for stacking
@@ -49,12 +52,24 @@ pub struct Args {
     /// so that it can be measured on it [default: it sees all of them]
     #[arg(long, value_parser = clap::value_parser!(u32).range(..i64::from(FRAME_FOLDS)))]
     held_out_frame_fold: Option<u32>,
-    /// Run folder with the same layers whose last weights are the start, instead of random ones
-    #[arg(long, value_name = "RUN")]
+    /// Run folder with the same layers whose last weights are the start, instead of random ones; the last layer
+    /// stays random where it has another shape there, as for other individuals
+    #[arg(long, value_name = "RUN", conflicts_with = "grow")]
     from: Option<PathBuf>,
+    /// Names of photographs without names, written by `callosity-train pseudo-label`, that a classifier
+    /// is trained on too
+    #[arg(long, value_name = "FILE")]
+    pseudo_labels: Option<PathBuf>,
+    /// Run folder of a smaller network whose function is the start: the recipe has its layers, some of them
+    /// with more channels or a larger repeat (Net2Net)
+    #[arg(long, value_name = "RUN")]
+    grow: Option<PathBuf>,
     /// Epochs, instead of the recipe's
     #[arg(long)]
     epochs: Option<u32>,
+    /// Seconds between checkpoints: what a loss of power costs at most
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    checkpoint_every: u64,
     /// Number format of the passes
     #[arg(long, value_enum, default_value_t = PrecisionChoice::Auto)]
     precision: PrecisionChoice,
@@ -97,8 +112,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         },
         workers: args.workers,
         resume: args.resume,
+        checkpoint_every: Duration::from_secs(args.checkpoint_every),
         interrupted: &INTERRUPTED,
     };
+    ensure!(
+        recipe.task == TaskKind::Classifier || args.pseudo_labels.is_none(),
+        "{}: --pseudo-labels is for classifiers",
+        args.recipe.display()
+    );
     let real_share = recipe.schedule.real_frames;
     ensure!(
         real_share > 0.0 || args.held_out_frame_fold.is_none(),
@@ -116,7 +137,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         args.recipe.display(),
         args.index.display()
     );
-    if let Some(run) = &args.from {
+    let start = match (args.from, args.grow) {
+        (Some(run), _) => Start::Run(run),
+        (None, Some(run)) => Start::Grown(run),
+        (None, None) => Start::Random,
+    };
+    if let Start::Run(run) | Start::Grown(run) = &start {
         frames_trained_on.extend(RunInfo::load(run)?.frames_trained_on);
         frames_trained_on.sort();
         frames_trained_on.dedup();
@@ -128,16 +154,26 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Ok((training, measured))
     };
     let (task, individuals): (Box<dyn Task>, Vec<String>) = match recipe.task {
-        TaskKind::Classifier => (
-            Box::new(ClassifierTask::new(
-                &recipe,
-                &index,
-                &split,
-                &cache,
-                args.held_out_fold,
-            )?),
-            split.individuals.clone(),
-        ),
+        TaskKind::Classifier => {
+            let mut task =
+                ClassifierTask::new(&recipe, &index, &split, &cache, args.held_out_fold)?;
+            if let Some(path) = &args.pseudo_labels {
+                let named = PseudoLabels::load(path, &split.digest(), args.held_out_fold)?;
+                let unlabelled = Arc::new(Cache::of_unlabelled_heads(&index, &args.cache)?);
+                task.train_on_pseudo_labels(&named, &split, &unlabelled)
+                    .with_context(|| path.display().to_string())?;
+            }
+            (Box::new(task), split.individuals.clone())
+        }
+        TaskKind::Pretraining => {
+            let loss = recipe
+                .loss
+                .metric
+                .context("a recipe for pretraining has a metric loss")?;
+            let unlabelled = Arc::new(Cache::of_unlabelled_heads(&index, &args.cache)?);
+            let task = PretrainingTask::new(&recipe, loss, &index, &split, &unlabelled);
+            (Box::new(task), vec![])
+        }
         TaskKind::Aligner => {
             let (training, measured) = composers()?;
             let task = AlignerTask::new(&recipe, Arc::new(training), Arc::new(measured));
@@ -164,7 +200,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         individuals,
         parameters: graph.parameter_count(),
         multiply_adds: graph.multiply_adds(),
-        initialised_from: args.from.as_ref().map(|run| run.join("last.safetensors")),
+        initialised_from: None,
+        pseudo_labels: args.pseudo_labels.clone(),
         epochs_completed: 0,
         metrics: Default::default(),
     };
@@ -183,7 +220,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             _ => format!("{} CPU threads", tch::get_num_threads()),
         },
     );
-    match train(&recipe, &*task, info, &folder, &execution)? {
+    match train(&recipe, &*task, &start, info, &folder, &execution)? {
         Ending::Completed => eprintln!("{}: done, in {}", recipe.name, folder.display()),
         Ending::Interrupted => {
             eprintln!(

@@ -16,6 +16,8 @@ use callosity::geometry::{HeadCrop, Landmarks};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::files::{Partial, folder_of};
+
 pub use duplicates::{Duplicate, Resemblance};
 pub use import::{Import, Layout, import};
 
@@ -249,6 +251,12 @@ impl Index {
         hex::encode(Sha256::digest(&content))
     }
 
+    /// Photographs of one head each, of whales whose names are not known.
+    pub fn unlabelled_heads(&self) -> impl Iterator<Item = &IndexedPhotograph> {
+        let unlabelled = |p: &&IndexedPhotograph| p.kind == PhotographKind::UnlabelledHead;
+        self.photographs.iter().filter(unlabelled)
+    }
+
     /// The photographs that show one head each: aligned heads, or, in data without any, frames that name
     /// one whale and give its landmarks, from which the head can be cut.
     pub fn head_photographs(&self) -> impl Iterator<Item = &IndexedPhotograph> {
@@ -276,26 +284,16 @@ impl Index {
 
 /// Writes `value` as JSON beside `path` and moves it there when it is complete.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> std::io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     std::fs::create_dir_all(folder)?;
-    let mut builder = tempfile::Builder::new();
-    builder.suffix(".partial");
-    // A temporary file is its maker's alone; this one becomes a file like any other, as the umask says.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut partial = builder.tempfile_in(folder)?;
+    let mut partial = Partial::new(folder)?;
     {
-        let mut writer = BufWriter::new(partial.as_file_mut());
+        let mut writer = BufWriter::new(partial.file());
         serde_json::to_writer_pretty(&mut writer, value)?;
         writer.write_all(b"\n")?;
         writer.flush()?;
     }
-    partial.as_file().sync_all()?;
-    partial.persist(path)?;
-    Ok(())
+    partial.keep(path)
 }
 
 /// Something in the data that is wrong; the import goes on without it.

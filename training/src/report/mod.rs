@@ -1,32 +1,58 @@
-//! What the classifiers of several runs reach on the same photographs, as one self-contained HTML page.
+//! What the classifiers and aligners of several runs reach on the same photographs, as one self-contained
+//! HTML page and as a [`Table`] whose rows outlive the run folders.
 //!
 //! Every number follows from the run folders, the index and the split; none is typed.
 
 mod boxes;
+mod classifiers;
+mod landmarks;
 mod page;
 mod plots;
+mod table;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use serde::Serialize;
+use rand::SeedableRng;
+use rand::seq::IndexedRandom;
+use rand_chacha::ChaCha8Rng;
 
 use crate::cache::Cache;
 use crate::compose::Composer;
-use crate::evaluation::{Answer, NamingMetrics, naming};
-use crate::features::{HeadPhotograph, extract_framed, last_layer};
+use crate::features::HeadPhotograph;
 use crate::framing::Framer;
 use crate::index::{Index, IndexedPhotograph};
-use crate::metrics::{CALIBRATION_BINS, reliability};
+use crate::metrics::{CALIBRATION_BINS, ReliabilityBin, reliability};
+use crate::neighbours::nearest;
+use crate::recipe::{Framing, Task};
 use crate::run_folder::TrainedRun;
+use crate::saliency::{Figure, Occlusion, places, progress_bar};
 use crate::split::{Role, Split};
-use crate::stack::Opinions;
 
-pub use boxes::{BoxRow, Boxes};
+use boxes::MeasuredLocaliser;
+use classifiers::{Labelled, Measured, Prediction};
+use landmarks::MeasuredAligner;
+
+pub use boxes::LocaliserRow;
 pub use page::render;
+pub use table::{AlignerRow, ClassifierRow, NamedBy, Table, Trained, ViewsError};
 
 /// Confusions and mistakes that are shown.
 const SHOWN: usize = 12;
+/// Unknown whales that are shown with the photographs most similar to them, and how many of these.
+const STRANGERS: usize = 8;
+const NEIGHBOURS: usize = 4;
+/// Photographs whose saliency is shown, the seed by which they are drawn, and the height of a map in pixels.
+const SALIENT: usize = 4;
+const SALIENT_SEED: u64 = 0;
+const SALIENT_HEIGHT: u32 = 150;
+/// Coarser than the saliency command's, of which the page is a glimpse.
+const OCCLUSION: Occlusion = Occlusion {
+    patch: 0.2,
+    stride: 0.08,
+};
 
 /// Whales by how many photographs they were trained on: name, fewest, most.
 const CLASSES: [(&str, usize, usize); 4] = [
@@ -36,53 +62,30 @@ const CLASSES: [(&str, usize, usize); 4] = [
     ("more", 16, usize::MAX),
 ];
 
-/// What a classifier says of one photograph that it was not trained on.
-struct Prediction<'a> {
-    photograph: &'a IndexedPhotograph,
-    whale: &'a str,
-    /// Its place in the catalogue; `None` where the catalogue lacks it.
-    class: Option<usize>,
-    /// One for each individual of the catalogue.
-    probabilities: Vec<f64>,
-    /// Place in the catalogue of the most probable one, and its probability.
-    best: (usize, f64),
-}
-
-/// One run's row in the table.
-#[derive(Debug, Serialize)]
-pub struct Row {
-    /// Name of the recipe.
-    pub recipe: String,
-    /// Trainable parameters.
-    pub parameters: usize,
-    /// Multiply-adds for one image.
-    pub multiply_adds: u64,
-    /// Epochs that were trained.
-    pub epochs: u32,
-    /// Epochs of the recipe's schedule; more than `epochs` where the run has not come to its end.
-    pub scheduled_epochs: u32,
-    /// Images trained in a second, in the last epoch.
-    pub images_per_second: Option<f64>,
-    /// On validation photographs, and on those of unknown whales.
-    pub naming: NamingMetrics,
-    /// Top-1 of whales by their number of training photographs: 1, 2 to 5, 6 to 15, more.
-    pub top1_by_photographs: Vec<Option<f64>>,
-}
-
-/// Everything that the page shows.
+/// What the page shows of the runs beside the table.
+#[derive(Default)]
 pub struct Report {
-    rows: Vec<Row>,
-    /// What localisers reach.
-    pub boxes: Boxes,
-    classes: Vec<&'static str>,
-    validation: usize,
-    unknown: usize,
+    measured: Table,
     photographs_a_whale: String,
     curves: Vec<(String, String)>,
     reliability: Vec<(String, String)>,
-    best: String,
+    best: Option<Best>,
+    saliency: Vec<Figure>,
+    /// Shares of crops over their error, and the error over the number of views.
+    landmarks: Vec<String>,
+    /// For each localiser how many frames have which intersection over union.
+    overlaps: Vec<(String, String)>,
+}
+
+/// The way of naming with the least log loss, of all runs.
+struct Best {
+    /// Place of its run among those that were given.
+    run: usize,
+    recipe: String,
+    named_by: NamedBy,
     confusions: Vec<Confusion>,
     mistakes: Vec<Mistake>,
+    strangers: Vec<Stranger>,
 }
 
 /// A whale that was taken for another one.
@@ -106,182 +109,241 @@ struct Mistake {
     like: HeadPhotograph,
 }
 
+/// A photograph of an unknown whale.
+struct Stranger {
+    photograph: HeadPhotograph,
+    whale: String,
+    /// The most similar training photographs, their whales, and the cosines.
+    nearest: Vec<(HeadPhotograph, String, f64)>,
+}
+
 impl Report {
-    /// Measures the runs, one view of each photograph, no temperature. `cache` is needed only where a run
-    /// [composes frames](crate::recipe::Recipe::composes_frames).
+    /// Measures the runs, of classifiers, aligners and localisers. `cache` is the folder of decoded
+    /// photographs from which pictures are composed; it is built where a network sees such and it is not
+    /// there.
     ///
     /// # Errors
-    /// A run is no classifier of this data and split, or a photograph cannot be read.
+    /// A run is no classifier, aligner or localiser of this data and split, two are of one recipe, or a
+    /// photograph cannot be read.
     pub fn new(
         runs: &[TrainedRun],
         index: &Index,
         split: &Split,
-        cache: Option<&Cache>,
+        cache: &Path,
     ) -> anyhow::Result<Self> {
-        let measured = |role| matches!(role, Role::Validation | Role::Unknown);
-        let photographs: Vec<(&IndexedPhotograph, &str, Role)> =
-            split.labelled(index, measured).collect();
-        ensure!(
-            !photographs.is_empty(),
-            "the split has no validation photographs"
-        );
-        let mut trained_on: BTreeMap<&str, usize> = BTreeMap::new();
-        let mut example: HashMap<&str, &IndexedPhotograph> = HashMap::new();
-        for (photograph, whale, _) in
-            split.labelled(index, |role| matches!(role, Role::Training { .. }))
-        {
-            *trained_on.entry(whale).or_default() += 1;
-            example.entry(whale).or_insert(photograph);
+        let mut names = HashSet::new();
+        for run in runs {
+            run.expect_split(split)?;
+            ensure!(
+                matches!(run.recipe.task, Task::Classifier | Task::Aligner),
+                "{}: a report compares classifiers and aligners, this run trained a {:?}; give the classifier \
+                 that started from it, or for a finder `evaluate` its bundle on frames",
+                run.folder.display(),
+                run.recipe.task
+            );
+            ensure!(
+                names.insert(&run.recipe.name),
+                "{}: another run is of recipe {} too, and the table has one place for each recipe; give the \
+                 recipe of one of them another name",
+                run.folder.display(),
+                run.recipe.name
+            );
         }
-
+        let mut trained_on: BTreeMap<&str, usize> = BTreeMap::new();
+        let training = |role| matches!(role, Role::Training { .. });
+        for (_, whale, _) in split.labelled(index, training) {
+            *trained_on.entry(whale).or_default() += 1;
+        }
         let mut report = Self {
-            rows: Vec::new(),
-            boxes: Boxes::default(),
-            classes: CLASSES.iter().map(|class| class.0).collect(),
-            validation: photographs
-                .iter()
-                .filter(|p| p.2 == Role::Validation)
-                .count(),
-            unknown: photographs.iter().filter(|p| p.2 == Role::Unknown).count(),
             photographs_a_whale: plots::histogram(
                 "training photographs of a whale",
                 "whales",
                 trained_on.values().copied(),
             )?,
-            curves: Vec::new(),
-            reliability: Vec::new(),
-            best: String::new(),
-            confusions: Vec::new(),
-            mistakes: Vec::new(),
+            ..Self::default()
         };
-        let mut best_loss = f64::INFINITY;
         for run in runs {
-            let predictions = predict(run, index, split, cache, &photographs)?;
-            let row = row(run, split, &predictions, &trained_on);
-            let name = row.recipe.clone();
             let curves = run.folder.join("learning_curves.svg");
             let svg = std::fs::read_to_string(&curves)
                 .with_context(|| format!("reading {}", curves.display()))?;
-            report.curves.push((name.clone(), svg));
-            let confident: Vec<(f64, bool)> = predictions
-                .iter()
-                .filter_map(|p| Some((p.best.1, p.class? == p.best.0)))
-                .collect();
-            let bins = reliability(&confident, CALIBRATION_BINS);
-            report
-                .reliability
-                .push((name.clone(), plots::reliability(&bins)?));
-            let loss = row.naming.log_loss.unwrap_or(f64::INFINITY);
-            report.rows.push(row);
-            if loss < best_loss {
-                best_loss = loss;
-                report.best = name;
-                report.confusions = confusions(&predictions, split, index, &example);
-                report.mistakes = mistakes(&predictions, split, index, &example);
-            }
+            report.curves.push((run.recipe.name.clone(), svg));
         }
+        let of = |task| -> Vec<&TrainedRun> {
+            runs.iter().filter(|run| run.recipe.task == task).collect()
+        };
+        report.add_classifiers(&of(Task::Classifier), index, split, cache)?;
+        report.add_aligners(&of(Task::Aligner), index, split, cache)?;
+        report.add_localisers(&of(Task::Localiser), index, split, cache)?;
         Ok(report)
     }
 
-    /// The table's rows, in the order of the runs.
-    pub fn rows(&self) -> &[Row] {
-        &self.rows
+    /// The rows of the runs, in their order.
+    pub fn measured(&self) -> &Table {
+        &self.measured
     }
-}
 
-fn predict<'a>(
-    run: &TrainedRun,
-    index: &'a Index,
-    split: &'a Split,
-    cache: Option<&Cache>,
-    photographs: &[(&'a IndexedPhotograph, &'a str, Role)],
-) -> anyhow::Result<Vec<Prediction<'a>>> {
-    run.expect(crate::recipe::Task::Classifier)?;
-    ensure!(
-        run.record.split_digest == split.digest(),
-        "{} was trained on split {}, this is {}: a photograph that is measured here may have trained it",
-        run.folder.display(),
-        run.record.split_digest,
-        split.digest()
-    );
-    let heads: Vec<HeadPhotograph> = photographs
-        .iter()
-        .map(|(photograph, ..)| HeadPhotograph::of(index, photograph))
-        .collect();
-    let framer = Framer::new(&run.recipe.input, || -> anyhow::Result<Composer> {
-        let cache = cache.context("composing frames needs the cache of photographs")?;
-        let fold = run.record.held_out_fold;
-        Ok(Composer::of_held_out_fold(index, split, cache, fold)?)
-    })?;
-    let features = extract_framed(&[&run.network], &framer, &heads, 1)?.swap_remove(0);
-    let (weight, bias) = last_layer(&run.network)?;
-    let logits = features.dot(&weight.t()) + &bias;
-    let opinions = Opinions::of(&[logits], 1.0);
-    Ok(photographs
-        .iter()
-        .zip(opinions.probabilities.rows())
-        .zip(opinions.best())
-        .map(
-            |((&(photograph, whale, _), probabilities), best)| Prediction {
-                photograph,
-                whale,
-                class: split.individual_index(whale),
-                probabilities: probabilities.to_vec(),
-                best,
-            },
-        )
-        .collect())
-}
-
-fn row(
-    run: &TrainedRun,
-    split: &Split,
-    predictions: &[Prediction<'_>],
-    trained_on: &BTreeMap<&str, usize>,
-) -> Row {
-    let answers: Vec<Answer> = predictions
-        .iter()
-        .map(|p| {
-            let mut candidates: Vec<(String, f64)> = split
-                .individuals
+    fn add_classifiers(
+        &mut self,
+        runs: &[&TrainedRun],
+        index: &Index,
+        split: &Split,
+        cache: &Path,
+    ) -> anyhow::Result<()> {
+        if runs.is_empty() {
+            return Ok(());
+        }
+        let measured = |role| matches!(role, Role::Validation | Role::Unknown);
+        let photographs: Vec<Labelled<'_>> = split
+            .labelled(index, measured)
+            .map(|(photograph, whale, _)| (photograph, whale))
+            .collect();
+        ensure!(
+            photographs
                 .iter()
-                .cloned()
-                .zip(p.probabilities.iter().copied())
-                .collect();
-            candidates.sort_by(|a, b| b.1.total_cmp(&a.1));
-            Answer {
-                unknown: 1.0 - p.best.1,
-                candidates,
-                truth: p.whale.to_owned(),
-                catalogued: p.class.is_some(),
-            }
-        })
-        .collect();
-    let top1_by_photographs = CLASSES
-        .iter()
-        .map(|&(_, fewest, most)| {
-            let of_class: Vec<bool> = predictions
+                .any(|p| split.individual_index(p.1).is_some()),
+            "the split has no validation photographs"
+        );
+        let mut best_loss = f64::INFINITY;
+        for (place, run) in runs.iter().enumerate() {
+            let framer = Framer::new(&run.recipe.input, || -> anyhow::Result<Composer> {
+                let cache = Cache::open_or_build(index, cache)?;
+                let fold = run.record.held_out_fold;
+                Ok(Composer::of_held_out_fold(index, split, &cache, fold)?)
+            })?;
+            let measured = Measured::new(run, &framer, index, split, &photographs)?;
+            let bins: Vec<(String, Vec<ReliabilityBin>)> = measured
+                .namings
                 .iter()
-                .filter(|p| {
-                    let n = trained_on.get(p.whale).copied().unwrap_or(0);
-                    (fewest..=most).contains(&n)
+                .map(|naming| {
+                    let confident: Vec<(f64, bool)> = naming
+                        .predictions
+                        .iter()
+                        .filter_map(|p| Some((p.best.1, p.class? == p.best.0)))
+                        .collect();
+                    let bins = reliability(&confident, CALIBRATION_BINS);
+                    (naming.row.named_by.to_string(), bins)
                 })
-                .filter_map(|p| Some(p.class? == p.best.0))
                 .collect();
-            let right = of_class.iter().filter(|right| **right).count();
-            (!of_class.is_empty()).then(|| right as f64 / of_class.len() as f64)
-        })
-        .collect();
-    Row {
-        recipe: run.recipe.name.clone(),
-        parameters: run.record.parameters,
-        multiply_adds: run.record.multiply_adds,
-        epochs: run.record.epochs_completed,
-        scheduled_epochs: run.recipe.schedule.epochs,
-        images_per_second: run.record.metrics.get("images_per_second").copied(),
-        naming: naming(&answers),
-        top1_by_photographs,
+            self.reliability
+                .push((run.recipe.name.clone(), plots::reliability(&bins)?));
+            for naming in &measured.namings {
+                let row = &naming.row;
+                let loss = row.naming.log_loss.unwrap_or(f64::INFINITY);
+                if self.best.is_none() || loss < best_loss {
+                    best_loss = loss;
+                    let example = examples(&measured.gallery);
+                    self.best = Some(Best {
+                        run: place,
+                        recipe: row.trained.recipe.clone(),
+                        named_by: row.named_by,
+                        confusions: confusions(&naming.predictions, split, index, &example),
+                        mistakes: mistakes(&naming.predictions, split, index, &example),
+                        strangers: strangers(&measured, &photographs, split, index),
+                    });
+                }
+            }
+            let rows = measured.namings.into_iter().map(|naming| naming.row);
+            self.measured.classifiers.extend(rows);
+        }
+        self.add_saliency(runs, index, split)
     }
+
+    /// Maps of the first run and of the best one, of those that have logits and see head crops.
+    fn add_saliency(
+        &mut self,
+        runs: &[&TrainedRun],
+        index: &Index,
+        split: &Split,
+    ) -> anyhow::Result<()> {
+        let best = self.best.as_ref().map_or(0, |best| best.run);
+        let mut shown = vec![runs[0]];
+        if best != 0 {
+            shown.push(runs[best]);
+        }
+        shown.retain(|run| {
+            run.recipe.outputs_logits() && run.recipe.input.framing == Framing::HeadCrop
+        });
+        if shown.is_empty() {
+            return Ok(());
+        }
+        let validation: Vec<_> = split.labelled(index, |r| r == Role::Validation).collect();
+        let mut random = ChaCha8Rng::seed_from_u64(SALIENT_SEED);
+        let chosen: Vec<_> = validation.choose_multiple(&mut random, SALIENT).collect();
+        let bar = progress_bar(places(&OCCLUSION) * (chosen.len() * shown.len()) as u64)?;
+        for (photograph, whale, _) in chosen {
+            let head = HeadPhotograph::of(index, photograph);
+            let figure = Figure::new(&shown, &head, whale, &OCCLUSION, SALIENT_HEIGHT, &bar)?;
+            self.saliency.push(figure);
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    fn add_localisers(
+        &mut self,
+        runs: &[&TrainedRun],
+        index: &Index,
+        split: &Split,
+        cache: &Path,
+    ) -> anyhow::Result<()> {
+        for run in runs {
+            let cache = Cache::open_or_build(index, cache)?;
+            let fold = run.record.held_out_fold;
+            let composer = Composer::of_held_out_fold(index, split, &cache, fold)?;
+            let measured = MeasuredLocaliser::new(run, &Arc::new(composer))?;
+            let histogram = measured.histogram()?;
+            self.overlaps.push((run.recipe.name.clone(), histogram));
+            self.measured.localisers.push(measured.row);
+        }
+        Ok(())
+    }
+
+    fn add_aligners(
+        &mut self,
+        runs: &[&TrainedRun],
+        index: &Index,
+        split: &Split,
+        cache: &Path,
+    ) -> anyhow::Result<()> {
+        if runs.is_empty() {
+            return Ok(());
+        }
+        let cache = Cache::open_or_build(index, cache)?;
+        let mut composers: BTreeMap<u32, Composer> = BTreeMap::new();
+        let (mut cumulative, mut by_views) = (Vec::new(), Vec::new());
+        for run in runs {
+            let fold = run.record.held_out_fold;
+            if !composers.contains_key(&fold) {
+                let composer = Composer::of_held_out_fold(index, split, &cache, fold)?;
+                composers.insert(fold, composer);
+            }
+            let measured = MeasuredAligner::new(run, &composers[&fold])?;
+            let name = &run.recipe.name;
+            cumulative.push((name.clone(), measured.cumulative()));
+            let of_views = |end: &str, error: fn(&ViewsError) -> f64| {
+                let points = measured.row.by_views.iter();
+                let points = points.map(|v| (f64::from(v.views), error(v)));
+                (format!("{name}, {end}"), points.collect::<Vec<_>>())
+            };
+            by_views.push(of_views("median", |v| v.median));
+            by_views.push(of_views("90th percentile", |v| v.percentile_90));
+            self.measured.aligners.push(measured.row);
+        }
+        self.landmarks = vec![
+            plots::lines("error, head lengths", "share of crops", &cumulative)?,
+            plots::lines("views averaged", "error, head lengths", &by_views)?,
+        ];
+        Ok(())
+    }
+}
+
+/// A photograph of each whale of a gallery.
+fn examples<'a>(gallery: &[Labelled<'a>]) -> HashMap<&'a str, &'a IndexedPhotograph> {
+    let mut example = HashMap::new();
+    for &(photograph, whale) in gallery {
+        example.entry(whale).or_insert(photograph);
+    }
+    example
 }
 
 fn confusions(
@@ -342,4 +404,32 @@ fn mistakes(
     mistakes.sort_by(|a, b| a.probability.total_cmp(&b.probability));
     mistakes.truncate(SHOWN);
     mistakes
+}
+
+/// The first photograph of some unknown whales with its neighbours.
+fn strangers(
+    measured: &Measured<'_>,
+    photographs: &[Labelled<'_>],
+    split: &Split,
+    index: &Index,
+) -> Vec<Stranger> {
+    let mut seen = HashSet::new();
+    photographs
+        .iter()
+        .zip(measured.similarities.rows())
+        .filter(|((_, whale), _)| split.individual_index(whale).is_none() && seen.insert(*whale))
+        .map(|((photograph, whale), similarities)| Stranger {
+            photograph: HeadPhotograph::of(index, photograph),
+            whale: (*whale).to_owned(),
+            nearest: nearest(similarities, NEIGHBOURS)
+                .into_iter()
+                .map(|(place, similarity)| {
+                    let (photograph, whale) = measured.gallery[place];
+                    let head = HeadPhotograph::of(index, photograph);
+                    (head, whale.to_owned(), similarity)
+                })
+                .collect(),
+        })
+        .take(STRANGERS)
+        .collect()
 }

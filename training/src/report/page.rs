@@ -2,10 +2,12 @@ use anyhow::Context;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use callosity::geometry::HeadCrop;
-use callosity::pixels::{EncodedPhotograph, OUTSIDE_HEAD_PHOTOGRAPH, encode_jpeg, warp};
-use minijinja::{Environment, context};
+use callosity::pixels::encode_jpeg;
+use image::RgbImage;
+use minijinja::{Value, context};
 
-use super::Report;
+use super::table::environment;
+use super::{Best, CLASSES, Report, Table};
 use crate::features::HeadPhotograph;
 
 /// Size of a head on the page in pixels.
@@ -13,14 +15,48 @@ const HEAD: (u32, u32) = (240, 120);
 
 const QUALITY: u8 = 75;
 
-/// The page, with all pictures in it.
+/// The page: all rows of the table, and for the report's own runs everything else, with all pictures in it.
 ///
 /// # Errors
 /// A photograph cannot be read.
-pub fn render(report: &Report) -> anyhow::Result<String> {
-    let mut environment = Environment::new();
+pub fn render(report: &Report, table: &Table) -> anyhow::Result<String> {
+    let mut environment = environment()?;
     environment.add_template("report.html", include_str!("report.html"))?;
-    let confusions: Vec<_> = report
+    let saliency: Vec<Value> = report
+        .saliency
+        .iter()
+        .map(|figure| {
+            let maps: Vec<Value> = figure
+                .maps
+                .iter()
+                .map(|(recipe, map, _)| {
+                    context! { recipe, probability => map.probability, largest => map.largest() }
+                })
+                .collect();
+            let whale = &figure.whale;
+            let strip = data_url(&figure.strip()).with_context(|| format!("a map of {whale}"))?;
+            Ok(context! { whale, maps, strip })
+        })
+        .collect::<anyhow::Result<_>>()?;
+    let page = environment.get_template("report.html")?.render(context! {
+        version => env!("CARGO_PKG_VERSION"),
+        classifiers => table.classifiers,
+        aligners => table.aligners,
+        localisers => table.localisers,
+        classes => CLASSES.map(|class| class.0),
+        photographs_a_whale => report.photographs_a_whale,
+        curves => report.curves,
+        reliability => report.reliability,
+        best => report.best.as_ref().map(best).transpose()?,
+        saliency,
+        landmarks => report.landmarks,
+        overlaps => report.overlaps,
+    })?;
+    Ok(page)
+}
+
+fn best(best: &Best) -> anyhow::Result<Value> {
+    let confusions: Vec<Value> = best
         .confusions
         .iter()
         .map(|c| {
@@ -30,7 +66,7 @@ pub fn render(report: &Report) -> anyhow::Result<String> {
             })
         })
         .collect::<anyhow::Result<_>>()?;
-    let mistakes: Vec<_> = report
+    let mistakes: Vec<Value> = best
         .mistakes
         .iter()
         .map(|m| {
@@ -41,36 +77,34 @@ pub fn render(report: &Report) -> anyhow::Result<String> {
             })
         })
         .collect::<anyhow::Result<_>>()?;
-    let page = environment.get_template("report.html")?.render(context! {
-        version => env!("CARGO_PKG_VERSION"),
-        rows => report.rows,
-        boxes => report.boxes.render()?,
-        classes => report.classes,
-        validation => report.validation,
-        unknown => report.unknown,
-        photographs_a_whale => report.photographs_a_whale,
-        curves => report.curves,
-        reliability => report.reliability,
-        best => report.best,
-        confusions => confusions,
-        mistakes => mistakes,
-    })?;
-    Ok(page)
+    let strangers: Vec<Value> = best
+        .strangers
+        .iter()
+        .map(|s| {
+            let nearest: Vec<Value> = s
+                .nearest
+                .iter()
+                .map(|(head, whale, similarity)| {
+                    Ok(context! { whale, similarity, like => picture(head)? })
+                })
+                .collect::<anyhow::Result<_>>()?;
+            Ok(context! { whale => s.whale, seen => picture(&s.photograph)?, nearest })
+        })
+        .collect::<anyhow::Result<_>>()?;
+    Ok(context! {
+        recipe => best.recipe, named_by => best.named_by, confusions, mistakes, strangers,
+    })
 }
 
-/// The head as a data URL (RFC 2397), un-squeezed.
+/// The head as a data URL, un-squeezed.
 fn picture(head: &HeadPhotograph) -> anyhow::Result<String> {
     let (width, height) = HEAD;
-    let encoded = EncodedPhotograph::open(&head.path)?;
-    let crop = head.crop(encoded.size(), &HeadCrop::RIGHT_WHALE, width, height)?;
-    let photograph = encoded.decode(1.0)?;
-    let image = warp(
-        &photograph.pixels,
-        &crop,
-        width,
-        height,
-        OUTSIDE_HEAD_PHOTOGRAPH,
-    );
-    let jpeg = encode_jpeg(&image, QUALITY).with_context(|| head.path.display().to_string())?;
+    let image = head.image(&HeadCrop::RIGHT_WHALE, width, height)?;
+    data_url(&image).with_context(|| head.path.display().to_string())
+}
+
+/// A JPEG as a data URL (RFC 2397).
+fn data_url(image: &RgbImage) -> anyhow::Result<String> {
+    let jpeg = encode_jpeg(image, QUALITY)?;
     Ok(format!("data:image/jpeg;base64,{}", STANDARD.encode(jpeg)))
 }

@@ -49,10 +49,9 @@ pub(super) fn histogram(
     })
 }
 
-/// Accuracy over confidence (DeGroot & Fienberg 1983) beside the diagonal of perfect calibration, as SVG;
-/// points by how many predictions they stand for.
-pub(super) fn reliability(bins: &[ReliabilityBin]) -> anyhow::Result<String> {
-    let all: usize = bins.iter().map(|bin| bin.count).sum();
+/// Accuracy over confidence (DeGroot & Fienberg 1983) beside the diagonal of perfect calibration, as SVG, for
+/// each way of naming; points by how many predictions they stand for.
+pub(super) fn reliability(ways: &[(String, Vec<ReliabilityBin>)]) -> anyhow::Result<String> {
     draw(|root| {
         let mut chart = ChartBuilder::on(root)
             .margin(8)
@@ -66,18 +65,72 @@ pub(super) fn reliability(bins: &[ReliabilityBin]) -> anyhow::Result<String> {
             .light_line_style(WHITE)
             .draw()?;
         chart.draw_series(LineSeries::new([(0.0, 0.0), (1.0, 1.0)], BLACK.mix(0.4)))?;
-        let style = Palette99::pick(0);
-        let filled = bins.iter().filter(|bin| bin.count > 0);
-        let points = filled.clone().map(|bin| (bin.confidence, bin.accuracy));
-        chart.draw_series(LineSeries::new(points, style.stroke_width(2)))?;
-        chart.draw_series(filled.map(|bin| {
-            let radius = 2.0 + 12.0 * (bin.count as f64 / all as f64).sqrt();
-            Circle::new(
-                (bin.confidence, bin.accuracy),
-                radius as i32,
-                style.mix(0.5).filled(),
-            )
-        }))?;
+        for (i, (name, bins)) in ways.iter().enumerate() {
+            let all: usize = bins.iter().map(|bin| bin.count).sum();
+            let style = Palette99::pick(i);
+            let filled = bins.iter().filter(|bin| bin.count > 0);
+            let points = filled.clone().map(|bin| (bin.confidence, bin.accuracy));
+            let line = style.stroke_width(2);
+            chart
+                .draw_series(LineSeries::new(points, line))?
+                .label(name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], line));
+            chart.draw_series(filled.map(|bin| {
+                let radius = 2.0 + 12.0 * (bin.count as f64 / all as f64).sqrt();
+                Circle::new(
+                    (bin.confidence, bin.accuracy),
+                    radius as i32,
+                    style.mix(0.5).filled(),
+                )
+            }))?;
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperLeft)
+            .background_style(WHITE.mix(0.8))
+            .border_style(BLACK.mix(0.3))
+            .draw()?;
+        Ok(())
+    })
+}
+
+/// Named lines from (0, 0) on, as SVG.
+pub(super) fn lines(
+    across: &str,
+    up: &str,
+    lines: &[(String, Vec<(f64, f64)>)],
+) -> anyhow::Result<String> {
+    let points = || lines.iter().flat_map(|line| &line.1);
+    let most = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max).max(1e-6) * 1.04;
+    let (right, top) = (
+        most(&mut points().map(|p| p.0)),
+        most(&mut points().map(|p| p.1)),
+    );
+    draw(|root| {
+        let mut chart = ChartBuilder::on(root)
+            .margin(8)
+            .x_label_area_size(36)
+            .y_label_area_size(52)
+            .build_cartesian_2d(0.0..right, 0.0..top)?;
+        chart
+            .configure_mesh()
+            .x_desc(across)
+            .y_desc(up)
+            .light_line_style(WHITE)
+            .draw()?;
+        for (i, (name, points)) in lines.iter().enumerate() {
+            let style = Palette99::pick(i).stroke_width(2);
+            chart
+                .draw_series(LineSeries::new(points.iter().copied(), style))?
+                .label(name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], style));
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::LowerRight)
+            .background_style(WHITE.mix(0.8))
+            .border_style(BLACK.mix(0.3))
+            .draw()?;
         Ok(())
     })
 }

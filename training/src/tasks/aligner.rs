@@ -9,13 +9,15 @@ use crate::compose::Composer;
 use crate::loader::{Samples, random};
 use crate::network::Outputs;
 use crate::recipe::Recipe;
-use crate::tasks::{Sums, Task, scalar};
+use crate::tasks::{Sums, Task, head_length_errors, scalar};
 
 /// Side of the aligner's crop in head lengths.
 pub const ALIGNER_FIELD_HEAD_LENGTHS: f64 = 3.0;
 
-const MEASURED_SAMPLES: usize = 512;
-const MEASURED: u64 = 3;
+/// Crops that an aligner is measured on.
+pub(crate) const MEASURED_SAMPLES: usize = 512;
+/// Purpose of the random numbers behind them.
+pub(crate) const MEASURED: u64 = 3;
 
 /// Where bonnet and blowhead lie in a square crop around a head: mean squared error on their four
 /// coordinates, as fractions of the crop's side.
@@ -67,24 +69,10 @@ impl Task for AlignerTask {
     fn metrics(&self, outputs: &Outputs, target: &Tensor) -> Sums {
         let output = &outputs.output;
         let squares = (output - target).square();
-        let distance = |t: &Tensor| {
-            t.view([-1, 2, 2])
-                .square()
-                .sum_dim_intlist([2i64].as_slice(), false, Kind::Float)
-                .sqrt()
-        };
-        let error = distance(&(output - target)).mean_dim([1i64].as_slice(), false, Kind::Float);
-        let axis = target.narrow(1, 0, 2) - target.narrow(1, 2, 2);
-        let length = axis
-            .square()
-            .sum_dim_intlist([1i64].as_slice(), false, Kind::Float)
-            .sqrt();
+        let error = head_length_errors(output, target);
         vec![
             ("loss", scalar(&squares.sum(Kind::Double)) / 4.0),
-            (
-                "head_length_error",
-                scalar(&(error / length).sum(Kind::Double)),
-            ),
+            ("head_length_error", scalar(&error.sum(Kind::Double))),
         ]
     }
 }

@@ -157,7 +157,7 @@ impl SingleHeadFrames {
         let (width, height) = (f64::from(self.input.width), f64::from(self.input.height));
         let draw = |_| {
             let augmentation = &self.recipe.augmentation;
-            augmentation.draw_transform(rng, width, height, 1.0)
+            augmentation.draw_transform(rng, width, height, 1.0).0
         };
         let keeps = |transform: &Affine| {
             let moved = head.map(transform);

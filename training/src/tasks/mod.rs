@@ -3,20 +3,22 @@
 use std::sync::Arc;
 
 use rand_chacha::ChaCha8Rng;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::loader::Samples;
 use crate::network::{Network, Outputs};
 
-mod aligner;
+pub(crate) mod aligner;
 mod classifier;
 mod finder;
 mod localiser;
+mod pretraining;
 
 pub use aligner::{ALIGNER_FIELD_HEAD_LENGTHS, AlignerTask};
 pub use classifier::ClassifierTask;
 pub use finder::{FINDER_STRIDE, FinderTask};
 pub use localiser::{FOUND_OVERLAP, LocaliserTask};
+pub use pretraining::PretrainingTask;
 
 /// A metric by name, summed over samples.
 pub type Sums = Vec<(&'static str, f64)>;
@@ -45,6 +47,19 @@ pub trait Task {
 /// A tensor's single value.
 fn scalar(tensor: &Tensor) -> f64 {
     tensor.double_value(&[])
+}
+
+/// Mean distance of bonnet and blowhead from where they are, in true head lengths; landmarks are `N × 4`
+/// in any unit, errors `N`.
+fn head_length_errors(found: &Tensor, truth: &Tensor) -> Tensor {
+    let norm = |t: &Tensor, axis: i64| {
+        t.square()
+            .sum_dim_intlist([axis].as_slice(), false, Kind::Float)
+            .sqrt()
+    };
+    let distances = norm(&(found - truth).view([-1, 2, 2]), 2);
+    let length = norm(&(truth.narrow(1, 0, 2) - truth.narrow(1, 2, 2)), 1);
+    distances.mean_dim([1i64].as_slice(), false, Kind::Float) / length
 }
 
 /// Most photographs of a training set that are measured.

@@ -1,0 +1,286 @@
+//! Approaches beside the plain classifier, each trained to its end on drawn heads by the program itself.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use image::{Rgb, RgbImage};
+use serde_json::Value;
+
+const WHALES: u32 = 4;
+const SIDE: u32 = 48;
+
+/// A head photograph: stripes as wide as the whale says, a bright bonnet and a dark blowhead, and light
+/// that differs from photograph to photograph.
+fn head(whale: u32, photograph: u32) -> RgbImage {
+    let light = f64::from(photograph * 37 % 50);
+    RgbImage::from_fn(SIDE, SIDE, |x, y| {
+        let (u, v) = (
+            f64::from(x) / f64::from(SIDE),
+            f64::from(y) / f64::from(SIDE),
+        );
+        let near = |at: f64| (u - at).hypot((v - 0.5) / 2.0) < 0.07;
+        let stripes = (f64::from(whale + 1) * 9.0 * u + f64::from(photograph % 3) * 0.2).sin();
+        let value = match () {
+            () if near(0.8) => 250.0,
+            () if near(0.3) => 0.0,
+            () => 90.0 + 50.0 * stripes + light,
+        };
+        let grain = f64::from((x * 31 + y * 17 + photograph * 7) % 11);
+        Rgb([(value + grain) as u8; 3])
+    })
+}
+
+fn write_data(folder: &Path) {
+    for name in ["heads", "unlabelled_heads"] {
+        std::fs::create_dir_all(folder.join(name)).expect("made");
+    }
+    let mut labels = String::from("image,whale\n");
+    for i in 0..72 {
+        let name = format!("h_{i}.png");
+        let picture = head(i % WHALES, i);
+        picture
+            .save(folder.join("heads").join(&name))
+            .expect("saved");
+        labels += &format!("{name},whale_{}\n", i % WHALES);
+    }
+    std::fs::write(folder.join("heads.csv"), labels).expect("written");
+    for i in 100..148 {
+        let name = format!("u_{}_{i}.png", i % WHALES);
+        let picture = head(i % WHALES, i);
+        picture
+            .save(folder.join("unlabelled_heads").join(name))
+            .expect("saved");
+    }
+}
+
+/// A recipe: what `name` differs in from the others.
+struct Change {
+    layers_before: &'static str,
+    last: &'static str,
+    augmentation: &'static str,
+    loss: &'static str,
+    schedule: &'static str,
+    task: &'static str,
+}
+
+const PLAIN: Change = Change {
+    layers_before: "",
+    last: r#"{ op = "linear" }"#,
+    augmentation: "",
+    loss: "",
+    schedule: "",
+    task: "classifier",
+};
+
+fn write_recipe(folder: &Path, name: &str, change: &Change) {
+    let Change {
+        layers_before,
+        last,
+        augmentation,
+        loss,
+        schedule,
+        task,
+    } = change;
+    let text = format!(
+        r#"
+name = "{name}"
+task = "{task}"
+seed = 3
+
+[input]
+width = 32
+height = 24
+
+[network]
+leak = 0.1
+layers = [
+  {layers_before}
+  {{ op = "conv", channels = 8, stride = 2 }},
+  {{ op = "residual", channels = 16, stride = 2 }},
+  {{ op = "global_average_pool" }},
+  {{ op = "batch_norm" }},
+  {{ op = "dropout", p = 0.1 }},
+  {last},
+]
+
+[augmentation]
+rotation_degrees = 8
+shift = 0.05
+contrast = 0.1
+{augmentation}
+
+[loss]
+{loss}
+
+[schedule]
+epochs = 8
+batch = 8
+learning_rate = 1e-2
+warm_up = 0.1
+{schedule}
+"#
+    );
+    std::fs::write(folder.join(format!("{name}.toml")), text).expect("written");
+}
+
+/// Runs the program and returns what it printed.
+fn program(folder: &Path, arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_callosity-train"))
+        // More threads than idle cores would wait for each other in a spin loop.
+        .env("OMP_NUM_THREADS", "1")
+        .current_dir(folder)
+        .args(arguments)
+        .output()
+        .expect("it starts");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {complaint}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn train(folder: &Path, name: &str, change: &Change, more: &[&str]) {
+    write_recipe(folder, name, change);
+    let recipe = format!("{name}.toml");
+    let mut arguments = vec!["train", &recipe, "--workers", "1"];
+    arguments.extend(more);
+    program(folder, &arguments);
+}
+
+fn read_json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).expect("a file")).expect("JSON")
+}
+
+/// A column of a run's `metrics.csv`, where it has a value.
+fn metric(folder: &Path, run: &str, column: &str) -> Vec<f64> {
+    let path = folder.join("runs").join(run).join("metrics.csv");
+    let mut reader = csv::Reader::from_path(path).expect("metrics");
+    let rows = reader.deserialize::<BTreeMap<String, Option<f64>>>();
+    rows.filter_map(|row| row.expect("a row").remove(column)?)
+        .collect()
+}
+
+#[test]
+fn every_approach_trains_to_its_end_and_is_measured() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    write_data(&folder.join("data"));
+    program(folder, &["import", "data"]);
+    program(folder, &["split", "--unknown-whales", "0", "--folds", "4"]);
+
+    train(folder, "plain", &PLAIN, &[]);
+    let groups = "photographs_of_a_whale = 4";
+    let triplet = Change {
+        loss: "classification = 0\nmetric = { kind = \"triplet\", margin = 0.3 }",
+        schedule: groups,
+        ..PLAIN
+    };
+    train(folder, "triplet", &triplet, &[]);
+    let contrastive = Change {
+        loss: "metric = { kind = \"contrastive\", margin = 1 }",
+        schedule: groups,
+        ..PLAIN
+    };
+    train(folder, "contrastive", &contrastive, &[]);
+    let arcface = Change {
+        last: r#"{ op = "cosine", scale = 8, sub_centres = 2 }"#,
+        loss: "angular_margin = 0.2",
+        ..PLAIN
+    };
+    train(folder, "arcface", &arcface, &[]);
+    let mirrored = Change {
+        augmentation: "mirrored_individuals = true",
+        ..PLAIN
+    };
+    train(folder, "mirrored", &mirrored, &[]);
+
+    let transformer = Change {
+        layers_before: r#"{ op = "spatial_transformer", aspect = 2.0, width = 32, height = 24, head_crop = { bonnet_x = 0.9, blowhead_x = 0.2, landmark_y = 0.5, aspect = 2.0 }, localisation = [
+                { op = "conv", channels = 8, repeat = 2 },
+                { op = "conv", channels = 2, plain = true },
+                { op = "soft_argmax" },
+            ] },"#,
+        loss: "classification = 0\nlandmarks = 20",
+        ..PLAIN
+    };
+    train(folder, "landmarks", &transformer, &[]);
+    let error = metric(folder, "landmarks", "held_out_head_length_error");
+    assert!(error[error.len() - 1] < 0.5 * error[0], "{error:?}");
+    let joint = Change {
+        loss: "landmarks = 20",
+        schedule: "localisation_rate = 0.1",
+        ..transformer
+    };
+    train(folder, "joint", &joint, &["--from", "runs/landmarks"]);
+    let begun = metric(folder, "joint", "held_out_head_length_error")[0];
+    assert!(
+        begun < 0.5 * error[0],
+        "it goes on from where it was: {begun}"
+    );
+
+    let pretraining = Change {
+        task: "pretraining",
+        last: r#"{ op = "linear", outputs = 16 }"#,
+        loss: "metric = { kind = \"nt_xent\", temperature = 0.2 }",
+        ..PLAIN
+    };
+    train(folder, "pretraining", &pretraining, &[]);
+    let losses = metric(folder, "pretraining", "training_loss");
+    assert!(losses[losses.len() - 1] < losses[0], "{losses:?}");
+    train(
+        folder,
+        "pretrained",
+        &PLAIN,
+        &["--from", "runs/pretraining"],
+    );
+
+    let named = ["pseudo-label", "runs/triplet", "--precision", "0.8"];
+    program(folder, &named);
+    let file = read_json(&folder.join("runs/data/pseudo_labels.json"));
+    let labels = file["labels"].as_array().expect("labels");
+    let right = labels.iter().filter(|label| {
+        let image = label["image"].as_str().expect("an image");
+        let whale = label["individual"]
+            .as_str()
+            .expect("a whale")
+            .replace("whale", "u");
+        image.contains(&format!("{whale}_"))
+    });
+    let share = right.count() as f64 / labels.len() as f64;
+    assert!(
+        labels.len() > 10 && share > 0.6,
+        "{} named, {share}",
+        labels.len()
+    );
+    let pseudo = ["--pseudo-labels", "runs/data/pseudo_labels.json"];
+    train(folder, "pseudo", &PLAIN, &pseudo);
+
+    let runs = [
+        "plain",
+        "triplet",
+        "contrastive",
+        "arcface",
+        "mirrored",
+        "joint",
+        "pretrained",
+        "pseudo",
+    ];
+    let folders: Vec<String> = runs.iter().map(|run| format!("runs/{run}")).collect();
+    let mut arguments = vec!["report", "--table", "table.json"];
+    arguments.extend(folders.iter().map(String::as_str));
+    program(folder, &arguments);
+    let rows = read_json(&folder.join("table.json"));
+    let rows = rows["classifiers"].as_array().expect("rows");
+    for run in runs {
+        let of_run = rows.iter().filter(|row| row["recipe"] == run);
+        let top1 = of_run.filter_map(|row| row["naming"]["top1"].as_f64());
+        let best = top1.fold(f64::NAN, f64::max);
+        assert!(best > 0.5, "{run}: top-1 {best}, by chance 0.25: {rows:?}");
+    }
+    // It has no logits to name by.
+    let by: Vec<&Value> = rows
+        .iter()
+        .filter(|row| row["recipe"] == "triplet")
+        .map(|row| &row["named_by"])
+        .collect();
+    assert_eq!(by, ["neighbours"]);
+}
