@@ -9,6 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 runs=${1:-runs}
 train=${CALLOSITY_TRAIN:-target/release/callosity-train}
 common=(--index "$runs/data/index.json" --split "$runs/data/split.json")
+cache=(--cache "$runs/data/cache")
 results=training/results/approaches
 names=("${@:2}")
 if [ ${#names[@]} = 0 ]; then
@@ -42,7 +43,7 @@ approach() {
       start=(--pseudo-labels "$runs/data/pseudo_labels.json")
       ;;
   esac
-  "$train" train "training/recipes/$name.toml" "${common[@]}" --cache "$runs/data/cache" \
+  "$train" train "training/recipes/$name.toml" "${common[@]}" "${cache[@]}" \
     --out "$runs/$name" --resume "${start[@]}"
 }
 for name in "${names[@]}"; do
@@ -50,6 +51,6 @@ for name in "${names[@]}"; do
   # Nobody is named by features that are a start only.
   case $name in small-pretraining | small-transformer-landmarks) continue ;; esac
   [ "$runs/$name/report.html" -nt "$runs/$name/last.safetensors" ] ||
-    "$train" report "$runs/$name" "${common[@]}" --table "$results.json" --markdown "$results.md" \
+    "$train" report "$runs/$name" "${common[@]}" "${cache[@]}" --table "$results.json" --markdown "$results.md" \
       --out "$runs/$name/report.html"
 done

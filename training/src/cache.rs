@@ -11,8 +11,9 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use callosity::geometry::HeadCrop;
+use callosity::geometry::{HeadCrop, Landmarks};
 use callosity::pixels::{OUTSIDE_HEAD_PHOTOGRAPH, warp};
+use image::RgbImage;
 use indicatif::{ParallelProgressIterator, ProgressBar, ProgressStyle};
 use memmap2::{Mmap, MmapMut};
 use rayon::prelude::*;
@@ -264,6 +265,18 @@ fn build(
     write_json(header_path, &header).map_err(at(header_path))
 }
 
+/// The head photograph that is cut from a frame; `None` where the landmarks coincide.
+pub(crate) fn cut_head(frame: &RgbImage, landmarks: &Landmarks) -> Option<RgbImage> {
+    let cut = HeadCrop::RIGHT_WHALE.crop_from_frame(landmarks, CUT_SIDE, CUT_SIDE)?;
+    Some(warp(
+        frame,
+        &cut,
+        CUT_SIDE,
+        CUT_SIDE,
+        OUTSIDE_HEAD_PHOTOGRAPH,
+    ))
+}
+
 fn decode_into(
     index: &Index,
     photograph: &IndexedPhotograph,
@@ -289,12 +302,8 @@ fn decode_into(
         )));
     }
     let head = match (photograph.kind, photograph.landmarks.first()) {
-        (PhotographKind::Frame, Some(landmarks)) => {
-            let cut = HeadCrop::RIGHT_WHALE
-                .crop_from_frame(landmarks, CUT_SIDE, CUT_SIDE)
-                .ok_or_else(|| changed("has landmarks that coincide".into()))?;
-            warp(&pixels, &cut, CUT_SIDE, CUT_SIDE, OUTSIDE_HEAD_PHOTOGRAPH)
-        }
+        (PhotographKind::Frame, Some(landmarks)) => cut_head(&pixels, landmarks)
+            .ok_or_else(|| changed("has landmarks that coincide".into()))?,
         _ => pixels,
     };
     slot.copy_from_slice(head.as_raw());

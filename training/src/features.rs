@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
+use callosity::bundle::NetworkInput;
 use callosity::geometry::{Affine, HeadCrop, Landmarks};
 use callosity::identify::ensemble_view;
 use callosity::pixels::{EncodedPhotograph, OUTSIDE_HEAD_PHOTOGRAPH, warp, write_input};
@@ -12,8 +13,8 @@ use ndarray::{Array1, Array2};
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
+use crate::framing::Framer;
 use crate::index::{Index, IndexedPhotograph, PhotographKind};
-use crate::recipe::Input;
 use crate::run_folder::TrainedRun;
 
 /// Photographs whose views go through the networks together.
@@ -83,25 +84,23 @@ impl HeadPhotograph {
 }
 
 /// The inputs that a photograph gives, one view after the other.
-fn inputs(photograph: &HeadPhotograph, input: &Input, views: u32) -> anyhow::Result<Vec<f32>> {
+fn inputs(
+    photograph: &HeadPhotograph,
+    framer: &Framer,
+    input: &NetworkInput,
+    views: u32,
+) -> anyhow::Result<Vec<f32>> {
     let path = || photograph.path.display().to_string();
     let encoded = EncodedPhotograph::open(&photograph.path).with_context(path)?;
     let decoded = encoded.decode(1.0).with_context(path)?;
-    let size = (decoded.frame_width, decoded.frame_height);
-    let crop = photograph.crop(size, &input.head_crop, input.width, input.height)?;
-    let network_input = input.network_input();
+    let framed = framer
+        .frame(decoded.pixels, photograph.landmarks.as_ref())
+        .with_context(|| format!("{}: has no pixels, or landmarks that coincide", path()))?;
     let each = 3 * input.width as usize * input.height as usize;
     let mut values = vec![0.0; each * views as usize];
     for (view, out) in (0..views).zip(values.chunks_exact_mut(each)) {
-        let cut = crop.then(&ensemble_view(view, input.width, input.height));
-        let image = warp(
-            &decoded.pixels,
-            &cut,
-            input.width,
-            input.height,
-            OUTSIDE_HEAD_PHOTOGRAPH,
-        );
-        write_input(&image, &network_input, out);
+        let image = framed.show(&ensemble_view(view, input.width, input.height));
+        write_input(&image, input, out);
     }
     Ok(values)
 }
@@ -114,16 +113,17 @@ pub struct Passes {
     pub outputs: Vec<Array2<f64>>,
 }
 
-/// Sends the views of photographs through classifiers that share an input.
+/// Sends the views of photographs, framed by `framer`, through classifiers that share its input.
 ///
 /// # Errors
 /// A photograph cannot be decoded, or a network has no pooled features or gives no vector.
 pub fn pass(
     runs: &[&TrainedRun],
+    framer: &Framer,
     photographs: &[HeadPhotograph],
     views: u32,
 ) -> anyhow::Result<Passes> {
-    let input = &runs.first().context("no classifier")?.recipe.input;
+    let input = framer.network_input();
     let (mut feature_width, mut output_width) = (0, 0);
     for run in runs {
         let graph = run.network.graph();
@@ -149,7 +149,7 @@ pub fn pass(
     for (chunk_index, chunk) in photographs.chunks(BATCH).enumerate() {
         let values: Result<Vec<Vec<f32>>, _> = chunk
             .par_iter()
-            .map(|photograph| inputs(photograph, input, views as u32))
+            .map(|photograph| inputs(photograph, framer, &input, views as u32))
             .collect();
         let values = values?.concat();
         let batch = (chunk.len() * views) as i64;
@@ -178,16 +178,21 @@ pub fn pass(
     Ok(Passes { features, outputs })
 }
 
-/// For each view `photographs × features`, the features of all networks side by side.
+/// For each view of a head crop `photographs × features`, the features of all networks side by side.
 ///
 /// # Errors
-/// As [`pass`].
+/// As [`pass`], and where the networks see something else than head crops.
 pub fn extract(
     runs: &[&TrainedRun],
     photographs: &[HeadPhotograph],
     views: u32,
 ) -> anyhow::Result<Vec<Array2<f64>>> {
-    Ok(pass(runs, photographs, views)?.features)
+    let first = runs.first().context("no classifier")?;
+    let framer = Framer::new(&first.recipe.input, || {
+        first.expect_head_crops()?;
+        bail!("head crops are cut, not composed")
+    })?;
+    Ok(pass(runs, &framer, photographs, views)?.features)
 }
 
 /// Weight, `individuals × features`, and bias of a classifier's own last layer.

@@ -1,6 +1,7 @@
 //! Trains Callosity's networks off-line: data set → split → networks → ensemble → ONNX bundle.
 
 pub mod augment;
+pub mod boxes;
 pub mod cache;
 pub mod checkpoint;
 mod claim;
@@ -12,6 +13,7 @@ pub mod features;
 mod files;
 pub mod finder_threshold;
 pub mod frame_folds;
+pub mod framing;
 pub mod graph;
 pub mod index;
 pub mod loader;

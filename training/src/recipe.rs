@@ -47,7 +47,9 @@ pub enum Task {
     Finder,
     /// The two landmarks in a crop around a head, on composed crops.
     Aligner,
-    /// The individual, on head crops.
+    /// The upright box around the head, on composed frames with one head.
+    Localiser,
+    /// The individual, on photographs of heads.
     Classifier,
     /// Features, on head photographs without names: each photograph is told from all others in two random
     /// views, by the recipe's metric loss (self-supervised, Chen et al. 2020, "SimCLR"). Its weights are the
@@ -69,9 +71,29 @@ pub struct Input {
     /// Standard deviation of red, green and blue, as fractions of full scale.
     #[serde(default = "grey_std")]
     pub std: [f32; 3],
-    /// Which rectangle around the landmarks a classifier sees.
+    /// Which rectangle around the landmarks a classifier of head crops sees.
     #[serde(default = "whole_head_photograph")]
     pub head_crop: HeadCrop,
+    /// What a classifier sees of a head.
+    #[serde(default)]
+    pub framing: Framing,
+}
+
+/// What a classifier sees of a head. [`framing`](crate::framing) makes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Framing {
+    /// The rectangle `head_crop` around the landmarks, turned upright: what flies.
+    #[default]
+    HeadCrop,
+    /// The upright box around the head, at whatever angle it lies, in a frame that is composed around the
+    /// photograph; stretched to the input.
+    Box {
+        /// Added on each side, as a fraction of the box's width and height, as far as the frame reaches.
+        padding: f64,
+    },
+    /// All of a frame that is composed around the photograph.
+    WholeFrame,
 }
 
 fn whole_head_photograph() -> HeadCrop {
@@ -127,7 +149,8 @@ pub struct Augmentation {
     pub contrast: f64,
     /// Largest change of each colour channel's gain, as a fraction.
     pub colour: f64,
-    /// Share of a classifier's photographs mirrored at the line through bonnet and blowhead.
+    /// Share of a classifier's photographs mirrored at the line through bonnet and blowhead, and of a
+    /// localiser's frames mirrored upside down.
     pub flip: f64,
     /// Whether a mirrored whale is an individual of its own: the network then has twice as many outputs,
     /// whales first and then their mirrored selves, and learns half of its photographs mirrored.
@@ -409,7 +432,31 @@ impl Recipe {
                 return Err((field, share.to_string(), "must be from 0 to 1"));
             }
         }
+        let framing = &self.input.framing;
         let checks = [
+            (
+                *framing == Framing::HeadCrop
+                    || self.task == Task::Classifier
+                        && self.input.head_crop == whole_head_photograph(),
+                "input.framing",
+                format!("{framing:?}"),
+                "only a classifier without input.head_crop takes another one than head_crop",
+            ),
+            (
+                !matches!(framing, Framing::Box { padding } if !(0.0..=2.0).contains(padding)),
+                "input.framing",
+                format!("{framing:?}"),
+                "the padding is a fraction of the box, 0 to 2",
+            ),
+            (
+                self.task != Task::Localiser && *framing == Framing::HeadCrop
+                    || [self.input.width, self.input.height]
+                        .iter()
+                        .all(|side| (32..=4096).contains(side)),
+                "input",
+                format!("{} × {}", self.input.width, self.input.height),
+                "both sides of a composed picture must be from 32 to 4096",
+            ),
             (
                 self.input.std.iter().all(|&s| s > 0.0),
                 "input.std",
@@ -433,7 +480,7 @@ impl Recipe {
                     || s.samples_per_epoch > 0,
                 "schedule.samples_per_epoch",
                 s.samples_per_epoch.to_string(),
-                "finder and aligner need a number of composed samples",
+                "finder, aligner and localiser need a number of composed samples",
             ),
             (
                 s.real_frames == 0.0

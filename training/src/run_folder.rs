@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
 use crate::network::{Mode, Network, Outputs, Precision};
-use crate::recipe::{Recipe, Task};
+use crate::recipe::{Framing, Recipe, Task};
 use crate::split::Split;
 use crate::trainer::RunInfo;
 
@@ -106,6 +106,21 @@ impl TrainedRun {
         Ok(())
     }
 
+    /// Refuses classifiers of anything but head crops, which are all that is cut in flight.
+    ///
+    /// # Errors
+    /// The network sees a composed frame.
+    pub fn expect_head_crops(&self) -> anyhow::Result<()> {
+        let framing = self.recipe.input.framing;
+        ensure!(
+            framing == Framing::HeadCrop,
+            "{}: this classifier sees {framing:?} of a composed frame; here only classifiers of head crops will \
+             do, whose recipe has no input.framing",
+            self.folder.display()
+        );
+        Ok(())
+    }
+
     /// Checks that the run was trained on this split.
     ///
     /// # Errors
@@ -122,7 +137,7 @@ impl TrainedRun {
     }
 }
 
-/// Checks that networks may stand in one bundle: one split, one held-out fold, and for classifiers one
+/// Checks that networks may stand in one bundle: classifiers of head crops, one split, one held-out fold, and for classifiers one
 /// catalogue and one size of input.
 ///
 /// # Errors
@@ -133,8 +148,10 @@ pub fn check_together<'a>(runs: impl IntoIterator<Item = &'a TrainedRun>) -> any
         bail!("at least one run is needed");
     };
     let name = |run: &TrainedRun| run.folder.display().to_string();
+    first.expect_head_crops()?;
     let mut classifier = (first.recipe.task == Task::Classifier).then_some(first);
     for run in runs {
+        run.expect_head_crops()?;
         ensure!(
             run.record.split_digest == first.record.split_digest,
             "{} was trained on split {}, {} on split {}: a photograph that one is measured on may have \

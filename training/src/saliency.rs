@@ -224,6 +224,7 @@ impl Figure {
         let mut seen = Vec::new();
         for run in runs {
             let folder = run.folder.display();
+            run.expect_head_crops()?;
             ensure!(
                 run.recipe.outputs_logits(),
                 "{folder}: saliency needs a classifier whose outputs are logits of individuals"

@@ -3,17 +3,19 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use callosity::geometry::Landmarks;
+use callosity::geometry::{Landmarks, Rectangle};
 use image::{Rgb, RgbImage};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use crate::boxes::padded_box;
 use crate::cache::Cache;
 use crate::compose::{Composer, RealFrame};
 use crate::index::Index;
 use crate::split::Split;
 
-/// Write composed training frames and crops with their landmarks drawn, for people to look at
+/// Write composed training frames and crops with their landmarks drawn, and frames with one head and its box,
+/// for people to look at
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The index that `import` wrote
@@ -32,7 +34,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// How many frames, and as many crops
+    /// How many frames, as many crops, and as many frames with a box
     #[arg(long, value_name = "N", default_value_t = 20)]
     count: usize,
 
@@ -64,9 +66,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     for i in 0..args.count {
         let frame = composer.frame(&mut rng, 384, 256);
         let crop = composer.crop(&mut rng, 128, 2.6);
+        let head = composer.draw_head(&mut rng);
+        let boxed = composer.frame_with_head(&mut rng, head, 384, 256);
+        let whole = Rectangle::of_image(384, 256);
+        let bounds = padded_box(&boxed.heads[0], 0.0, &whole).context("a head without a length")?;
+        let mut boxed_image = boxed.image;
+        outline(&mut boxed_image, &bounds);
         for (name, mut image, heads) in [
             ("frame", frame.image, frame.heads),
             ("crop", crop.image, vec![crop.landmarks]),
+            ("box", boxed_image, vec![]),
         ] {
             for head in &heads {
                 mark(&mut image, head);
@@ -94,5 +103,18 @@ fn mark(image: &mut RgbImage, head: &Landmarks) {
                 }
             }
         }
+    }
+}
+
+/// Yellow sides of a rectangle within the image.
+fn outline(image: &mut RgbImage, bounds: &Rectangle) {
+    let last = |side: u32| side.saturating_sub(1);
+    let (width, height) = image.dimensions();
+    let x = [bounds.left, bounds.right].map(|x| (x as u32).min(last(width)));
+    let y = [bounds.top, bounds.bottom].map(|y| (y as u32).min(last(height)));
+    let across = (x[0]..=x[1]).flat_map(|i| y.map(|j| (i, j)));
+    let down = (y[0]..=y[1]).flat_map(|j| x.map(|i| (i, j)));
+    for (i, j) in across.chain(down) {
+        image.put_pixel(i, j, Rgb([255, 255, 0]));
     }
 }

@@ -8,7 +8,7 @@ use crate::report::{Report, Table, render};
 use crate::run_folder::TrainedRun;
 use crate::split::Split;
 
-/// Compare classifiers, and aligners, on the same photographs, as one HTML page.
+/// Compare classifiers, and aligners and localisers, on the same photographs, as one HTML page.
 ///
 /// The page needs nothing but a browser: a table of all runs, the photographs of a whale, learning curves,
 /// reliability, what the best classifier confuses, with the photographs side by side, on what it relies,
@@ -20,7 +20,7 @@ use crate::split::Split;
 /// completed run by run, and the page and the Markdown show all of it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Run folders of classifiers and aligners that were trained on one split; none is needed to show a
+    /// Run folders of classifiers, aligners and localisers that were trained on one split; none is needed to show a
     /// table that is there
     #[arg(value_name = "RUN", required_unless_present = "table")]
     runs: Vec<PathBuf>,
@@ -30,7 +30,7 @@ pub struct Args {
     /// The split that the runs were trained on
     #[arg(long, default_value = "runs/data/split.json")]
     split: PathBuf,
-    /// Folder of decoded photographs, from which an aligner's crops are composed
+    /// Folder of decoded photographs, from which pictures are composed for networks that see such
     #[arg(long, default_value = "runs/data/cache")]
     cache: PathBuf,
     /// The page

@@ -17,7 +17,7 @@ use crate::network::Precision;
 use crate::pseudo_labels::PseudoLabels;
 use crate::recipe::{Recipe, Task as TaskKind};
 use crate::split::Split;
-use crate::tasks::{AlignerTask, ClassifierTask, FinderTask, PretrainingTask, Task};
+use crate::tasks::{AlignerTask, ClassifierTask, FinderTask, LocaliserTask, PretrainingTask, Task};
 use crate::trainer::{Ending, Execution, RunInfo, Start, train};
 
 /// Train one network as a recipe says.
@@ -150,7 +150,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let composers = || -> anyhow::Result<(Composer, Composer)> {
         let fold = args.held_out_fold;
         let training = Composer::from_data(&index, &split, &cache, |f| f != fold)?;
-        let measured = Composer::from_data(&index, &split, &cache, |f| f == fold)?;
+        let measured = Composer::of_held_out_fold(&index, &split, &cache, fold)?;
         Ok((training, measured))
     };
     let (task, individuals): (Box<dyn Task>, Vec<String>) = match recipe.task {
@@ -177,6 +177,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         TaskKind::Aligner => {
             let (training, measured) = composers()?;
             let task = AlignerTask::new(&recipe, Arc::new(training), Arc::new(measured));
+            (Box::new(task), vec![])
+        }
+        TaskKind::Localiser => {
+            let (training, measured) = composers()?;
+            let task = LocaliserTask::new(&recipe, Arc::new(training), Arc::new(measured));
             (Box::new(task), vec![])
         }
         TaskKind::Finder => {

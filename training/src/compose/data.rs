@@ -42,7 +42,34 @@ impl Composer {
                 matches!(split.role(&p.image), Some(Role::Training { fold }) if fold_wanted(fold))
             })
             .collect();
-        let heads = wanted
+        Self::from_photographs(index, split, cache, &wanted)
+    }
+
+    /// Composes from the heads of the fold that networks never see: what they are measured on.
+    ///
+    /// # Errors
+    /// As [`from_data`](Self::from_data).
+    pub fn of_held_out_fold(
+        index: &Index,
+        split: &Split,
+        cache: &Cache,
+        held_out_fold: u32,
+    ) -> Result<Self, ComposeError> {
+        Self::from_data(index, split, cache, |fold| fold == held_out_fold)
+    }
+
+    /// Composes from just these head photographs, in their order, at their poses, and from the water that
+    /// [`from_data`](Self::from_data) takes.
+    ///
+    /// # Errors
+    /// Where there is no photograph, the cache lacks one, or a frame cannot be read.
+    pub fn from_photographs(
+        index: &Index,
+        split: &Split,
+        cache: &Cache,
+        photographs: &[&IndexedPhotograph],
+    ) -> Result<Self, ComposeError> {
+        let heads = photographs
             .iter()
             .map(|p| {
                 cache
@@ -51,7 +78,7 @@ impl Composer {
                     .ok_or_else(|| ComposeError::NotCached(p.image.clone()))
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let poses = wanted.iter().filter_map(|p| p.head_pose()).collect();
+        let poses = photographs.iter().filter_map(|p| p.head_pose()).collect();
         let frames: Vec<&IndexedPhotograph> = index
             .photographs
             .iter()

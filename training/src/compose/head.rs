@@ -17,19 +17,24 @@ pub(super) const HALF_HEIGHT: f32 = 0.5;
 
 /// A head photograph, un-squeezed, with what is known of its sea and its body.
 ///
-/// Positions in it are in *head units*: `s` along the head, 0 at the blowhead and 1 at the bonnet;
+/// Internally, positions in it are in *head units*: `s` along the head, 0 at the blowhead and 1 at the bonnet;
 /// `t` across it, 0 on the line between them, in head lengths, positive down in the crop.
-pub(super) struct HeadPhotograph {
+pub struct HeadPhotograph {
     texture: Texture,
     /// Mean colour of the water beside and ahead of the head.
-    pub sea: Colour,
+    pub(super) sea: Colour,
     /// Standard deviation of that water's luminance.
-    pub sea_contrast: f32,
+    pub(super) sea_contrast: f32,
     /// Colour of dark skin.
-    pub skin: Colour,
+    pub(super) skin: Colour,
 }
 
 impl HeadPhotograph {
+    /// Prepares a squeezed square of any size, cut as [`HeadCrop::RIGHT_WHALE`] says; `number` is what an
+    /// error calls it.
+    ///
+    /// # Errors
+    /// A side has fewer than 16 pixels.
     pub fn new(squeezed: &RgbImage, number: usize) -> Result<Self, ComposeError> {
         if squeezed.width() < 16 || squeezed.height() < 16 {
             return Err(ComposeError::HeadTooSmall {
@@ -92,7 +97,7 @@ impl HeadPhotograph {
     }
 
     /// A reader in head units for output pixels that are `step` head lengths apart.
-    pub fn sampler(&self, step: f32) -> impl Fn(f32, f32) -> (Colour, f32) + '_ {
+    pub(super) fn sampler(&self, step: f32) -> impl Fn(f32, f32) -> (Colour, f32) + '_ {
         let k = TEXELS_PER_HEAD_LENGTH as f32;
         let sampler = self.texture.at_step(step * k);
         move |s, t| sampler.read((s - REAR) * k, (t + HALF_HEIGHT) * k)

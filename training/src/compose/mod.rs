@@ -22,7 +22,7 @@ mod whale;
 
 use std::path::PathBuf;
 
-use callosity::geometry::{Affine, Landmarks, Point};
+use callosity::geometry::{Affine, Landmarks, Point, Rectangle};
 use image::{Rgb, RgbImage, imageops};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -31,7 +31,7 @@ use rayon::prelude::*;
 
 use crate::index::SourcePose;
 
-use head::HeadPhotograph;
+pub use head::HeadPhotograph;
 use noise::NoiseTile;
 use raster::Canvas;
 pub use real_frame::RealFrame;
@@ -71,10 +71,11 @@ pub enum ComposeError {
     },
 }
 
-/// A whole frame as the finder sees it.
+/// A frame, or a part of one, with its heads.
 #[derive(Clone, Debug)]
 pub struct ComposedFrame {
-    /// The picture, already padded with mid-grey where the frame's shape differs from the input's.
+    /// The picture; a whole frame is already padded with mid-grey where its shape differs from the one
+    /// asked for.
     pub image: RgbImage,
     /// All heads in it, in pixels of the picture; empty for a frame without heads.
     pub heads: Vec<Landmarks>,
@@ -88,6 +89,10 @@ pub struct ComposedCrop {
     /// The true landmarks in pixels of the picture.
     pub landmarks: Landmarks,
 }
+
+/// Width and height in pixels of the frames of which [close-ups](Composer::close_up) show a part: those of
+/// most of the survey's cameras, in which head lengths are 60 to 700 pixels.
+pub const FULL_FRAME: (u32, u32) = (3072, 2048);
 
 /// Makes training pictures without end. One is shared by all worker threads.
 pub struct Composer {
@@ -165,6 +170,16 @@ impl Composer {
         self.heads.len()
     }
 
+    /// The head photographs, in the order in which they were given.
+    pub fn heads(&self) -> &[HeadPhotograph] {
+        &self.heads
+    }
+
+    /// A head photograph, each as likely as the others.
+    pub fn draw_head(&self, rng: &mut impl Rng) -> &HeadPhotograph {
+        &self.heads[rng.random_range(0..self.heads.len())]
+    }
+
     /// Composes a frame of `width × height` pixels (both 32 to 4096): one head in 55 % of the frames,
     /// several in 20 %, none in 25 %. Both landmarks of every head lie inside the picture. Where there
     /// are real frames, a share of them are windows of those.
@@ -172,6 +187,91 @@ impl Composer {
     /// # Panics
     /// Where a side is out of range.
     pub fn frame(&self, rng: &mut impl Rng, width: u32, height: u32) -> ComposedFrame {
+        self.framed(rng, width, height, |rng, width, height| {
+            let real = !self.real_frames.is_empty() && rng.random_bool(self.real_share);
+            if real {
+                self.paint_real_frame(rng, width, height)
+            } else {
+                self.paint_composed_frame(rng, width, height)
+            }
+        })
+    }
+
+    /// Composes a frame of `width × height` pixels (both 32 to 4096) as [`frame`](Self::frame) does, but
+    /// with just one head in it, that of `head`, and never mirrored: callosities are not those of their
+    /// mirror image. Decoys may be in it, real frames are not.
+    ///
+    /// # Panics
+    /// Where a side is out of range.
+    pub fn frame_with_head(
+        &self,
+        rng: &mut impl Rng,
+        head: &HeadPhotograph,
+        width: u32,
+        height: u32,
+    ) -> ComposedFrame {
+        self.framed(rng, width, height, |rng, width, height| {
+            let pose = self.draw_pose(rng, width, height);
+            self.paint_group(rng, (width, height), vec![pose], 1, head, false)
+        })
+    }
+
+    /// Composes what a rectangle of a frame with one head shows, without the rest of the frame: the frame
+    /// has the size [`FULL_FRAME`], `head` lies in it as in [`frame_with_head`](Self::frame_with_head) but without decoys, and
+    /// `part` chooses the rectangle by the head's landmarks and what the frame covers, both in the frame's
+    /// pixels. The picture has the rectangle's shape, about `area` pixels (1024 to 16777216), and no side
+    /// below 16.
+    ///
+    /// # Panics
+    /// Where `area` is out of range or the rectangle has none.
+    pub fn close_up(
+        &self,
+        rng: &mut impl Rng,
+        head: &HeadPhotograph,
+        area: u32,
+        part: impl FnOnce(&Landmarks, &Rectangle) -> Rectangle,
+    ) -> ComposedFrame {
+        assert!(
+            (1024..=16_777_216).contains(&area),
+            "a close-up of {area} pixels is not of 1024 to 16777216"
+        );
+        let rng = &mut ChaCha8Rng::seed_from_u64(rng.random());
+        let (frame_width, frame_height) = FULL_FRAME;
+        let pose = self.draw_pose(rng, frame_width, frame_height);
+        let part = part(&pose, &Rectangle::of_image(frame_width, frame_height));
+        assert!(
+            part.width() > 0.0 && part.height() > 0.0,
+            "a close-up of {part:?} shows nothing"
+        );
+        let scale = (f64::from(area) / (part.width() * part.height())).sqrt();
+        let [width, height] =
+            [part.width(), part.height()].map(|side| (side * scale).round().max(16.0));
+        let canvas_from_frame = Affine::translation(Point::new(-part.left, -part.top)).then(
+            &Affine::scaling(width / part.width(), height / part.height()),
+        );
+        let pose = pose.map(&canvas_from_frame);
+        let mut canvas = Canvas::new(width as usize, height as usize);
+        let frame_width = (f64::from(frame_width) * scale) as f32;
+        let palette = self.draw_palette(rng, head);
+        self.paint_sea(&mut canvas, rng, &palette, frame_width);
+        if let Some(units) = whale::units_from_canvas(&pose, false) {
+            self.paint_whale(&mut canvas, rng, head, &units, &palette, true);
+        }
+        self.paint_over(&mut canvas, rng, frame_width);
+        ComposedFrame {
+            image: camera::photograph(canvas, rng),
+            heads: vec![pose],
+        }
+    }
+
+    /// What `paint` paints, as the camera shows it, padded to `width × height` pixels.
+    fn framed(
+        &self,
+        rng: &mut impl Rng,
+        width: u32,
+        height: u32,
+        paint: impl FnOnce(&mut ChaCha8Rng, u32, u32) -> (Canvas, Vec<Landmarks>),
+    ) -> ComposedFrame {
         check_size(width, height);
         // One type of generator inside: what is drawn does not depend on the caller's.
         let rng = &mut ChaCha8Rng::seed_from_u64(rng.random());
@@ -184,12 +284,7 @@ impl Composer {
         } else {
             (width, ((w / 1.5).round() as u32).min(height))
         };
-        let real = !self.real_frames.is_empty() && rng.random_bool(self.real_share);
-        let (canvas, heads) = if real {
-            self.paint_real_frame(rng, content_w, content_h)
-        } else {
-            self.paint_composed_frame(rng, content_w, content_h)
-        };
+        let (canvas, heads) = paint(rng, content_w, content_h);
         let image = camera::photograph(canvas, rng);
         let (left, top) = ((width - content_w) / 2, (height - content_h) / 2);
         let image = if (content_w, content_h) == (width, height) {
@@ -225,13 +320,27 @@ impl Composer {
                 None => break,
             }
         }
-        let mut canvas = Canvas::new(content_w as usize, content_h as usize);
+        let primary = self.draw_head(rng);
+        self.paint_group(rng, (content_w, content_h), poses, heads, primary, true)
+    }
+
+    /// Water with decoys and a whale at each of the first `heads` poses, the first with the head `primary`,
+    /// and with `mirrors` some of them mirrored. There is a pose even without heads: decoys have its size.
+    fn paint_group(
+        &self,
+        rng: &mut ChaCha8Rng,
+        (width, height): (u32, u32),
+        mut poses: Vec<Landmarks>,
+        heads: usize,
+        primary: &HeadPhotograph,
+        mirrors: bool,
+    ) -> (Canvas, Vec<Landmarks>) {
+        let mut canvas = Canvas::new(width as usize, height as usize);
         // How wide the frame's content is says how large the waves are.
-        let frame_width = content_w as f32;
-        let primary = rng.random_range(0..self.heads.len());
+        let frame_width = width as f32;
         let palette = self.draw_palette(rng, primary);
         self.paint_sea(&mut canvas, rng, &palette, frame_width);
-        let size = first.head_length();
+        let size = poses[0].head_length();
         let decoys = if rng.random_bool(0.6) {
             rng.random_range(0..6)
         } else {
@@ -241,13 +350,10 @@ impl Composer {
             self.paint_decoy(&mut canvas, rng, &palette, size);
         }
         for (i, pose) in poses.iter().take(heads).enumerate() {
-            let number = if i == 0 {
-                primary
-            } else {
-                rng.random_range(0..self.heads.len())
-            };
-            if let Some(units) = whale::units_from_canvas(pose, rng.random_bool(0.5)) {
-                self.paint_whale(&mut canvas, rng, number, &units, &palette, true);
+            let head = if i == 0 { primary } else { self.draw_head(rng) };
+            let mirrored = mirrors && rng.random_bool(0.5);
+            if let Some(units) = whale::units_from_canvas(pose, mirrored) {
+                self.paint_whale(&mut canvas, rng, head, &units, &palette, true);
             }
         }
         self.paint_over(&mut canvas, rng, frame_width);
@@ -270,12 +376,12 @@ impl Composer {
             Some(first) if rng.random_bool(0.15) => neighbour(rng, first, &heads, width, height),
             _ => None,
         };
-        let number = rng.random_range(0..self.heads.len());
+        let head = self.draw_head(rng);
         if let Some(pose) = pose
             && let Some(units) = whale::units_from_canvas(&pose, rng.random_bool(0.5))
         {
             let palette = Palette::of(&canvas);
-            self.paint_whale(&mut canvas, rng, number, &units, &palette, true);
+            self.paint_whale(&mut canvas, rng, head, &units, &palette, true);
             heads.push(pose);
         }
         (canvas, heads)
@@ -331,15 +437,15 @@ impl Composer {
         let frame_width = (length / fraction.clamp(0.02, 0.3)) as f32;
 
         let mut canvas = Canvas::new(side as usize, side as usize);
-        let number = rng.random_range(0..self.heads.len());
-        let palette = self.draw_palette(rng, number);
+        let head = self.draw_head(rng);
+        let palette = self.draw_palette(rng, head);
         self.paint_sea(&mut canvas, rng, &palette, frame_width);
         if rng.random_bool(0.3) {
             for _ in 0..rng.random_range(1..3) {
                 self.paint_decoy(&mut canvas, rng, &palette, length);
             }
         }
-        self.paint_whale(&mut canvas, rng, number, &units, &palette, true);
+        self.paint_whale(&mut canvas, rng, head, &units, &palette, true);
         self.paint_over(&mut canvas, rng, frame_width);
         ComposedCrop {
             image: camera::photograph(canvas, rng),
@@ -351,8 +457,7 @@ impl Composer {
     }
 
     /// The colours of the water around a head photograph, or near them.
-    fn draw_palette(&self, rng: &mut impl Rng, number: usize) -> Palette {
-        let head = &self.heads[number];
+    fn draw_palette(&self, rng: &mut impl Rng, head: &HeadPhotograph) -> Palette {
         Palette {
             mean: head.sea.map(|v| v * rng.random_range(0.94..1.06)),
             contrast: head.sea_contrast.clamp(2.0, 30.0) * rng.random_range(0.7..1.3),
@@ -386,7 +491,7 @@ impl Composer {
         palette: &Palette,
         head_length: f64,
     ) {
-        let number = rng.random_range(0..self.heads.len());
+        let head = self.draw_head(rng);
         let size = head_length * rng.random_range(0.5..1.6);
         if rng.random_bool(0.3) {
             let at = Point::new(
@@ -395,10 +500,9 @@ impl Composer {
             );
             let radians = rng.random_range(0.0..std::f64::consts::TAU);
             if let Some(units) = decoy::placed(at, size, radians) {
-                self.paint_whale(canvas, rng, number, &units, palette, false);
+                self.paint_whale(canvas, rng, head, &units, palette, false);
             }
         } else {
-            let head = &self.heads[number];
             decoy::paint(canvas, rng, &self.tile, head, palette.mean, size);
         }
     }
@@ -407,12 +511,11 @@ impl Composer {
         &self,
         canvas: &mut Canvas,
         rng: &mut impl Rng,
-        number: usize,
+        head: &HeadPhotograph,
         units_from_canvas: &Affine,
         palette: &Palette,
         with_head: bool,
     ) {
-        let head = &self.heads[number];
         let gain = std::array::from_fn(|i| {
             ((palette.mean[i] + 15.0) / (head.sea[i] + 15.0)).clamp(0.5, 2.0)
         });
@@ -612,6 +715,51 @@ mod tests {
                 prop_assert!(inside(head, width.into(), height.into()), "{:?}", head);
                 prop_assert!(head.head_length() > 0.5);
             }
+        }
+
+        #[test]
+        fn a_frame_with_one_head_has_that_head_and_no_mirror_image(
+            seed: u64, width in 96u32..420, height in 96u32..300,
+        ) {
+            let composer = Composer::new(&[dotted_head()], vec![], vec![]).unwrap();
+            let head = HeadPhotograph::new(&dotted_head(), 0).unwrap();
+            let compose = || {
+                composer.frame_with_head(&mut ChaCha8Rng::seed_from_u64(seed), &head, width, height)
+            };
+            let frame = compose();
+            prop_assert_eq!(frame.image.dimensions(), (width, height));
+            prop_assert!(frame.image == compose().image);
+            prop_assert_eq!(frame.heads.len(), 1);
+            prop_assert!(inside(&frame.heads[0], width.into(), height.into()));
+        }
+
+        #[test]
+        fn close_ups_show_the_part_that_was_chosen(seed: u64, margin in 0.3..2.0f64, area in 2000u32..40_000) {
+            let composer = Composer::new(&[dotted_head()], vec![], vec![]).unwrap();
+            let mut chosen = None;
+            let shown = composer.close_up(
+                &mut ChaCha8Rng::seed_from_u64(seed),
+                &composer.heads[0],
+                area,
+                |head, frame| {
+                    let points = [head.bonnet, head.blowhead].map(|p| Rectangle {
+                        left: p.x, top: p.y, right: p.x, bottom: p.y,
+                    });
+                    let part = points[0].union(&points[1]).grown(margin * head.head_length()).clamped(frame);
+                    chosen = Some((*head, part));
+                    part
+                },
+            );
+            let (head, part) = chosen.expect("asked for");
+            let (w, h) = (f64::from(shown.image.width()), f64::from(shown.image.height()));
+            let same = |p: Point| Point::new(
+                (p.x - part.left) / part.width() * w, (p.y - part.top) / part.height() * h,
+            );
+            prop_assert!(shown.heads[0].bonnet.distance(same(head.bonnet)) < 1e-6);
+            prop_assert!(shown.heads[0].blowhead.distance(same(head.blowhead)) < 1e-6);
+            prop_assert!((w * h / f64::from(area) - 1.0).abs() < 0.1, "{w} × {h} for {area}");
+            let shapes = (w / h) / (part.width() / part.height());
+            prop_assert!((0.9..1.1).contains(&shapes), "{w} × {h} shows {part:?}");
         }
 
         #[test]

@@ -9,6 +9,7 @@ use super::CLASSES;
 use super::table::{ClassifierRow, NamedBy, Trained};
 use crate::evaluation::{Answer, naming};
 use crate::features::{HeadPhotograph, pass};
+use crate::framing::Framer;
 use crate::index::{Index, IndexedPhotograph};
 use crate::neighbours::{Gallery, blend, fit_share, strangeness};
 use crate::run_folder::TrainedRun;
@@ -49,10 +50,11 @@ pub(super) struct Measured<'a> {
 
 impl<'a> Measured<'a> {
     /// Measures a run on `photographs`, which are of the validation part or of unknown whales: one view of
-    /// each, logits as they come out of training. What the other ways of naming need is fitted on the
+    /// each, as `framer` frames it, logits as they come out of training. What the other ways of naming need is fitted on the
     /// run's held-out fold; without one there is naming by logits alone.
     pub fn new(
         run: &TrainedRun,
+        framer: &Framer,
         index: &'a Index,
         split: &'a Split,
         photographs: &[Labelled<'a>],
@@ -74,7 +76,7 @@ impl<'a> Measured<'a> {
             .map(|(photograph, _)| HeadPhotograph::of(index, photograph))
             .collect();
         let mut passes =
-            pass(&[run], &heads, 1).with_context(|| run.folder.display().to_string())?;
+            pass(&[run], framer, &heads, 1).with_context(|| run.folder.display().to_string())?;
         let (features, outputs) = (
             passes.features.swap_remove(0),
             passes.outputs.swap_remove(0),

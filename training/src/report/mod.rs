@@ -3,6 +3,7 @@
 //!
 //! Every number follows from the run folders, the index and the split; none is typed.
 
+mod boxes;
 mod classifiers;
 mod landmarks;
 mod page;
@@ -11,6 +12,7 @@ mod table;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use rand::SeedableRng;
@@ -20,17 +22,20 @@ use rand_chacha::ChaCha8Rng;
 use crate::cache::Cache;
 use crate::compose::Composer;
 use crate::features::HeadPhotograph;
+use crate::framing::Framer;
 use crate::index::{Index, IndexedPhotograph};
 use crate::metrics::{CALIBRATION_BINS, ReliabilityBin, reliability};
 use crate::neighbours::nearest;
-use crate::recipe::Task;
+use crate::recipe::{Framing, Task};
 use crate::run_folder::TrainedRun;
 use crate::saliency::{Figure, Occlusion, places, progress_bar};
 use crate::split::{Role, Split};
 
+use boxes::MeasuredLocaliser;
 use classifiers::{Labelled, Measured, Prediction};
 use landmarks::MeasuredAligner;
 
+pub use boxes::LocaliserRow;
 pub use page::render;
 pub use table::{AlignerRow, ClassifierRow, NamedBy, Table, Trained, ViewsError};
 
@@ -68,6 +73,8 @@ pub struct Report {
     saliency: Vec<Figure>,
     /// Shares of crops over their error, and the error over the number of views.
     landmarks: Vec<String>,
+    /// For each localiser how many frames have which intersection over union.
+    overlaps: Vec<(String, String)>,
 }
 
 /// The way of naming with the least log loss, of all runs.
@@ -111,11 +118,12 @@ struct Stranger {
 }
 
 impl Report {
-    /// Measures the runs, of classifiers and of aligners. `cache` is the folder of decoded photographs from
-    /// which an aligner's crops are composed; it is built where an aligner needs it and it is not there.
+    /// Measures the runs, of classifiers, aligners and localisers. `cache` is the folder of decoded
+    /// photographs from which pictures are composed; it is built where a network sees such and it is not
+    /// there.
     ///
     /// # Errors
-    /// A run is neither classifier nor aligner of this data and split, two are of one recipe, or a
+    /// A run is no classifier, aligner or localiser of this data and split, two are of one recipe, or a
     /// photograph cannot be read.
     pub fn new(
         runs: &[TrainedRun],
@@ -163,8 +171,9 @@ impl Report {
         let of = |task| -> Vec<&TrainedRun> {
             runs.iter().filter(|run| run.recipe.task == task).collect()
         };
-        report.add_classifiers(&of(Task::Classifier), index, split)?;
+        report.add_classifiers(&of(Task::Classifier), index, split, cache)?;
         report.add_aligners(&of(Task::Aligner), index, split, cache)?;
+        report.add_localisers(&of(Task::Localiser), index, split, cache)?;
         Ok(report)
     }
 
@@ -178,6 +187,7 @@ impl Report {
         runs: &[&TrainedRun],
         index: &Index,
         split: &Split,
+        cache: &Path,
     ) -> anyhow::Result<()> {
         if runs.is_empty() {
             return Ok(());
@@ -195,7 +205,12 @@ impl Report {
         );
         let mut best_loss = f64::INFINITY;
         for (place, run) in runs.iter().enumerate() {
-            let measured = Measured::new(run, index, split, &photographs)?;
+            let framer = Framer::new(&run.recipe.input, || -> anyhow::Result<Composer> {
+                let cache = Cache::open_or_build(index, cache)?;
+                let fold = run.record.held_out_fold;
+                Ok(Composer::of_held_out_fold(index, split, &cache, fold)?)
+            })?;
+            let measured = Measured::new(run, &framer, index, split, &photographs)?;
             let bins: Vec<(String, Vec<ReliabilityBin>)> = measured
                 .namings
                 .iter()
@@ -233,7 +248,7 @@ impl Report {
         self.add_saliency(runs, index, split)
     }
 
-    /// Maps of the first run and of the best one, of those that have logits.
+    /// Maps of the first run and of the best one, of those that have logits and see head crops.
     fn add_saliency(
         &mut self,
         runs: &[&TrainedRun],
@@ -245,7 +260,9 @@ impl Report {
         if best != 0 {
             shown.push(runs[best]);
         }
-        shown.retain(|run| run.recipe.outputs_logits());
+        shown.retain(|run| {
+            run.recipe.outputs_logits() && run.recipe.input.framing == Framing::HeadCrop
+        });
         if shown.is_empty() {
             return Ok(());
         }
@@ -259,6 +276,25 @@ impl Report {
             self.saliency.push(figure);
         }
         bar.finish_and_clear();
+        Ok(())
+    }
+
+    fn add_localisers(
+        &mut self,
+        runs: &[&TrainedRun],
+        index: &Index,
+        split: &Split,
+        cache: &Path,
+    ) -> anyhow::Result<()> {
+        for run in runs {
+            let cache = Cache::open_or_build(index, cache)?;
+            let fold = run.record.held_out_fold;
+            let composer = Composer::of_held_out_fold(index, split, &cache, fold)?;
+            let measured = MeasuredLocaliser::new(run, &Arc::new(composer))?;
+            let histogram = measured.histogram()?;
+            self.overlaps.push((run.recipe.name.clone(), histogram));
+            self.measured.localisers.push(measured.row);
+        }
         Ok(())
     }
 
@@ -278,7 +314,7 @@ impl Report {
         for run in runs {
             let fold = run.record.held_out_fold;
             if !composers.contains_key(&fold) {
-                let composer = Composer::from_data(index, split, &cache, |f| f == fold)?;
+                let composer = Composer::of_held_out_fold(index, split, &cache, fold)?;
                 composers.insert(fold, composer);
             }
             let measured = MeasuredAligner::new(run, &composers[&fold])?;

@@ -42,6 +42,7 @@ pub fn render(report: &Report, table: &Table) -> anyhow::Result<String> {
         version => env!("CARGO_PKG_VERSION"),
         classifiers => table.classifiers,
         aligners => table.aligners,
+        localisers => table.localisers,
         classes => CLASSES.map(|class| class.0),
         photographs_a_whale => report.photographs_a_whale,
         curves => report.curves,
@@ -49,6 +50,7 @@ pub fn render(report: &Report, table: &Table) -> anyhow::Result<String> {
         best => report.best.as_ref().map(best).transpose()?,
         saliency,
         landmarks => report.landmarks,
+        overlaps => report.overlaps,
     })?;
     Ok(page)
 }

@@ -135,9 +135,9 @@ pub(super) fn lines(
     })
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
-fn draw(
+pub(super) fn draw(
     onto: impl FnOnce(&Area<'_>) -> Result<(), Box<dyn std::error::Error>>,
 ) -> anyhow::Result<String> {
     let mut svg = String::new();

@@ -7,6 +7,7 @@ use minijinja::{Environment, context};
 use serde::{Deserialize, Serialize};
 
 use super::CLASSES;
+use super::boxes::LocaliserRow;
 use crate::evaluation::NamingMetrics;
 use crate::index::write_json;
 use crate::run_folder::TrainedRun;
@@ -140,6 +141,12 @@ impl OfRun for AlignerRow {
     }
 }
 
+impl OfRun for LocaliserRow {
+    fn trained(&self) -> &Trained {
+        &self.trained
+    }
+}
+
 /// All rows, of runs that were trained on one split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Table {
@@ -148,6 +155,9 @@ pub struct Table {
     pub classifiers: Vec<ClassifierRow>,
     /// One for each aligner.
     pub aligners: Vec<AlignerRow>,
+    /// One for each localiser.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub localisers: Vec<LocaliserRow>,
 }
 
 impl Default for Table {
@@ -156,6 +166,7 @@ impl Default for Table {
             format_version: FORMAT_VERSION,
             classifiers: Vec::new(),
             aligners: Vec::new(),
+            localisers: Vec::new(),
         }
     }
 }
@@ -202,7 +213,9 @@ impl Table {
 
     fn trained(&self) -> impl Iterator<Item = &Trained> {
         let classifiers = self.classifiers.iter().map(OfRun::trained);
-        classifiers.chain(self.aligners.iter().map(OfRun::trained))
+        classifiers
+            .chain(self.aligners.iter().map(OfRun::trained))
+            .chain(self.localisers.iter().map(OfRun::trained))
     }
 
     /// Takes over the rows of another table. All rows of a recipe that it measures anew go, and the new
@@ -210,6 +223,7 @@ impl Table {
     pub fn update(&mut self, new: &Self) {
         replace(&mut self.classifiers, &new.classifiers);
         replace(&mut self.aligners, &new.aligners);
+        replace(&mut self.localisers, &new.localisers);
     }
 
     /// All rows as tables in Markdown.
@@ -223,6 +237,7 @@ impl Table {
         let page = environment.get_template("table.md")?.render(context! {
             classifiers => self.classifiers,
             aligners => self.aligners,
+            localisers => self.localisers,
             classes => CLASSES.map(|class| class.0),
             version => env!("CARGO_PKG_VERSION"),
         })?;
@@ -316,6 +331,37 @@ mod tests {
                 percentile_90: 0.152,
             }],
         }
+    }
+
+    fn localiser(recipe: &str) -> LocaliserRow {
+        LocaliserRow {
+            trained: trained(recipe, &split().digest()),
+            frames: 256,
+            mean_iou: 0.4375,
+            found: 0.375,
+        }
+    }
+
+    #[test]
+    fn localisers_have_rows_in_the_file_and_in_markdown() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.json");
+        let mut table = Table::default();
+        table.update(&Table {
+            localisers: vec![localiser("z")],
+            ..Table::default()
+        });
+        table.save(&path).unwrap();
+        assert_eq!(Table::load(&path, &split()).unwrap(), table);
+        let text = table.markdown().unwrap();
+        let row = text.lines().find(|l| l.starts_with("| z |")).unwrap();
+        assert!(
+            row.ends_with("| 12 of 24, unfinished | 250 | 0.438 | 0.375 | 256 |"),
+            "{row}"
+        );
+        let header = text.lines().find(|l| l.starts_with("| recipe")).unwrap();
+        let cells = |line: &str| line.replace("\\|", "").matches('|').count();
+        assert_eq!(cells(header), cells(row), "{text}");
     }
 
     #[test]

@@ -1,18 +1,20 @@
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use callosity::bundle::NetworkInput;
-use callosity::geometry::{HeadCrop, Landmarks};
-use callosity::pixels::{self, OUTSIDE_HEAD_PHOTOGRAPH};
+use callosity::geometry::{Affine, Landmarks};
+use callosity::pixels;
 use image::RgbImage;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Reduction, Tensor};
 
 use crate::cache::Cache;
-use crate::graph::{GraphError, Op};
-use crate::index::Index;
+use crate::compose::Composer;
+use crate::framing::{Framed, Framer};
+use crate::graph::Op;
+use crate::index::{Index, IndexedPhotograph};
 use crate::loader::Samples;
 use crate::metric_learning::{nearest_is_same, with_angular_margin};
 use crate::network::{Outputs, unit};
@@ -21,9 +23,9 @@ use crate::recipe::{Augmentation, Loss, Recipe};
 use crate::split::{Role, Split};
 use crate::tasks::{Sums, Task, head_length_errors, measured_part, scalar};
 
-/// Which individual a head crop shows.
+/// Which individual a photograph of a head shows, framed as the recipe says.
 pub struct ClassifierTask {
-    training: Arc<HeadCrops>,
+    training: Arc<Photographs>,
     measured: Vec<(&'static str, Arc<dyn Samples>)>,
     label_smoothing: f64,
     loss: Loss,
@@ -37,30 +39,38 @@ impl ClassifierTask {
     /// which the network is measured, as it is on the validation part.
     ///
     /// # Errors
-    /// The recipe's layers are no network.
+    /// The recipe's layers are no network, or frames are composed and there is nothing to compose from.
     pub fn new(
         recipe: &Recipe,
         index: &Index,
         split: &Split,
         cache: &Arc<Cache>,
         held_out_fold: u32,
-    ) -> Result<Self, GraphError> {
+    ) -> anyhow::Result<Self> {
         let individuals = split.individuals.len();
-        let set = |wanted: &dyn Fn(Role) -> bool, augmentation: Option<Augmentation>| {
-            let mut crops = HeadCrops::new(recipe, index, split, cache, wanted);
-            crops.augmentation = augmentation;
-            Arc::new(crops)
+        let measuring = Framer::new(&recipe.input, || {
+            Composer::of_held_out_fold(index, split, cache, held_out_fold)
+        })?;
+        let set = |wanted: &dyn Fn(Role) -> bool| {
+            let items = items(index, split, cache, wanted).into_iter();
+            let items = items.map(|(item, _)| item).collect();
+            Arc::new(Photographs::new(recipe, measuring.clone(), items, individuals).measured())
         };
         let in_fold = |role| matches!(role, Role::Training { fold } if fold == held_out_fold);
         let trained_on = |role| matches!(role, Role::Training { .. }) && !in_fold(role);
         let measured = vec![
-            ("held_out", set(&in_fold, None) as Arc<dyn Samples>),
-            ("validation", set(&|role| role == Role::Validation, None)),
-            ("trained_on", measured_part(set(&trained_on, None))),
+            ("held_out", set(&in_fold) as Arc<dyn Samples>),
+            ("validation", set(&|role| role == Role::Validation)),
+            ("trained_on", measured_part(set(&trained_on))),
         ];
+        let (items, photographs): (Vec<_>, Vec<_>) =
+            items(index, split, cache, &trained_on).into_iter().unzip();
+        let framer = Framer::new(&recipe.input, || {
+            Composer::from_photographs(index, split, cache, &photographs)
+        })?;
         let graph = recipe.graph(individuals)?;
         Ok(Self {
-            training: set(&trained_on, Some(recipe.augmentation.clone())),
+            training: Arc::new(Photographs::new(recipe, framer, items, individuals)),
             measured,
             label_smoothing: recipe.schedule.label_smoothing,
             loss: recipe.loss.clone(),
@@ -75,14 +85,17 @@ impl ClassifierTask {
     /// Trains on photographs too that another network named; it is measured on none of them.
     ///
     /// # Errors
-    /// A name or a photograph is not of this data.
+    /// A name or a photograph is not of this data, or frames are composed.
     pub fn train_on_pseudo_labels(
         &mut self,
         named: &PseudoLabels,
         split: &Split,
         unlabelled: &Arc<Cache>,
     ) -> anyhow::Result<()> {
-        let mut training = HeadCrops::clone(&self.training);
+        if let Framer::Composed(_) = self.training.framer {
+            bail!("classifiers of composed frames train on no pseudo-labels");
+        }
+        let mut training = Photographs::clone(&self.training);
         for label in &named.labels {
             let individual = split
                 .individual_index(&label.individual)
@@ -123,7 +136,7 @@ impl ClassifierTask {
 
 impl Task for ClassifierTask {
     fn training(&self) -> Arc<dyn Samples> {
-        Arc::<HeadCrops>::clone(&self.training)
+        Arc::<Photographs>::clone(&self.training)
     }
 
     fn measured(&self) -> Vec<(&'static str, Arc<dyn Samples>)> {
@@ -199,51 +212,85 @@ struct HeadPhotograph {
     cache: Arc<Cache>,
 }
 
-/// Head crops with the index of their individual and the places of their landmarks.
+/// The photographs of the catalogue's individuals with the roles asked for, by individual: measured batches
+/// then hold several of a whale, as a metric loss needs them.
+fn items<'a>(
+    index: &'a Index,
+    split: &'a Split,
+    cache: &Arc<Cache>,
+    wanted: &'a dyn Fn(Role) -> bool,
+) -> Vec<(HeadPhotograph, &'a IndexedPhotograph)> {
+    let items = split.labelled(index, wanted);
+    let items = items.filter_map(|(photograph, label, _)| {
+        let individual = split.individual_index(label)?;
+        cache.pixels(&photograph.image)?;
+        let item = HeadPhotograph {
+            image: photograph.image.clone(),
+            individual,
+            cache: Arc::clone(cache),
+        };
+        Some((item, photograph))
+    });
+    let mut items: Vec<_> = items.collect();
+    items.sort_by_key(|(item, _)| item.individual);
+    items
+}
+
+/// Photographs of heads with the index of their individual and the places of their landmarks.
 #[derive(Clone)]
-struct HeadCrops {
+struct Photographs {
     input: NetworkInput,
-    crop: HeadCrop,
+    /// Where frames are composed and photographs are augmented, its heads are those of `items`.
+    framer: Framer,
     /// By individual.
     items: Vec<HeadPhotograph>,
     individuals: usize,
     photographs_of_a_whale: usize,
+    /// How they are varied; without it each looks the same every time.
     augmentation: Option<Augmentation>,
+    /// For each item what the network sees and where the landmarks lie in it, kept where composing it is
+    /// dear and it is the same every time; else empty.
+    composed: Vec<OnceLock<(RgbImage, Landmarks)>>,
 }
 
-impl HeadCrops {
+impl Photographs {
     fn new(
         recipe: &Recipe,
-        index: &Index,
-        split: &Split,
-        cache: &Arc<Cache>,
-        wanted: &dyn Fn(Role) -> bool,
+        framer: Framer,
+        items: Vec<HeadPhotograph>,
+        individuals: usize,
     ) -> Self {
-        let items = split.labelled(index, wanted);
-        let items = items.filter_map(|(photograph, label, _)| {
-            let individual = split.individual_index(label)?;
-            cache.pixels(&photograph.image)?;
-            Some(HeadPhotograph {
-                image: photograph.image.clone(),
-                individual,
-                cache: Arc::clone(cache),
-            })
-        });
-        // Measured batches then hold several photographs of a whale, as a metric loss needs them.
-        let mut items: Vec<HeadPhotograph> = items.collect();
-        items.sort_by_key(|item| item.individual);
         Self {
             input: recipe.input.network_input(),
-            crop: recipe.input.head_crop,
+            framer,
             items,
-            individuals: split.individuals.len(),
+            individuals,
             photographs_of_a_whale: recipe.schedule.photographs_of_a_whale,
-            augmentation: None,
+            augmentation: Some(recipe.augmentation.clone()),
+            composed: Vec::new(),
         }
+    }
+
+    /// The same as they are, to be measured on.
+    fn measured(self) -> Self {
+        let composes = matches!(self.framer, Framer::Composed(_));
+        Self {
+            composed: vec![OnceLock::new(); if composes { self.items.len() } else { 0 }],
+            augmentation: None,
+            ..self
+        }
+    }
+
+    /// Item `item` as it is framed each time.
+    fn framed(&self, item: usize) -> Framed {
+        let head = &self.items[item];
+        self.framer
+            .frame(cached(&head.cache, &head.image), None)
+            .expect("the cache holds no empty photographs")
     }
 }
 
-impl Samples for HeadCrops {
+impl Samples for Photographs {
     fn len(&self) -> usize {
         self.items.len()
     }
@@ -263,24 +310,28 @@ impl Samples for HeadCrops {
     }
 
     fn write(&self, item: usize, rng: &mut ChaCha8Rng, input: &mut [f32], target: &mut [f32]) {
-        let head = &self.items[item];
         let augmentation = self.augmentation.as_ref();
-        let (landmarks, mirrored) = write_head(
-            &head.cache,
-            &head.image,
-            &self.input,
-            &self.crop,
-            augmentation,
-            rng,
-            input,
-        );
+        let (landmarks, mirrored) = if let Some(kept) = self.composed.get(item) {
+            let (image, landmarks) = kept.get_or_init(|| {
+                let framed = self.framed(item);
+                (framed.show(&Affine::IDENTITY), framed.landmarks)
+            });
+            pixels::write_input(image, &self.input, input);
+            (*landmarks, false)
+        } else {
+            let framed = match &self.framer {
+                Framer::HeadCrop(_) => self.framed(item),
+                Framer::Composed(framer) => framer.compose(&framer.heads()[item], rng),
+            };
+            write_framed(&framed, &self.input, augmentation, rng, input)
+        };
         let own_output = |a: &Augmentation| a.mirrored_individuals && mirrored;
         let shift = if augmentation.is_some_and(own_output) {
             self.individuals
         } else {
             0
         };
-        target[0] = (head.individual + shift) as f32;
+        target[0] = (self.items[item].individual + shift) as f32;
         let (w, h) = (f64::from(self.input.width), f64::from(self.input.height));
         let (bonnet, blowhead) = (landmarks.bonnet, landmarks.blowhead);
         let places = [bonnet.x / w, bonnet.y / h, blowhead.x / w, blowhead.y / h];
@@ -290,42 +341,36 @@ impl Samples for HeadCrops {
     }
 }
 
-/// Writes a cached head photograph's crop, changed at random where there is an augmentation; returns where
-/// the landmarks come to lie in it, and whether it is mirrored.
+/// A cached photograph.
 ///
 /// # Panics
-/// Where the cache does not have the photograph.
-pub(super) fn write_head(
-    cache: &Cache,
-    image: &str,
+/// Where the cache does not have it.
+pub(super) fn cached(cache: &Cache, image: &str) -> RgbImage {
+    let (rgb, width, height) = cache.pixels(image).expect("checked at the start");
+    RgbImage::from_raw(width, height, rgb.to_vec()).expect("the cache's own size")
+}
+
+/// Writes a framed photograph, changed at random where there is an augmentation; returns where the landmarks
+/// come to lie in it, and whether it is mirrored.
+pub(super) fn write_framed(
+    framed: &Framed,
     input: &NetworkInput,
-    head_crop: &HeadCrop,
     augmentation: Option<&Augmentation>,
     rng: &mut ChaCha8Rng,
     out: &mut [f32],
 ) -> (Landmarks, bool) {
-    let (rgb, width, height) = cache.pixels(image).expect("checked at the start");
-    let source = RgbImage::from_raw(width, height, rgb.to_vec()).expect("the cache's own size");
-    let (w, h) = (input.width, input.height);
-    let mut cut = head_crop
-        .crop_from_head_photograph((width, height), w, h)
-        .expect("the cache holds no empty photographs");
-    let mut landmarks = head_crop.landmarks(w, h);
-    let mut mirrored = false;
+    let mut change = (Affine::IDENTITY, false);
     if let Some(augmentation) = augmentation {
-        let (w, h) = (f64::from(w), f64::from(h));
-        let pixel_aspect = w / h / head_crop.aspect;
-        let (change, flipped) = augmentation.draw_transform(rng, w, h, pixel_aspect);
-        cut = cut.then(&change);
-        landmarks = landmarks.map(&change);
-        mirrored = flipped;
+        let (w, h) = (f64::from(input.width), f64::from(input.height));
+        change = augmentation.draw_transform(rng, w, h, framed.pixel_aspect);
     }
-    let mut crop = pixels::warp(&source, &cut, w, h, OUTSIDE_HEAD_PHOTOGRAPH);
+    let (change, mirrored) = change;
+    let mut image = framed.show(&change);
     if let Some(augmentation) = augmentation {
-        augmentation.change_pixels(rng, &mut crop);
+        augmentation.change_pixels(rng, &mut image);
     }
-    pixels::write_input(&crop, input, out);
-    (landmarks, mirrored)
+    pixels::write_input(&image, input, out);
+    (framed.landmarks.map(&change), mirrored)
 }
 
 /// All items at random, but up to `together` of one individual one after the other.

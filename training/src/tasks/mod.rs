@@ -11,11 +11,13 @@ use crate::network::{Network, Outputs};
 pub(crate) mod aligner;
 mod classifier;
 mod finder;
+mod localiser;
 mod pretraining;
 
 pub use aligner::{ALIGNER_FIELD_HEAD_LENGTHS, AlignerTask};
 pub use classifier::ClassifierTask;
 pub use finder::{FINDER_STRIDE, FinderTask};
+pub use localiser::{FOUND_OVERLAP, LocaliserTask};
 pub use pretraining::PretrainingTask;
 
 /// A metric by name, summed over samples.

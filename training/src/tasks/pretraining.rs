@@ -1,13 +1,13 @@
 use std::sync::Arc;
 
 use callosity::bundle::NetworkInput;
-use callosity::geometry::HeadCrop;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
-use super::classifier::write_head;
+use super::classifier::{cached, write_framed};
 use crate::cache::Cache;
+use crate::framing::Framer;
 use crate::index::Index;
 use crate::loader::Samples;
 use crate::metric_learning::{MetricLoss, nearest_is_same};
@@ -48,7 +48,7 @@ impl PretrainingTask {
             let images = images.iter().enumerate().filter(|(i, _)| wanted(*i));
             Arc::new(TwoViews {
                 input: recipe.input.network_input(),
-                crop: recipe.input.head_crop,
+                framer: Framer::HeadCrop(recipe.input.clone()),
                 cache: Arc::clone(cache),
                 images: images.map(|(_, image)| image.clone()).collect(),
                 augmentation: recipe.augmentation.clone(),
@@ -90,7 +90,7 @@ impl Task for PretrainingTask {
 /// Each photograph twice, changed at random each time; the target is its number.
 struct TwoViews {
     input: NetworkInput,
-    crop: HeadCrop,
+    framer: Framer,
     cache: Arc<Cache>,
     images: Vec<String>,
     augmentation: Augmentation,
@@ -119,15 +119,12 @@ impl Samples for TwoViews {
 
     fn write(&self, item: usize, rng: &mut ChaCha8Rng, input: &mut [f32], target: &mut [f32]) {
         let photograph = item / 2;
-        write_head(
-            &self.cache,
-            &self.images[photograph],
-            &self.input,
-            &self.crop,
-            Some(&self.augmentation),
-            rng,
-            input,
-        );
+        let framed = self
+            .framer
+            .frame(cached(&self.cache, &self.images[photograph]), None)
+            .expect("the cache holds no empty photographs");
+        let augmentation = Some(&self.augmentation);
+        write_framed(&framed, &self.input, augmentation, rng, input);
         target[0] = photograph as f32;
     }
 }
