@@ -9,6 +9,7 @@ pub mod evaluation;
 pub mod features;
 pub mod finder_threshold;
 pub mod frame_folds;
+pub mod gallery;
 pub mod graph;
 pub mod index;
 pub mod loader;
