@@ -114,8 +114,8 @@ fn a_stranger_is_enrolled_and_named_when_seen_again() {
     let old = b.bundle.path();
     fs::write(old.join("MODEL_CARD.md"), "what it is").unwrap();
     let before = files(old);
-    let shown = [0, 1].map(|i| b.frame(&format!("shown-{i}.png"), &[(STRANGER, i)]));
-    let later = b.frame("later.png", &[(STRANGER, 2), (colour("indigo"), 0)]);
+    let shown = [0, 2].map(|i| b.frame(&format!("shown-{i}.png"), &[(STRANGER, i)]));
+    let later = b.frame("later.png", &[(STRANGER, 1), (colour("indigo"), 0)]);
     let builtin = ["--engine", "builtin"];
     let stranger = |bundle: &Path, engine: &[&str]| {
         let mut heads = identify(bundle, engine, &later);
