@@ -307,7 +307,8 @@ fn expected_ensemble(members: &[Network], head: &Head, input: &Tensor) -> [Vec<f
     let standardised = (features - Tensor::from_slice(&head.mean)) / Tensor::from_slice(&head.std);
     let weight = Tensor::from_slice(&head.weight).view([-1, width]);
     let logits = floats(&standardised.linear(&weight, Some(Tensor::from_slice(&head.bias))));
-    let embeddings = floats(&standardised)
+    let standardised = floats(&standardised);
+    let embeddings = standardised
         .chunks(width as usize)
         .flat_map(|row| {
             let length = row
