@@ -6,11 +6,14 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use callosity::bundle::{Bundle, BundleError, Manifest, Role};
+use callosity::bundle::{Bundle, BundleError, Gallery, GalleryError, Manifest, Role};
 use callosity::inference::{
     self, Engine, EngineChoice, EngineConfig, InferenceError, Network, SelfTestError,
 };
-use common::{copy_of_tiny, edit, replace_ensemble, tiny};
+use common::{
+    colour, copy_of_tiny, edit, embedding, replace_ensemble, replace_gallery, tiny,
+    tiny_with_gallery,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -24,7 +27,10 @@ fn builtin() -> Engine {
 
 /// The error of a bundle with one value changed, or added to an object.
 fn refused(pointer: &str, value: Value) -> String {
-    let folder = copy_of_tiny();
+    refused_in(copy_of_tiny(), pointer, value)
+}
+
+fn refused_in(folder: tempfile::TempDir, pointer: &str, value: Value) -> String {
     edit(folder.path(), |m| match m.pointer_mut(pointer) {
         Some(old) => *old = value,
         None => {
@@ -206,6 +212,174 @@ fn values_that_cannot_be_used_are_named() {
 }
 
 #[test]
+fn values_of_a_gallery_that_cannot_be_used_are_named() {
+    for (pointer, value, named) in [
+        ("/ensemble/embedding", Value::Null, "ensemble.embedding"),
+        (
+            "/ensemble/embedding/length",
+            json!(0),
+            "ensemble.embedding.length",
+        ),
+        ("/ensemble/embedding/length", json!(4), "F16 [N, 4]"),
+        (
+            "/ensemble/embedding/output",
+            json!("logits"),
+            "ensemble.embedding.output",
+        ),
+        (
+            "/gallery/file",
+            json!("../gallery.safetensors"),
+            "gallery.file",
+        ),
+        ("/gallery/sha256", json!("0"), "gallery.sha256"),
+        (
+            "/gallery/neighbours/slope",
+            json!(0.0),
+            "gallery.neighbours.slope",
+        ),
+        (
+            "/gallery/neighbours/share",
+            json!(1.5),
+            "gallery.neighbours.share",
+        ),
+        (
+            "/gallery/enrolled",
+            json!(["Sunny", "ash"]),
+            "gallery.enrolled[1]",
+        ),
+        (
+            "/gallery/enrolled",
+            json!(["unknown"]),
+            "gallery.enrolled[0]",
+        ),
+        ("/gallery/enrolled", json!(["Sunny"]), "Sunny is enrolled"),
+        (
+            "/self_test/0/embedding",
+            json!(true),
+            "self_test[0].embedding",
+        ),
+        ("/self_test/1/tolerence", json!(1.0), "tolerence"),
+    ] {
+        let error = refused_in(tiny_with_gallery(), pointer, value);
+        assert!(error.contains(named), "{pointer}: {error}");
+    }
+}
+
+#[test]
+fn a_gallery_that_was_changed_or_is_none_is_refused() {
+    let folder = tiny_with_gallery();
+    let path = folder.path().join("gallery.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let bundle = Bundle::open(folder.path()).unwrap();
+    assert_eq!(bundle.gallery().unwrap().unwrap().len(), 3);
+
+    let mut changed = bytes.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    fs::write(&path, &changed).unwrap();
+    let error = Bundle::open(folder.path()).unwrap_err();
+    assert!(matches!(error, BundleError::Hash { .. }), "{error}");
+    assert!(error.to_string().contains("gallery.safetensors"));
+    // A bundle that was opened before does not use it either.
+    assert!(matches!(bundle.gallery(), Err(BundleError::Hash { .. })));
+
+    replace_gallery(folder.path(), &bytes[..bytes.len() - 1]);
+    let error = Bundle::open(folder.path()).unwrap_err();
+    assert!(matches!(error, BundleError::Gallery { .. }), "{error}");
+
+    let mut gallery = Gallery::new(3);
+    gallery.push(&embedding(colour("ash")), 3).unwrap();
+    replace_gallery(folder.path(), &gallery.write());
+    let error = Bundle::open(folder.path()).unwrap_err();
+    let BundleError::Gallery { source, .. } = &error else {
+        panic!("{error}");
+    };
+    assert!(
+        matches!(source, GalleryError::Individual { individual: 3, .. }),
+        "{error}"
+    );
+
+    fs::remove_file(path).unwrap();
+    let error = Bundle::open(folder.path()).unwrap_err();
+    assert!(matches!(error, BundleError::Missing { .. }), "{error}");
+}
+
+/// What stood in a manifest before there were galleries stands there still, and nothing more.
+#[test]
+fn manifests_without_a_gallery_are_what_they_were() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    for folder in [
+        models.join("right-whales"),
+        models.join("virtual-survey"),
+        tiny(),
+    ] {
+        let text = fs::read(folder.join("manifest.json")).unwrap();
+        let bundle = Bundle::open(&folder).unwrap();
+        let manifest = bundle.manifest();
+        assert_eq!(
+            (&manifest.gallery, &manifest.ensemble.embedding),
+            (&None, &None)
+        );
+        assert!(bundle.gallery().unwrap().is_none());
+        let individuals: Vec<&String> = manifest.individuals().collect();
+        assert!(individuals.into_iter().eq(&manifest.catalogue.individuals));
+        let read: Value = serde_json::from_slice(&text).unwrap();
+        let written: Value =
+            serde_json::from_slice(&serde_json::to_vec(manifest).unwrap()).unwrap();
+        assert_eq!(written, read);
+    }
+}
+
+/// The embedding is tested where there is one, and its self-test tells.
+#[test]
+fn the_embedding_has_a_self_test_of_its_own() {
+    let folder = tiny_with_gallery();
+    let engine = builtin();
+    let mut network = Network::load(
+        &engine,
+        &Bundle::open(folder.path()).unwrap(),
+        Role::Ensemble,
+    )
+    .unwrap();
+    let input = fs::read(folder.path().join("self_test/ensemble.input.f32")).unwrap();
+    let (words, _) = input.as_chunks::<4>();
+    let input: Vec<f32> = words.iter().map(|w| f32::from_le_bytes(*w)).collect();
+    let (logits, embedding) = network.run_with_embedding(1, &input).unwrap();
+    assert_eq!(network.run(1, &input).unwrap(), logits);
+    let embedding = embedding.unwrap();
+    assert_eq!(embedding.shape, [1, 3]);
+    let length: f32 = embedding.data.iter().map(|v| v * v).sum();
+    assert!((length - 1.0).abs() < 1e-5);
+
+    let path = folder.path().join("self_test/ensemble.embedding.f32");
+    for (change, expected) in [(0.0, [true, true, true]), (0.1, [true, true, false])] {
+        let values = embedding.data.iter().map(|v| v + change);
+        let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
+        fs::write(&path, bytes).unwrap();
+        edit(folder.path(), |m| {
+            let tests = m["self_test"].as_array_mut().unwrap();
+            tests.truncate(2);
+            let mut test = tests[1].clone();
+            test["output"] = "self_test/ensemble.embedding.f32".into();
+            test["embedding"] = true.into();
+            tests.push(test);
+        });
+        let bundle = Bundle::open(folder.path()).unwrap();
+        let outcomes = inference::run_self_tests(&engine, &bundle).unwrap();
+        let passed: Vec<bool> = outcomes.iter().map(|o| o.passed()).collect();
+        assert_eq!(passed, expected);
+        assert!(outcomes[2].embedding && !outcomes[1].embedding);
+    }
+}
+
+#[test]
+fn an_embedding_that_the_network_lacks_is_named() {
+    let folder = tiny_with_gallery();
+    replace_ensemble(folder.path(), "tiny/ensemble.onnx");
+    let error = self_test_error(folder.path()).to_string();
+    assert!(error.contains("embedding"), "{error}");
+}
+
+#[test]
 fn a_link_out_of_the_bundle_is_refused() {
     let folder = copy_of_tiny();
     let path = folder.path().join("finder.onnx");
@@ -337,9 +511,25 @@ proptest! {
     #[test]
     fn no_manifest_makes_the_check_panic(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any_json()), 1..4),
+        with_gallery in any::<bool>(),
     ) {
         let path = tiny().join("manifest.json");
         let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        if with_gallery {
+            manifest["ensemble"]["embedding"] = json!({"output": "embedding", "length": 3});
+            manifest["gallery"] = json!({
+                "file": "gallery.safetensors",
+                "sha256": "0".repeat(64),
+                "neighbours": {"slope": 9.0, "intercept": -1.0, "share": 0.3},
+                "enrolled": ["Sunny", "Cloudy"],
+            });
+            manifest["provenance"]["enrolments"] = json!([{
+                "individual": "Sunny",
+                "enrolled": "2026-01-01T00:00:00Z",
+                "photographs": [{"file": "a.jpg", "sha256": "0".repeat(64)}],
+            }]);
+            prop_assert!(Bundle::read_manifest(&path, &serde_json::to_vec(&manifest).unwrap()).is_ok());
+        }
         for (which, value) in changes {
             let mut found = Vec::new();
             places(&manifest, String::new(), &mut found);
@@ -350,6 +540,15 @@ proptest! {
             Ok(manifest) => {
                 prop_assert!(!manifest.catalogue.individuals.is_empty());
                 prop_assert!(manifest.decision.temperature > 0.0);
+                if let Some(gallery) = &manifest.gallery {
+                    prop_assert!(manifest.embedding_shape().is_some());
+                    prop_assert!(gallery.neighbours.slope > 0.0);
+                    let mut individuals: Vec<_> = manifest.individuals().collect();
+                    let count = individuals.len();
+                    individuals.sort();
+                    individuals.dedup();
+                    prop_assert_eq!(individuals.len(), count);
+                }
             }
             Err(error) => prop_assert!(error.to_string().contains("manifest.json")),
         }

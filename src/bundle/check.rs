@@ -1,13 +1,16 @@
 use std::collections::HashSet;
 use std::path::{Component, Path};
 
-use super::{Manifest, ManifestProblem, Network, Role};
+use super::{Manifest, ManifestProblem, NeighbourModel, Network, Role};
 
 /// Above this an input is an error in the manifest rather than a network's wish.
 const LARGEST_SIDE: u32 = 8192;
 
 /// Above this, rounds and views are an error in the manifest.
 const MOST_PASSES: u32 = 64;
+
+/// Above this, an embedding's length is an error in the manifest.
+const LONGEST_EMBEDDING: usize = 1 << 16;
 
 /// Columns of the distribution table that an individual's label must not shadow.
 const RESERVED_LABELS: [&str; 2] = ["image", "unknown"];
@@ -71,20 +74,44 @@ fn passes(field: &str, value: u32) -> Result<(), ManifestProblem> {
     )
 }
 
-fn network(role: Role, network: &Network) -> Result<(), ManifestProblem> {
-    let field = |name: &str| format!("{role}.network.{name}");
-    safe_path(&field("file"), &network.file)?;
-    let hexadecimal = network.sha256.len() == 64
-        && network
-            .sha256
+fn digest(field: impl Into<String>, sha256: &str) -> Result<(), ManifestProblem> {
+    let hexadecimal = sha256.len() == 64
+        && sha256
             .bytes()
             .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     require(
         hexadecimal,
-        field("sha256"),
-        &network.sha256,
+        field,
+        sha256,
         "64 lower-case hexadecimal digits",
+    )
+}
+
+/// A label that no other has; `seen` are those so far.
+fn label<'a>(
+    field: &str,
+    label: &'a str,
+    seen: &mut HashSet<&'a str>,
+) -> Result<(), ManifestProblem> {
+    require(!label.trim().is_empty(), field, label, "not empty")?;
+    require(
+        !RESERVED_LABELS.contains(&label),
+        field,
+        label,
+        "another word: `image` and `unknown` have a meaning of their own",
     )?;
+    require(
+        seen.insert(label),
+        field,
+        label,
+        "there once: two individuals have this label",
+    )
+}
+
+fn network(role: Role, network: &Network) -> Result<(), ManifestProblem> {
+    let field = |name: &str| format!("{role}.network.{name}");
+    safe_path(&field("file"), &network.file)?;
+    digest(field("sha256"), &network.sha256)?;
     require(
         !network.output.is_empty(),
         field("output"),
@@ -145,6 +172,7 @@ impl Manifest {
         self.check_finder()?;
         self.check_aligner()?;
         self.check_ensemble()?;
+        self.check_gallery()?;
         self.check_self_tests()
     }
 
@@ -157,21 +185,16 @@ impl Manifest {
             "at least one label",
         )?;
         let mut seen = HashSet::new();
-        for (i, label) in individuals.iter().enumerate() {
-            let field = || format!("catalogue.individuals[{i}]");
-            require(!label.trim().is_empty(), field(), label, "not empty")?;
-            require(
-                !RESERVED_LABELS.contains(&label.as_str()),
-                field(),
-                label,
-                "another word: `image` and `unknown` have a meaning of their own",
+        for (i, individual) in individuals.iter().enumerate() {
+            label(
+                &format!("catalogue.individuals[{i}]"),
+                individual,
+                &mut seen,
             )?;
-            require(
-                seen.insert(label),
-                field(),
-                label,
-                "there once: two individuals have this label",
-            )?;
+        }
+        let enrolled = self.gallery.iter().flat_map(|gallery| &gallery.enrolled);
+        for (i, individual) in enrolled.enumerate() {
+            label(&format!("gallery.enrolled[{i}]"), individual, &mut seen)?;
         }
         Ok(())
     }
@@ -286,6 +309,52 @@ impl Manifest {
         )
     }
 
+    fn check_gallery(&self) -> Result<(), ManifestProblem> {
+        if let Some(embedding) = &self.ensemble.embedding {
+            require(
+                !embedding.output.is_empty() && embedding.output != self.ensemble.network.output,
+                "ensemble.embedding.output",
+                &embedding.output,
+                "the name of an output other than that of the logits",
+            )?;
+            require(
+                (1..=LONGEST_EMBEDDING).contains(&embedding.length),
+                "ensemble.embedding.length",
+                embedding.length,
+                "between 1 and 65536",
+            )?;
+        }
+        let Some(gallery) = &self.gallery else {
+            return Ok(());
+        };
+        require(
+            self.ensemble.embedding.is_some(),
+            "ensemble.embedding",
+            "absent",
+            "there where there is a gallery, for nothing else can be compared with it",
+        )?;
+        safe_path("gallery.file", &gallery.file)?;
+        digest("gallery.sha256", &gallery.sha256)?;
+        let NeighbourModel {
+            slope,
+            intercept,
+            share,
+        } = gallery.neighbours;
+        require(
+            slope.is_finite() && slope > 0.0,
+            "gallery.neighbours.slope",
+            slope,
+            "finite and above 0",
+        )?;
+        require(
+            intercept.is_finite(),
+            "gallery.neighbours.intercept",
+            intercept,
+            "finite",
+        )?;
+        fraction("gallery.neighbours.share", share.into())
+    }
+
     fn check_self_tests(&self) -> Result<(), ManifestProblem> {
         for (i, test) in self.self_test.iter().enumerate() {
             let field = |name: &str| format!("self_test[{i}].{name}");
@@ -295,6 +364,13 @@ impl Manifest {
                 field("role"),
                 &test.role,
                 "the role of a network in the bundle: finder, aligner or ensemble",
+            )?;
+            require(
+                !test.embedding
+                    || (role == Some(Role::Ensemble) && self.ensemble.embedding.is_some()),
+                field("embedding"),
+                test.embedding,
+                "false, but of an ensemble with an embedding",
             )?;
             safe_path(&field("input"), &test.input)?;
             safe_path(&field("output"), &test.output)?;

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use super::{FORMAT_VERSION, MANIFEST_FILE};
+use super::{FORMAT_VERSION, GalleryError, MANIFEST_FILE};
 
 /// A value in a manifest that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -111,6 +111,49 @@ pub enum BundleError {
         expected: String,
         /// What the file has.
         found: String,
+    },
+    /// The gallery is none.
+    #[error("{path}: {source}. Copy the bundle again, or enrol again", path = path.display())]
+    Gallery {
+        /// The gallery's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: GalleryError,
+    },
+    /// A bundle cannot be written.
+    #[error("cannot write {path}: {source}", path = path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// There is something already where a bundle is to be written.
+    #[error("{path} is there already, and a bundle is never overwritten. Name another folder", path = path.display())]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A bundle is to be written into another one.
+    #[error(
+        "{path} lies in the bundle {directory}, which stays as it is. Name a folder elsewhere",
+        path = path.display(),
+        directory = directory.display()
+    )]
+    Within {
+        /// The folder.
+        path: PathBuf,
+        /// The bundle that it lies in.
+        directory: PathBuf,
+    },
+    /// Somebody is to be enrolled in a bundle that compares with no photographs.
+    #[error(
+        "{directory} has no gallery, so nobody can be enrolled in it. Make it again with `callosity-train stack` and `bundle`, which write one",
+        directory = directory.display()
+    )]
+    NoGallery {
+        /// The bundle's directory.
+        directory: PathBuf,
     },
     /// A self-test's file has the wrong size.
     #[error(

@@ -39,6 +39,10 @@ pub struct Manifest {
     pub ensemble: Ensemble,
     /// From probabilities to a decision.
     pub decision: Decision,
+    /// Photographs that heads are compared with; absent in a bundle that only its networks' training
+    /// taught.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gallery: Option<GalleryFile>,
     /// Inputs with the outputs they must give.
     pub self_test: Vec<SelfTest>,
     /// How the networks came about.
@@ -158,13 +162,80 @@ pub struct Ensemble {
     pub head_crop: HeadCrop,
     /// Slightly moved crops whose probabilities are averaged; at least 1.
     pub views: u32,
+    /// What the network gives beside the logits; absent in bundles that were made before it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedding: Option<Embedding>,
 }
 
-/// From logits to a decision.
+/// The ensemble's second output, `N × length`: a unit vector for each head crop, near for crops of one
+/// individual. It is the classifiers' standardised pooled features side by side, over their length.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Embedding {
+    /// Name of the ONNX output.
+    pub output: String,
+    /// Values of one embedding.
+    pub length: usize,
+}
+
+/// The gallery: embeddings of photographs whose individuals are known, and what similarity to them is worth.
+///
+/// Its individuals are those of the catalogue, in its order, and after them the [enrolled](Self::enrolled)
+/// ones. The file is [`Gallery`](super::Gallery)'s.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GalleryFile {
+    /// The safetensors file.
+    pub file: String,
+    /// SHA-256 of that file, 64 lower-case hexadecimal digits.
+    pub sha256: String,
+    /// From similarities to logits.
+    pub neighbours: NeighbourModel,
+    /// Individuals that no network was trained to name: they are known by their photographs in the
+    /// gallery alone. Opaque strings, each once, none of them in the catalogue.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub enrolled: Vec<String>,
+}
+
+/// What similarity to an individual's photographs is worth, as a logit.
+///
+/// A head's embedding `e` is the mean of its views' embeddings, over its length. The similarity to
+/// individual `k` is `s_k = max_j e·g_j` over its photographs' embeddings `g_j` in the gallery (cosine; the
+/// nearest neighbour), and its neighbour logit is `n_k = slope · s_k + intercept`. With the logits `z_k` of
+/// the ensemble over the temperature, what enters the softmax is
+///
+/// - of an individual of the catalogue `l_k = (1 − share) · z_k + share · n_k`; `z_k` where it has no
+///   photograph in the gallery;
+/// - of an enrolled one, for which the ensemble has no logit, `l_k = n_k`.
+///
+/// `n_k` stands for the logarithm of how much likelier the head is if it is `k`'s, up to what all share, so
+/// that an individual more changes the others' probabilities only as far as the head looks like it. "Unknown"
+/// ([`UnknownModel`]) is worked out from the same `l_k`: a head that is like an enrolled individual raises the
+/// score, and is unknown less.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NeighbourModel {
+    /// Change of the logit for each unit of similarity; above 0.
+    pub slope: f32,
+    /// Logit at similarity 0.
+    pub intercept: f32,
+    /// Part of the neighbours in the logits of the catalogue's individuals, 0…1.
+    pub share: f32,
+}
+
+impl NeighbourModel {
+    /// The neighbour logit at a similarity.
+    pub fn logit(&self, similarity: f32) -> f64 {
+        f64::from(self.slope) * f64::from(similarity) + f64::from(self.intercept)
+    }
+}
+
+/// From logits to a decision. In a bundle with a gallery, from the logits blended with their
+/// [neighbours](NeighbourModel).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Decision {
-    /// Logits are divided by this before the softmax; above 0.
+    /// The ensemble's logits are divided by this before the softmax; above 0.
     pub temperature: f32,
     /// Probabilities averaged over views are raised to this power and scaled to sum 1 again; above 0. Above
     /// 1 it sharpens what averaging blurred; 1, which is also meant where it is absent, changes nothing.
@@ -211,6 +282,9 @@ pub struct SelfTest {
     pub output: String,
     /// Largest absolute difference allowed.
     pub tolerance: f32,
+    /// Whether it is the ensemble's [embedding](Ensemble::embedding) that must come out, not its logits.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub embedding: bool,
 }
 
 /// How the networks came about; for people, and for the check that stages never saw validation
@@ -234,4 +308,29 @@ pub struct Provenance {
     /// must not be measured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fitted_unknown_individuals: Vec<String>,
+    /// What was put into the gallery after training, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub enrolments: Vec<Enrolment>,
+}
+
+/// Photographs of an individual that were added to the gallery.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Enrolment {
+    /// The individual.
+    pub individual: String,
+    /// When it was done, UTC, RFC 3339.
+    pub enrolled: String,
+    /// The photographs.
+    pub photographs: Vec<EnrolledPhotograph>,
+}
+
+/// A photograph in the gallery that was enrolled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EnrolledPhotograph {
+    /// Name of its file, without the folder.
+    pub file: String,
+    /// SHA-256 of that file, 64 lower-case hexadecimal digits.
+    pub sha256: String,
 }

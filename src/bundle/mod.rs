@@ -6,13 +6,17 @@
 //! same types.
 
 mod check;
+mod enrol;
 mod error;
+mod gallery;
 mod manifest;
 mod open;
 
 pub use error::{BundleError, ManifestProblem};
+pub use gallery::{Gallery, GalleryError};
 pub use manifest::{
-    Aligner, Catalogue, CloserLook, Decision, Ensemble, FORMAT_VERSION, Finder, MANIFEST_FILE,
-    Manifest, Network, NetworkInput, Provenance, SelfTest, UnknownModel,
+    Aligner, Catalogue, CloserLook, Decision, Embedding, EnrolledPhotograph, Enrolment, Ensemble,
+    FORMAT_VERSION, Finder, GalleryFile, MANIFEST_FILE, Manifest, NeighbourModel, Network,
+    NetworkInput, Provenance, SelfTest, UnknownModel,
 };
 pub use open::{Bundle, Role, SelfTestVectors};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::{BundleError, FORMAT_VERSION, MANIFEST_FILE, Manifest, Network};
+use super::{BundleError, FORMAT_VERSION, Gallery, GalleryError, MANIFEST_FILE, Manifest, Network};
 
 /// A manifest larger than this is none; a catalogue of a hundred thousand individuals fits.
 const LARGEST_MANIFEST: u64 = 16 << 20;
@@ -68,6 +68,18 @@ impl Manifest {
             Role::Ensemble => Some(vec![self.catalogue.individuals.len()]),
         }
     }
+
+    /// Shape of one embedding, without the batch, where the ensemble gives one.
+    pub fn embedding_shape(&self) -> Option<Vec<usize>> {
+        let embedding = self.ensemble.embedding.as_ref()?;
+        Some(vec![embedding.length])
+    }
+
+    /// Whom the bundle can name: the catalogue's individuals, then the enrolled ones.
+    pub fn individuals(&self) -> impl Iterator<Item = &String> {
+        let enrolled = self.gallery.iter().flat_map(|gallery| &gallery.enrolled);
+        self.catalogue.individuals.iter().chain(enrolled)
+    }
 }
 
 /// One self-test: what goes into a network and what must come out.
@@ -75,6 +87,8 @@ impl Manifest {
 pub struct SelfTestVectors {
     /// The network.
     pub role: Role,
+    /// Whether the ensemble's embedding is tested, not its logits.
+    pub embedding: bool,
     /// `1 × 3 × height × width` values.
     pub input: Vec<f32>,
     /// The values that must come out.
@@ -136,6 +150,7 @@ impl Bundle {
             }
         }
         bundle.self_tests()?;
+        bundle.gallery()?;
         Ok(bundle)
     }
 
@@ -202,16 +217,38 @@ impl Bundle {
             return Ok(None);
         };
         let field = format!("{role}.network.file");
-        let (path, bytes) = self.read(&network.file, &field)?;
-        let found = hex::encode(Sha256::digest(&bytes));
-        if found != network.sha256 {
-            return Err(BundleError::Hash {
-                path,
-                expected: network.sha256.clone(),
-                found,
-            });
-        }
+        let (_, bytes) = self.read_hashed(&network.file, &field, &network.sha256)?;
         Ok(Some(bytes))
+    }
+
+    /// The gallery, checked against its hash; `None` where the bundle has none.
+    ///
+    /// # Errors
+    /// The file cannot be read, leads out of the bundle, has another hash, is no gallery of these
+    /// individuals and this length of embeddings, or lacks an enrolled individual.
+    pub fn gallery(&self) -> Result<Option<Gallery>, BundleError> {
+        let (Some(declared), Some(embedding)) =
+            (&self.manifest.gallery, &self.manifest.ensemble.embedding)
+        else {
+            return Ok(None);
+        };
+        let (path, bytes) = self.read_hashed(&declared.file, "gallery.file", &declared.sha256)?;
+        let catalogue = self.manifest.catalogue.individuals.len();
+        let individuals = catalogue + declared.enrolled.len();
+        let read = Gallery::read(&bytes, embedding.length, individuals).and_then(|gallery| {
+            let photographs = gallery.photographs(individuals);
+            let enrolled = declared.enrolled.iter().zip(&photographs[catalogue..]);
+            match enrolled.into_iter().find(|(_, count)| **count == 0) {
+                Some((individual, _)) => Err(GalleryError::NoPhotograph {
+                    individual: individual.clone(),
+                }),
+                None => Ok(gallery),
+            }
+        });
+        match read {
+            Ok(gallery) => Ok(Some(gallery)),
+            Err(source) => Err(BundleError::Gallery { path, source }),
+        }
     }
 
     /// The self-tests with their vectors, in the manifest's order.
@@ -225,7 +262,12 @@ impl Bundle {
                 let role = Role::from_name(&test.role)?;
                 let input = &self.manifest.network(role)?.input;
                 let input_values = 3 * input.width as usize * input.height as usize;
-                let output_values = self.manifest.output_shape(role)?.iter().product();
+                let shape = if test.embedding {
+                    self.manifest.embedding_shape()?
+                } else {
+                    self.manifest.output_shape(role)?
+                };
+                let output_values = shape.iter().product();
                 Some((i, test, role, input_values, output_values))
             })
             .map(|(i, test, role, input_values, output_values)| {
@@ -233,6 +275,7 @@ impl Bundle {
                 let output_field = format!("self_test[{i}].output");
                 Ok(SelfTestVectors {
                     role,
+                    embedding: test.embedding,
                     input: self.read_values(&test.input, &input_field, input_values)?,
                     output: self.read_values(&test.output, &output_field, output_values)?,
                     tolerance: test.tolerance,
@@ -267,6 +310,25 @@ impl Bundle {
             Ok(bytes) => Ok((path, bytes)),
             Err(source) => Err(BundleError::Read { path, source }),
         }
+    }
+
+    /// A file and where it lies, checked against its hash.
+    fn read_hashed(
+        &self,
+        file: &str,
+        field: &str,
+        sha256: &str,
+    ) -> Result<(PathBuf, Vec<u8>), BundleError> {
+        let (path, bytes) = self.read(file, field)?;
+        let found = hex::encode(Sha256::digest(&bytes));
+        if found != sha256 {
+            return Err(BundleError::Hash {
+                path,
+                expected: sha256.to_owned(),
+                found,
+            });
+        }
+        Ok((path, bytes))
     }
 
     fn read_values(&self, file: &str, field: &str, count: usize) -> Result<Vec<f32>, BundleError> {

@@ -381,7 +381,8 @@ impl Writer {
                 Self::Heads { csv, top }
             }
             (Format::Csv, true) => {
-                let individuals = identifier.manifest().catalogue.individuals.clone();
+                let individuals: Vec<String> =
+                    identifier.manifest().individuals().cloned().collect();
                 let mut csv = csv::Writer::from_writer(io::stdout());
                 let columns = individuals.iter().map(String::as_str);
                 csv.write_record(["image"].into_iter().chain(columns).chain(["unknown"]))?;

@@ -1,14 +1,45 @@
 use super::aligner;
-use crate::bundle::Decision;
+use crate::bundle::{Decision, NeighbourModel};
 use crate::geometry::{Affine, Point};
 
 /// Probabilities that an ensemble's logits mean, averaged over views.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Opinion {
-    /// For each individual, given that the whale is one of the catalogue.
+pub struct Opinion {
+    /// For each individual, given that the whale is one of them: those of the catalogue, then the enrolled
+    /// ones.
     pub probabilities: Vec<f32>,
-    /// That it is none of the catalogue.
+    /// That it is none of them.
     pub unknown: f32,
+}
+
+/// How like each individual's photographs a head is, and what that is worth.
+#[derive(Clone, Copy, Debug)]
+pub struct Similarities<'a> {
+    /// What it is worth.
+    pub model: &'a NeighbourModel,
+    /// The cosine to the nearest photograph of each individual, those of the catalogue first; `None` where
+    /// the gallery has none of it.
+    pub nearest: &'a [Option<f32>],
+}
+
+impl Similarities<'_> {
+    /// From the catalogue's logits over the temperature to those of all individuals, as [`NeighbourModel`]
+    /// says.
+    fn blend(&self, scaled: &mut Vec<f64>) {
+        let share = f64::from(self.model.share);
+        let (catalogue, enrolled) = self.nearest.split_at(scaled.len().min(self.nearest.len()));
+        for (logit, nearest) in scaled.iter_mut().zip(catalogue) {
+            if let Some(similarity) = nearest {
+                *logit = (1.0 - share) * *logit + share * self.model.logit(*similarity);
+            }
+        }
+        // Nothing speaks for whom neither a network nor a photograph knows.
+        scaled.extend(
+            enrolled
+                .iter()
+                .map(|nearest| nearest.map_or(f64::NEG_INFINITY, |s| self.model.logit(s))),
+        );
+    }
 }
 
 /// How far a classifier's view strays, as a fraction of the aligner's: landmarks are known by now.
@@ -49,16 +80,21 @@ pub fn raise(probabilities: &mut [f64], power: f64) {
     probabilities.iter_mut().for_each(|p| *p /= sum);
 }
 
-/// From the logits of each view to probabilities. Views without logits give `None`.
-pub(super) fn opinion<'a>(
+/// From the logits of each view, and where there is a gallery the similarities to it, to probabilities. Views
+/// without logits give `None`.
+pub fn opinion<'a>(
     decision: &Decision,
+    similarities: Option<Similarities<'_>>,
     views: impl Iterator<Item = &'a [f32]>,
 ) -> Option<Opinion> {
     let temperature = f64::from(decision.temperature);
     let mut probabilities: Vec<f64> = Vec::new();
     let (mut score, mut count) = (0.0, 0.0);
     for logits in views {
-        let scaled: Vec<f64> = logits.iter().map(|&l| f64::from(l) / temperature).collect();
+        let mut scaled: Vec<f64> = logits.iter().map(|&l| f64::from(l) / temperature).collect();
+        if let Some(similarities) = &similarities {
+            similarities.blend(&mut scaled);
+        }
         let largest = scaled.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = scaled.iter().map(|l| (l - largest).exp()).sum();
         probabilities.resize(scaled.len(), 0.0);
@@ -105,11 +141,50 @@ mod tests {
     #[test]
     fn probabilities_and_unknown_by_hand() {
         let logits = [0.0, 3.0_f32.ln()];
-        let opinion = opinion(&decision(1.0), [logits.as_slice()].into_iter()).unwrap();
+        let opinion = opinion(&decision(1.0), None, [logits.as_slice()].into_iter()).unwrap();
         assert!((opinion.probabilities[0] - 0.25).abs() < 1e-6);
         assert!((opinion.probabilities[1] - 0.75).abs() < 1e-6);
         let expected = 1.0 / (1.0 + (-(2.0 - 4.0_f64.ln())).exp());
         assert!((f64::from(opinion.unknown) - expected).abs() < 1e-6);
+    }
+
+    const MODEL: NeighbourModel = NeighbourModel {
+        slope: 8.0,
+        intercept: -3.0,
+        share: 0.25,
+    };
+
+    /// By hand: logits (2, 0) at temperature 2 are (1, 0). The first one's photographs are at 0.5, so its
+    /// neighbour logit is 1 and changes nothing; the second one has none; the enrolled one at 0.5 stands
+    /// with a logit of 1.
+    #[test]
+    fn neighbours_by_hand() {
+        let similarities = Similarities {
+            model: &MODEL,
+            nearest: &[Some(0.5), None, Some(0.5), None],
+        };
+        let logits = [2.0, 0.0];
+        let views = [logits.as_slice(); 3].into_iter();
+        let found = opinion(&decision(2.0), Some(similarities), views).unwrap();
+        let e = std::f64::consts::E;
+        for (found, expected) in found.probabilities.iter().zip([e, 1.0, e, 0.0]) {
+            assert!((f64::from(*found) - expected / (2.0 * e + 1.0)).abs() < 1e-6);
+        }
+        assert_eq!(found.probabilities.len(), 4);
+        let expected = 1.0 / (1.0 + (-(2.0 - (2.0 * e + 1.0).ln())).exp());
+        assert!((f64::from(found.unknown) - expected).abs() < 1e-6);
+        // At similarity 0 its neighbour logit is −3: a quarter of the way from 1.
+        let similarities = Similarities {
+            model: &MODEL,
+            nearest: &[Some(0.0), None],
+        };
+        let found = opinion(
+            &decision(2.0),
+            Some(similarities),
+            [logits.as_slice()].into_iter(),
+        )
+        .unwrap();
+        assert!((found.probabilities[0] - 0.5).abs() < 1e-6, "{found:?}");
     }
 
     #[test]
@@ -125,7 +200,7 @@ mod tests {
             power in 0.01..100.0_f32,
         ) {
             let decision = Decision { power, ..decision(temperature) };
-            let opinion = opinion(&decision, views.iter().map(Vec::as_slice)).unwrap();
+            let opinion = opinion(&decision, None, views.iter().map(Vec::as_slice)).unwrap();
             let sum: f32 = opinion.probabilities.iter().sum();
             prop_assert!((sum - 1.0).abs() < 1e-4, "{sum}");
             prop_assert!((0.0..=1.0).contains(&opinion.unknown));
@@ -140,7 +215,7 @@ mod tests {
         ) {
             let say = |power, temperature, views: &[Vec<f32>]| {
                 let decision = Decision { power, ..decision(temperature) };
-                opinion(&decision, views.iter().map(Vec::as_slice)).unwrap()
+                opinion(&decision, None, views.iter().map(Vec::as_slice)).unwrap()
             };
             let (plain, raised) = (say(1.0, 1.0, &views), say(power, 1.0, &views));
             prop_assert_eq!(plain.unknown, raised.unknown);
@@ -160,6 +235,44 @@ mod tests {
             for (a, b) in raised.probabilities.iter().zip(&colder.probabilities) {
                 prop_assert!((a - b).abs() < 1e-5);
             }
+        }
+
+        /// An individual that is enrolled takes from all others in proportion, and "unknown" falls, the
+        /// more the more the head is like it.
+        #[test]
+        fn who_is_enrolled_takes_from_all_alike(
+            logits in prop::collection::vec(-8.0..8.0_f32, 4),
+            nearest in prop::collection::vec(prop::option::of(-1.0..1.0_f32), 4),
+            (low, high) in (-1.0..1.0_f32, 0.01..0.5_f32).prop_map(|(s, more)| (s, (s + more).min(1.0))),
+        ) {
+            let say = |enrolled: Option<f32>| {
+                let mut nearest = nearest.clone();
+                nearest.extend(enrolled.map(Some));
+                let similarities = Similarities { model: &MODEL, nearest: &nearest };
+                opinion(&decision(1.0), Some(similarities), [logits.as_slice()].into_iter()).unwrap()
+            };
+            let (without, less, more) = (say(None), say(Some(low)), say(Some(high)));
+            prop_assert!(less.unknown <= without.unknown && more.unknown <= less.unknown);
+            prop_assert!(more.probabilities[4] >= less.probabilities[4]);
+            for k in 0..4 {
+                let left = without.probabilities[k] * (1.0 - more.probabilities[4]);
+                prop_assert!((more.probabilities[k] - left).abs() < 1e-5);
+            }
+        }
+
+        /// Where neighbours have no share and nobody is enrolled, a gallery changes nothing.
+        #[test]
+        fn a_gallery_without_share_changes_nothing(
+            logits in prop::collection::vec(-30.0..30.0_f32, 5),
+            nearest in prop::collection::vec(prop::option::of(-1.0..1.0_f32), 5),
+        ) {
+            let model = NeighbourModel { share: 0.0, ..MODEL };
+            let similarities = Similarities { model: &model, nearest: &nearest };
+            let views = || [logits.as_slice()].into_iter();
+            prop_assert_eq!(
+                opinion(&decision(1.3), Some(similarities), views()),
+                opinion(&decision(1.3), None, views())
+            );
         }
 
         /// A classifier's views keep the landmarks within a tenth of the crop of where they belong.

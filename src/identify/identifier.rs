@@ -6,7 +6,7 @@ use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use super::finder::{candidates, closer_input_from_frame, confirm, suppress};
 use super::frame_pixels::{FramePixels, Need, Source};
 use super::report::{FrameIdentification, HeadIdentification, StageTimes};
-use super::{FoundHead, aligner, decision, ensemble};
+use super::{FoundHead, Neighbours, Similarities, aligner, decision, ensemble, mean_embedding};
 use crate::bundle::{Bundle, CloserLook, Finder, Manifest, NetworkInput, Role};
 use crate::geometry::{Affine, HeadCrop, Landmarks};
 use crate::inference::{Engine, EngineConfig, EngineError, InferenceError, Network};
@@ -76,9 +76,35 @@ pub struct Identifier {
     finder: Option<SharedNetwork>,
     aligner: Option<SharedNetwork>,
     ensemble: SharedNetwork,
+    neighbours: Option<Neighbours>,
     bundle: std::path::PathBuf,
     engine: String,
     pool: ThreadPool,
+}
+
+/// A head that the ensemble has seen and that is not named yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeenHead {
+    /// Where it is, in pixels of the upright frame at full size.
+    pub landmarks: Landmarks,
+    /// How sure the finder is that this is a head, 0…1; 1 where the head was given and not found.
+    pub confidence: f32,
+    /// Of each view.
+    logits: Vec<Vec<f32>>,
+    embedding: Option<Vec<f32>>,
+}
+
+impl SeenHead {
+    /// What the ensemble says of each view: logits in the catalogue's order, before temperature.
+    pub fn logits(&self) -> &[Vec<f32>] {
+        &self.logits
+    }
+
+    /// A unit vector, near those of other photographs of the individual; `None` where the bundle's ensemble
+    /// gives none.
+    pub fn embedding(&self) -> Option<&[f32]> {
+        self.embedding.as_deref()
+    }
 }
 
 impl Identifier {
@@ -99,6 +125,7 @@ impl Identifier {
             aligner: load_some(Role::Aligner)?,
             engine: ensemble.engine().to_owned(),
             ensemble: SharedNetwork::new(ensemble),
+            neighbours: Neighbours::of(bundle).map_err(InferenceError::from)?,
             pool: ThreadPoolBuilder::new()
                 .num_threads(config.threads.max(1))
                 .build()?,
@@ -110,6 +137,11 @@ impl Identifier {
     /// What the bundle says of itself.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// The gallery that heads are compared with, where the bundle has one.
+    pub fn neighbours(&self) -> Option<&Neighbours> {
+        self.neighbours.as_ref()
     }
 
     /// What the networks run on, such as `ONNX Runtime 1.24.1, CPU` or `built-in`.
@@ -159,6 +191,63 @@ impl Identifier {
         crop: &Photograph,
     ) -> Result<FrameIdentification, IdentifyError> {
         self.identify_crop(FramePixels::new(Source::Decoded(crop), &self.pool))
+    }
+
+    /// Finds the heads in a frame and shows them to the ensemble, without naming them.
+    ///
+    /// # Errors
+    /// The photograph cannot be decoded, the bundle has no finder, or a network fails.
+    pub fn see_frame(&self, frame: &EncodedPhotograph) -> Result<Vec<SeenHead>, IdentifyError> {
+        let mut pixels = FramePixels::new(Source::Encoded(frame), &self.pool);
+        let mut heads = self.find(&mut pixels)?;
+        self.align(&mut pixels, &mut heads)?;
+        let crops = self.crops(&heads);
+        self.see(
+            &mut pixels,
+            &crops,
+            self.manifest.ensemble.embedding.is_some(),
+        )
+    }
+
+    /// Shows a head photograph, cut as [`HeadCrop::RIGHT_WHALE`] says, at any size, to the ensemble, without
+    /// naming it. `None` where the photograph has no pixels.
+    ///
+    /// # Errors
+    /// The photograph cannot be decoded, or a network fails.
+    pub fn see_head(&self, crop: &EncodedPhotograph) -> Result<Option<SeenHead>, IdentifyError> {
+        let mut pixels = FramePixels::new(Source::Encoded(crop), &self.pool);
+        let crops: Vec<_> = self.crop_of_head_photograph(&pixels).into_iter().collect();
+        let embed = self.manifest.ensemble.embedding.is_some();
+        Ok(self.see(&mut pixels, &crops, embed)?.pop())
+    }
+
+    /// Names a head that was seen, by the networks and by its neighbours, which need not be those of the
+    /// bundle ([`neighbours`](Self::neighbours)).
+    pub fn judge(&self, head: &SeenHead, neighbours: Option<&Neighbours>) -> HeadIdentification {
+        let compared = neighbours
+            .zip(head.embedding())
+            .map(|(neighbours, embedding)| (neighbours, neighbours.similarities(embedding)));
+        let similarities = compared.as_ref().map(|(neighbours, nearest)| Similarities {
+            model: neighbours.model(),
+            nearest,
+        });
+        let individuals = match &compared {
+            Some((neighbours, _)) => neighbours.individuals(),
+            None => &self.manifest.catalogue.individuals,
+        };
+        let views = head.logits.iter().map(Vec::as_slice);
+        let decision = &self.manifest.decision;
+        let opinion = ensemble::opinion(decision, similarities, views).unwrap_or_else(|| {
+            unreachable!("a head is seen in at least one view, by a catalogue of at least one")
+        });
+        HeadIdentification {
+            bonnet: head.landmarks.bonnet,
+            blowhead: head.landmarks.blowhead,
+            confidence: head.confidence,
+            decision: decision::decide(decision, &opinion),
+            candidates: decision::candidates(individuals, &opinion),
+            unknown_probability: opinion.unknown,
+        }
     }
 
     /// Names the heads at given landmarks, in pixels of the upright frame at full size.
@@ -369,45 +458,65 @@ impl Identifier {
         mut times: StageTimes,
     ) -> Result<FrameIdentification, IdentifyError> {
         let clock = Stopwatch::start(&pixels);
-        let crops: Vec<(FoundHead, Affine)> = heads
-            .iter()
-            .filter_map(|&head| Some((head, self.crop_from_frame(&head.landmarks)?)))
-            .collect();
-        let transforms: Vec<Affine> = crops.iter().map(|(_, crop)| *crop).collect();
-        let opinions = self.opinions(&mut pixels, &transforms)?;
+        let crops = self.crops(&heads);
+        let heads = self.see_and_judge(&mut pixels, &crops)?;
         times.identify = clock.stop(&pixels);
-        let heads = crops
-            .iter()
-            .zip(opinions)
-            .map(|((head, _), opinion)| self.head(&head.landmarks, head.confidence, &opinion));
-        Ok(self.frame(&pixels, heads.collect(), times))
+        Ok(self.frame(&pixels, heads, times))
     }
 
     fn identify_crop(&self, mut pixels: FramePixels) -> Result<FrameIdentification, IdentifyError> {
         let clock = Stopwatch::start(&pixels);
-        let (width, height) = pixels.size();
-        let input = &self.manifest.ensemble.network.input;
-        let cut =
-            self.head_crop()
-                .crop_from_head_photograph((width, height), input.width, input.height);
-        let opinions = self.opinions(&mut pixels, cut.as_slice())?;
+        let crops: Vec<_> = self.crop_of_head_photograph(&pixels).into_iter().collect();
+        let heads = self.see_and_judge(&mut pixels, &crops)?;
         let times = StageTimes {
             identify: clock.stop(&pixels),
             ..StageTimes::default()
         };
-        let landmarks = HeadCrop::RIGHT_WHALE.landmarks(width, height);
-        let heads = opinions
-            .iter()
-            .map(|opinion| self.head(&landmarks, 1.0, opinion));
-        Ok(self.frame(&pixels, heads.collect(), times))
+        Ok(self.frame(&pixels, heads, times))
     }
 
-    /// What the ensemble says of each crop, given as the transform from the frame to its input.
-    fn opinions(
+    /// Heads with the transforms from the frame to their crops.
+    fn crops(&self, heads: &[FoundHead]) -> Vec<(FoundHead, Affine)> {
+        heads
+            .iter()
+            .filter_map(|&head| Some((head, self.crop_from_frame(&head.landmarks)?)))
+            .collect()
+    }
+
+    /// The head of a head photograph; `None` where that has no pixels.
+    fn crop_of_head_photograph(&self, pixels: &FramePixels) -> Option<(FoundHead, Affine)> {
+        let (width, height) = pixels.size();
+        let input = &self.manifest.ensemble.network.input;
+        let cut = self.head_crop().crop_from_head_photograph(
+            (width, height),
+            input.width,
+            input.height,
+        )?;
+        let head = FoundHead {
+            landmarks: HeadCrop::RIGHT_WHALE.landmarks(width, height),
+            confidence: 1.0,
+        };
+        Some((head, cut))
+    }
+
+    fn see_and_judge(
         &self,
         pixels: &mut FramePixels,
-        crops: &[Affine],
-    ) -> Result<Vec<ensemble::Opinion>, IdentifyError> {
+        crops: &[(FoundHead, Affine)],
+    ) -> Result<Vec<HeadIdentification>, IdentifyError> {
+        let neighbours = self.neighbours();
+        let seen = self.see(pixels, crops, neighbours.is_some())?;
+        Ok(seen.iter().map(|h| self.judge(h, neighbours)).collect())
+    }
+
+    /// What the ensemble gives for each head, given with the transform from the frame to its crop; `embed`
+    /// says whether embeddings are wanted.
+    fn see(
+        &self,
+        pixels: &mut FramePixels,
+        crops: &[(FoundHead, Affine)],
+        embed: bool,
+    ) -> Result<Vec<SeenHead>, IdentifyError> {
         if crops.is_empty() {
             return Ok(Vec::new());
         }
@@ -415,43 +524,35 @@ impl Identifier {
         let input = &ensemble.network.input;
         let cuts: Vec<Affine> = crops
             .iter()
-            .flat_map(|crop| {
+            .flat_map(|(_, crop)| {
                 (0..ensemble.views)
                     .map(move |v| crop.then(&ensemble::view(v, input.width, input.height)))
             })
             .collect();
         let outside = OUTSIDE_HEAD_PHOTOGRAPH;
         pixels.provide(needed_for(&cuts, input, ensemble.views))?;
-        let logits = run_on_cuts(
+        let (logits, embeddings) = run_with_embeddings_on_cuts(
             pixels,
             &self.ensemble,
             input,
             outside,
             &cuts,
             ensemble.views,
+            embed,
         )?;
-        Ok(logits
-            .chunks(ensemble.views as usize)
-            .filter_map(|views| {
-                ensemble::opinion(&self.manifest.decision, views.iter().map(Vec::as_slice))
+        let views = ensemble.views as usize;
+        let each = crops.iter().zip(logits.chunks(views));
+        Ok(each
+            .enumerate()
+            .map(|(i, ((head, _), logits))| SeenHead {
+                landmarks: head.landmarks,
+                confidence: head.confidence,
+                logits: logits.to_vec(),
+                embedding: embeddings
+                    .get(i * views..(i + 1) * views)
+                    .map(|views| mean_embedding(views.iter().map(Vec::as_slice))),
             })
             .collect())
-    }
-
-    fn head(
-        &self,
-        landmarks: &Landmarks,
-        confidence: f32,
-        opinion: &ensemble::Opinion,
-    ) -> HeadIdentification {
-        HeadIdentification {
-            bonnet: landmarks.bonnet,
-            blowhead: landmarks.blowhead,
-            confidence,
-            decision: decision::decide(&self.manifest.decision, opinion),
-            candidates: decision::candidates(&self.manifest.catalogue.individuals, opinion),
-            unknown_probability: opinion.unknown,
-        }
     }
 
     fn frame(
@@ -545,7 +646,23 @@ fn run_on_cuts(
     cuts: &[Affine],
     views: u32,
 ) -> Result<Vec<Vec<f32>>, IdentifyError> {
+    let (outputs, _) =
+        run_with_embeddings_on_cuts(pixels, network, input, outside, cuts, views, false)?;
+    Ok(outputs)
+}
+
+/// [`run_on_cuts`], and where they are wanted and there are any an embedding for each cut.
+fn run_with_embeddings_on_cuts(
+    pixels: &mut FramePixels,
+    network: &SharedNetwork,
+    input: &NetworkInput,
+    outside: [u8; 3],
+    cuts: &[Affine],
+    views: u32,
+    embed: bool,
+) -> Result<(Vec<Vec<f32>>, Vec<Vec<f32>>), IdentifyError> {
     let mut outputs = Vec::with_capacity(cuts.len());
+    let mut embeddings = Vec::new();
     let needs: Vec<Need> = needed_for(cuts, input, views).collect();
     let views = views.max(1) as usize;
     let heads_at_once = (network.largest_batch / views).max(1);
@@ -556,9 +673,15 @@ fn run_on_cuts(
         let values = pixels.cut(cuts, needs, input, outside);
         let mut network = network.lock();
         let start = Instant::now();
-        let output = network.run(cuts.len(), &values)?;
+        let (output, embedding) = if embed {
+            network.run_with_embedding(cuts.len(), &values)?
+        } else {
+            (network.run(cuts.len(), &values)?, None)
+        };
         pixels.inference += start.elapsed();
         outputs.extend(output.images().map(<[f32]>::to_vec));
+        let embedding = embedding.iter().flat_map(|output| output.images());
+        embeddings.extend(embedding.map(<[f32]>::to_vec));
     }
-    Ok(outputs)
+    Ok((outputs, embeddings))
 }

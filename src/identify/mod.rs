@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! frame, reduced ─► finder, closer look ─► heads, roughly ─► aligner ─► landmarks ─► head crop ─► ensemble ─► decision
+//!                                                                                        gallery, neighbours ─┘
 //! ```
 //!
 //! Pure: the same photograph and bundle give the same answer. It touches no disk and no network, and
@@ -28,11 +29,15 @@ mod ensemble;
 mod finder;
 mod frame_pixels;
 mod identifier;
+mod neighbours;
 mod report;
 
-pub use ensemble::{raise as raise_probabilities, view as ensemble_view};
+pub use ensemble::{
+    Opinion, Similarities, opinion, raise as raise_probabilities, view as ensemble_view,
+};
 pub use finder::FoundHead;
-pub use identifier::{Identifier, IdentifyError};
+pub use identifier::{Identifier, IdentifyError, SeenHead};
+pub use neighbours::{Neighbours, mean_embedding};
 pub use report::{
     Candidate, FrameIdentification, FrameReport, HeadIdentification, StageTimes, Verdict,
 };

@@ -9,9 +9,9 @@ use crate::geometry::{Landmarks, Point};
 pub enum Verdict {
     /// The first candidate is probable enough to be named.
     Identified,
-    /// Somebody of the catalogue, but who is for a person to say from the candidates.
+    /// Somebody whom the bundle knows, but who is for a person to say from the candidates.
     Uncertain,
-    /// Nobody of the catalogue.
+    /// Nobody whom the bundle knows.
     Unknown,
 }
 
@@ -29,10 +29,10 @@ impl Verdict {
 /// An individual and how probable it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Candidate {
-    /// The label in the bundle's catalogue.
+    /// The label in the bundle: of its catalogue, or enrolled.
     pub individual: String,
-    /// Probability that the head is this individual's, given that it is one of the catalogue; 0…1.
-    /// Over the whole catalogue these add up to 1.
+    /// Probability that the head is this individual's, given that the bundle knows the whale; 0…1.
+    /// Over the catalogue and who is enrolled these add up to 1.
     pub probability: f32,
 }
 
@@ -49,7 +49,7 @@ pub struct HeadIdentification {
     pub decision: Verdict,
     /// Individuals, the most probable first.
     pub candidates: Vec<Candidate>,
-    /// Probability that the whale is none of the catalogue, 0…1. Not in the report's JSON, where
+    /// Probability that the bundle does not know the whale, 0…1. Not in the report's JSON, where
     /// [`decision`](Self::decision) says what follows from it.
     #[serde(skip)]
     pub unknown_probability: f32,

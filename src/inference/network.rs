@@ -109,6 +109,14 @@ impl Output {
     }
 }
 
+/// An output that the manifest promises.
+#[derive(Debug)]
+struct Promised {
+    name: String,
+    /// For one image.
+    shape: Vec<usize>,
+}
+
 /// A network of a bundle, loaded and ready.
 #[derive(Debug)]
 pub struct Network {
@@ -118,9 +126,9 @@ pub struct Network {
     provider: ExecutionProvider,
     session: Session,
     input: NetworkInput,
-    output: String,
-    /// Shape of the output for one image, as the manifest promises it.
-    output_shape: Vec<usize>,
+    output: Promised,
+    /// The ensemble's second output, where it has one.
+    embedding: Option<Promised>,
     /// Whether the file fixes the batch at one image.
     single: bool,
 }
@@ -138,7 +146,19 @@ impl Network {
             role,
         };
         let declared = manifest.network(role).ok_or_else(absent)?;
-        let output_shape = manifest.output_shape(role).ok_or_else(absent)?;
+        let output = || -> Option<Promised> {
+            Some(Promised {
+                name: declared.output.clone(),
+                shape: manifest.output_shape(role)?,
+            })
+        };
+        let embedding = || -> Option<Promised> {
+            let embedding = manifest.ensemble.embedding.as_ref();
+            Some(Promised {
+                name: embedding.filter(|_| role == Role::Ensemble)?.output.clone(),
+                shape: manifest.embedding_shape()?,
+            })
+        };
         let path = bundle.network_path(role).ok_or_else(absent)?;
         let bytes = bundle.network_bytes(role)?.ok_or_else(absent)?;
 
@@ -160,8 +180,8 @@ impl Network {
                         provider,
                         session,
                         input: declared.input.clone(),
-                        output: declared.output.clone(),
-                        output_shape,
+                        output: output().ok_or_else(absent)?,
+                        embedding: embedding(),
                         single: false,
                     };
                     network.single = network.check_contract(declared)?;
@@ -221,6 +241,27 @@ impl Network {
     /// The input has another length, the engine fails, the output has another shape than the manifest
     /// promises, or a value in it is no finite number.
     pub fn run(&mut self, batch: usize, input: &[f32]) -> Result<Output, InferenceError> {
+        Ok(self.run_for(batch, input, false)?.0)
+    }
+
+    /// [`run`](Self::run), with the embeddings where the network gives them.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), for either output.
+    pub fn run_with_embedding(
+        &mut self,
+        batch: usize,
+        input: &[f32],
+    ) -> Result<(Output, Option<Output>), InferenceError> {
+        self.run_for(batch, input, true)
+    }
+
+    fn run_for(
+        &mut self,
+        batch: usize,
+        input: &[f32],
+        embed: bool,
+    ) -> Result<(Output, Option<Output>), InferenceError> {
         let expected = batch * self.input_len();
         if input.len() != expected {
             return Err(InferenceError::InputLength {
@@ -230,31 +271,41 @@ impl Network {
                 found: input.len(),
             });
         }
-        let mut shape = vec![batch];
-        shape.extend(&self.output_shape);
-        let mut data = Vec::with_capacity(shape.iter().product());
+        let empty = |promised: &Promised| {
+            let mut shape = vec![batch];
+            shape.extend(&promised.shape);
+            let data = Vec::with_capacity(shape.iter().product());
+            Output { shape, data }
+        };
+        let mut output = empty(&self.output);
+        let mut embedding = self.embedding.as_ref().filter(|_| embed).map(empty);
         if batch > 0 {
             for part in input.chunks(self.largest_batch() * self.input_len()) {
-                self.run_once(part.len() / self.input_len(), part, &mut data)?;
+                let images = part.len() / self.input_len();
+                self.run_once(images, part, &mut output, embedding.as_mut())?;
             }
         }
-        if let Some((index, &value)) = data.iter().enumerate().find(|(_, v)| !v.is_finite()) {
-            return Err(InferenceError::NotFinite {
-                role: self.role,
-                path: self.path.clone(),
-                engine: self.engine.clone(),
-                value,
-                index,
-            });
+        for output in [&output].into_iter().chain(&embedding) {
+            let mut values = output.data.iter().enumerate();
+            if let Some((index, &value)) = values.find(|(_, v)| !v.is_finite()) {
+                return Err(InferenceError::NotFinite {
+                    role: self.role,
+                    path: self.path.clone(),
+                    engine: self.engine.clone(),
+                    value,
+                    index,
+                });
+            }
         }
-        Ok(Output { shape, data })
+        Ok((output, embedding))
     }
 
     fn run_once(
         &mut self,
         batch: usize,
         input: &[f32],
-        data: &mut Vec<f32>,
+        output: &mut Output,
+        embedding: Option<&mut Output>,
     ) -> Result<(), InferenceError> {
         let (role, engine) = (self.role, &self.engine);
         let failed = |e: ort::Error| InferenceError::Run {
@@ -269,30 +320,33 @@ impl Network {
             .session
             .run(ort::inputs! { self.input.name.as_str() => tensor })
             .map_err(failed)?;
-        let value = outputs
-            .get(&self.output)
-            .ok_or_else(|| InferenceError::Run {
-                role,
-                engine: engine.clone(),
-                reason: format!("it gave no output {}", self.output),
-            })?;
-        let (shape, values) = value.try_extract_tensor::<f32>().map_err(failed)?;
-        let fits = shape.len() == self.output_shape.len() + 1
-            && usize::try_from(shape[0]) == Ok(batch)
-            && shape[1..]
-                .iter()
-                .zip(&self.output_shape)
-                .all(|(&found, &expected)| usize::try_from(found) == Ok(expected));
-        if !fits {
-            return Err(InferenceError::Contract {
-                role,
-                path: self.path.clone(),
-                what: format!("the shape of output {}", self.output),
-                found: shape_in_words(shape),
-                expected: promised_in_words(&self.output_shape),
-            });
+        let wanted = [(&self.output, output)].into_iter();
+        for (promised, output) in wanted.chain(self.embedding.iter().zip(embedding)) {
+            let value = outputs
+                .get(&promised.name)
+                .ok_or_else(|| InferenceError::Run {
+                    role,
+                    engine: engine.clone(),
+                    reason: format!("it gave no output {}", promised.name),
+                })?;
+            let (shape, values) = value.try_extract_tensor::<f32>().map_err(failed)?;
+            let fits = shape.len() == promised.shape.len() + 1
+                && usize::try_from(shape[0]) == Ok(batch)
+                && shape[1..]
+                    .iter()
+                    .zip(&promised.shape)
+                    .all(|(&found, &expected)| usize::try_from(found) == Ok(expected));
+            if !fits {
+                return Err(InferenceError::Contract {
+                    role,
+                    path: self.path.clone(),
+                    what: format!("the shape of output {}", promised.name),
+                    found: shape_in_words(shape),
+                    expected: promised_in_words(&promised.shape),
+                });
+            }
+            output.data.extend_from_slice(values);
         }
-        data.extend_from_slice(values);
         Ok(())
     }
 
@@ -329,18 +383,19 @@ impl Network {
             ));
         }
         let outputs = self.session.outputs();
-        let Some(output) = outputs.iter().find(|o| o.name() == declared.output) else {
-            return Err(differs(
-                "its output".to_owned(),
-                names(outputs),
-                declared.output.clone(),
-            ));
-        };
         let input_shape = [3, self.input.height as usize, self.input.width as usize];
-        for (what, outlet, promised) in [
-            ("input", input, input_shape.as_slice()),
-            ("output", output, self.output_shape.as_slice()),
-        ] {
+        let mut outlets = vec![("input", input, input_shape.as_slice())];
+        for promised in [&self.output].into_iter().chain(&self.embedding) {
+            let Some(output) = outputs.iter().find(|o| o.name() == promised.name) else {
+                return Err(differs(
+                    "its output".to_owned(),
+                    names(outputs),
+                    promised.name.clone(),
+                ));
+            };
+            outlets.push(("output", output, promised.shape.as_slice()));
+        }
+        for (what, outlet, promised) in outlets {
             if outlet.dtype().tensor_type() != Some(TensorElementType::Float32) {
                 return Err(differs(
                     format!("the type of {what} {}", outlet.name()),

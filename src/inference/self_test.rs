@@ -6,6 +6,8 @@ use crate::bundle::{Bundle, BundleError, Role};
 pub struct SelfTestOutcome {
     /// The network.
     pub role: Role,
+    /// Whether its embedding was tested, not its logits.
+    pub embedding: bool,
     /// The engine and where it ran.
     pub engine: String,
     /// Largest absolute difference between what came out and what must come out.
@@ -50,8 +52,9 @@ pub fn run_self_tests(
         }
         let mut network = Network::load(engine, bundle, role)?;
         for (i, test) in tests.iter().enumerate().filter(|(_, t)| t.role == role) {
-            let output = network.run(1, &test.input)?;
-            let difference = output
+            let (output, embedding) = network.run_with_embedding(1, &test.input)?;
+            let tested = embedding.filter(|_| test.embedding).unwrap_or(output);
+            let difference = tested
                 .data
                 .iter()
                 .zip(&test.output)
@@ -69,6 +72,7 @@ pub fn run_self_tests(
                 i,
                 SelfTestOutcome {
                     role,
+                    embedding: test.embedding,
                     engine: network.engine().to_owned(),
                     difference,
                     tolerance: test.tolerance,

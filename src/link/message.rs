@@ -80,7 +80,7 @@ pub enum Decision {
     Identified,
     /// The first candidate is likely, but not enough.
     Uncertain,
-    /// Probably none of the catalogue.
+    /// Probably nobody whom the bundle knows.
     Unknown,
 }
 
@@ -88,7 +88,7 @@ pub enum Decision {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Candidate {
-    /// The individual's label in the bundle's catalogue.
+    /// The individual's label in the bundle: of its catalogue, or enrolled.
     #[serde(rename = "organismID")]
     pub organism_id: String,
     /// 0…1.

@@ -5,8 +5,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use callosity::bundle::Gallery;
 use callosity::geometry::{HeadCrop, Landmarks, Point};
 use image::{Rgb, RgbImage};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 pub const SEA: Rgb<u8> = Rgb([60, 62, 90]);
@@ -73,6 +75,41 @@ pub fn copy_of_tiny() -> tempfile::TempDir {
         }
     }
     folder
+}
+
+/// The embedding that the toy network `embedding.onnx` gives a bar of this colour.
+pub fn embedding(colour: Rgb<u8>) -> Vec<f32> {
+    let seen = colour.0.map(|channel| f32::from(channel) - 110.0);
+    let length = seen.iter().map(|v| v * v).sum::<f32>().sqrt();
+    seen.map(|v| v / length).to_vec()
+}
+
+/// The toy bundle with an embedding and a gallery of one photograph of each whale.
+pub fn tiny_with_gallery() -> tempfile::TempDir {
+    let folder = copy_of_tiny();
+    replace_ensemble(folder.path(), "embedding.onnx");
+    let mut gallery = Gallery::new(3);
+    for (place, individual) in ["ash", "indigo", "olive"].into_iter().enumerate() {
+        let embedding = embedding(colour(individual));
+        gallery.push(&embedding, place as u32).unwrap();
+    }
+    replace_gallery(folder.path(), &gallery.write());
+    folder
+}
+
+/// Puts another gallery in the place of a bundle's, with its hash, or gives it one.
+pub fn replace_gallery(bundle: &Path, bytes: &[u8]) {
+    fs::write(bundle.join("gallery.safetensors"), bytes).unwrap();
+    edit(bundle, |m| {
+        if m["gallery"].is_null() {
+            m["ensemble"]["embedding"] = json!({"output": "embedding", "length": 3});
+            m["gallery"] = json!({
+                "file": "gallery.safetensors",
+                "neighbours": {"slope": 100.0, "intercept": -80.0, "share": 0.3},
+            });
+        }
+        m["gallery"]["sha256"] = hex::encode(Sha256::digest(bytes)).into();
+    });
 }
 
 /// Changes a bundle's manifest.

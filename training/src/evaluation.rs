@@ -14,7 +14,7 @@ pub struct Answer {
     pub unknown: f64,
     /// Who it is.
     pub truth: String,
-    /// Whether the catalogue has that individual.
+    /// Whether the bundle knows that individual: its catalogue has it, or it is enrolled.
     pub catalogued: bool,
 }
 

@@ -14,6 +14,7 @@ mod files;
 pub mod finder_threshold;
 pub mod frame_folds;
 pub mod framing;
+pub mod gallery;
 pub mod graph;
 pub mod index;
 pub mod loader;

@@ -3,7 +3,7 @@
 //! A [`Graph`] and its [`Weights`] become one `ModelProto` for inference: batch normalisation is folded
 //! into the convolution before it, dropout is gone, the batch axis is open. An ensemble becomes one
 //! model too: all members on one input, their pooled features side by side, standardised, and the
-//! logistic regression on them.
+//! logistic regression on them; where asked for, the standardised features over their length as well.
 //!
 //! The messages are the `prost` types of `tract-onnx`, generated from ONNX's own definition. The
 //! operators are those of opset 17, which ONNX Runtime has had since 1.13 and the built-in engine reads.
@@ -28,6 +28,8 @@ use crate::weights::{Tensor, Weights};
 const OPSET: i64 = 17;
 /// Version of the file format; the one that came with [`OPSET`].
 const IR_VERSION: i64 = 8;
+/// Features all of which are 0 have no direction; their embedding is 0 too.
+const SHORTEST_FEATURES: f32 = 1e-12;
 /// Name of the open axis.
 const BATCH: &str = "batch";
 
@@ -50,7 +52,8 @@ pub struct Interface<'a> {
     pub input: &'a str,
     /// The output of the last layer.
     pub output: &'a str,
-    /// Where given, the pooled features ([`Graph::features`]) become a second output.
+    /// Where given, a second output: of one network the pooled features ([`Graph::features`]), of an
+    /// ensemble the [embedding](callosity::bundle::Embedding).
     pub features: Option<&'a str>,
 }
 
@@ -161,7 +164,7 @@ pub fn ensemble(
             wanted,
         });
     }
-    let joined = interface.features.unwrap_or("features");
+    let joined = "joined";
     emit.node("Concat", joined, &strings(&pooled), &[int("axis", 1)]);
     let inverse: Vec<f32> = head.std.iter().map(|s| 1.0 / s).collect();
     let mean = emit.tensor(
@@ -177,6 +180,19 @@ pub fn ensemble(
     let bias = emit.tensor("stack.bias", &[individuals], &head.bias, Storage::Float32)?;
     let inputs = ["standardised", &weight, &bias];
     emit.node("Gemm", interface.output, &inputs, &[int("transB", 1)]);
+    if let Some(embedding) = interface.features {
+        // By operators that ONNX Runtime has on every processor; it normalises vectors on the CPU alone.
+        let shortest = emit.tensor(
+            "embedding.shortest",
+            &[1, 1],
+            &[SHORTEST_FEATURES],
+            Storage::Float32,
+        )?;
+        let axes = [ints("axes", &[1]), int("keepdims", 1)];
+        emit.node("ReduceL2", "length", &["standardised"], &axes);
+        emit.node("Max", "divisor", &["length", &shortest], &[]);
+        emit.node("Div", embedding, &["standardised", "divisor"], &[]);
+    }
 
     let vector = |channels| Shape {
         channels,
@@ -185,8 +201,8 @@ pub fn ensemble(
         flat: true,
     };
     let mut outputs = vec![value(interface.output, vector(individuals))];
-    if interface.features.is_some() {
-        outputs.push(value(joined, vector(width)));
+    if let Some(embedding) = interface.features {
+        outputs.push(value(embedding, vector(width)));
     }
     Ok(emit.model(value(interface.input, input), outputs))
 }

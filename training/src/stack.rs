@@ -75,6 +75,8 @@ pub enum StackError {
         features: usize,
         most: usize,
     },
+    #[error("the share of enrolled whales is {0}; it must lie between 0 and 1")]
+    EnrolledShare(f64),
     #[error("the rate of known whales called unknown is {0}; it must lie between 0 and 1")]
     Rate(f64),
     #[error("{what} did not converge: {source}")]
@@ -287,7 +289,7 @@ fn norm(vector: &[f64]) -> f64 {
 }
 
 /// Minimises from `start` by L-BFGS until the gradient's norm is below `tolerance`.
-fn minimise<P>(
+pub(crate) fn minimise<P>(
     what: &'static str,
     problem: P,
     start: Vec<f64>,
@@ -614,6 +616,10 @@ pub struct StackOptions {
     pub seed: u64,
     /// Share of unknown whales among those that are met, between 0 and 1.
     pub unknown_share: f64,
+    /// Share of whales enrolled after training among those that are met and not unknown, when as many are
+    /// enrolled as were held out to fit on; between 0 and 1.
+    #[serde(default = "enrolled_share")]
+    pub enrolled_share: f64,
     /// Share of known whales that may be called unknown; where absent, the threshold is 0.5.
     pub false_unknown_rate: Option<f64>,
     /// Share of identified whales that must be named rightly.
@@ -626,12 +632,17 @@ pub struct StackOptions {
     pub power: Power,
 }
 
+fn enrolled_share() -> f64 {
+    0.2
+}
+
 impl Default for StackOptions {
     fn default() -> Self {
         Self {
             parts: 5,
             seed: 0,
             unknown_share: 0.5,
+            enrolled_share: enrolled_share(),
             false_unknown_rate: Some(0.1),
             identified_precision: 0.9,
             components: None,
@@ -698,6 +709,10 @@ pub struct Fitted {
     pub decision: Decision,
     /// How good it is on the fold.
     pub report: StackReport,
+    /// Of each view, the fold's logits by regressions that did not see the photograph.
+    pub held_out: Vec<Array2<f64>>,
+    /// Of each view, the logits of the unknown whales.
+    pub strangers: Vec<Array2<f64>>,
 }
 
 /// Fits everything. `known` holds each view's features of the fold, `photographs × features`, the
@@ -723,6 +738,9 @@ pub fn stack(
         .filter(|r| !(0.0..1.0).contains(r))
     {
         return Err(StackError::Rate(rate));
+    }
+    if !(options.enrolled_share > 0.0 && options.enrolled_share < 1.0) {
+        return Err(StackError::EnrolledShare(options.enrolled_share));
     }
     for view in known.iter().chain(unknown) {
         let rows = view.rows().into_iter();
@@ -782,6 +800,7 @@ pub fn stack(
     };
     let opinions = as_they_are.raised(power);
 
+    let strangers = logits_of(&regression, &unknown);
     let unknown_photographs = unknown.first().map_or(0, Array2::nrows);
     let unknown_model = if unknown_photographs == 0 {
         // Nothing to learn from: nobody is called unknown.
@@ -790,30 +809,20 @@ pub fn stack(
             intercept: -20.0,
         }
     } else {
-        let strangers = Opinions::of(&logits_of(&regression, &unknown), temperature);
+        let strange = Opinions::of(&strangers, temperature);
         fit_unknown(
             &opinions.scores.to_vec(),
-            &strangers.scores.to_vec(),
+            &strange.scores.to_vec(),
             options.unknown_share,
         )?
     };
-    let strange: Vec<f64> = opinions
-        .scores
-        .iter()
-        .map(|&score| unknown_probability(&unknown_model, score))
-        .collect();
-    let unknown_threshold = match options.false_unknown_rate {
-        Some(rate) if unknown_photographs > 0 => upper_quantile(&strange, rate).min(1.0),
-        _ => 0.5,
-    };
-    let named: Vec<(f64, bool)> = opinions
-        .best()
-        .into_iter()
-        .zip(labels)
-        .zip(&strange)
-        .filter(|(_, strange)| **strange < unknown_threshold)
-        .map(|(((individual, probability), &label), _)| (probability, individual == label))
-        .collect();
+    let thresholds = thresholds(
+        &opinions,
+        labels,
+        &unknown_model,
+        unknown_photographs > 0,
+        options,
+    );
     let narrow = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v as f32).collect();
     Ok(Fitted {
         head: Head {
@@ -826,8 +835,8 @@ pub fn stack(
             temperature: temperature as f32,
             power: power as f32,
             unknown: unknown_model,
-            unknown_threshold: unknown_threshold as f32,
-            identified_threshold: identified_threshold(&named, options.identified_precision) as f32,
+            unknown_threshold: thresholds.unknown as f32,
+            identified_threshold: thresholds.identified as f32,
         },
         report: StackReport {
             photographs: count,
@@ -843,6 +852,8 @@ pub fn stack(
                 log_loss_without: as_they_are.log_loss(labels),
             }),
         },
+        held_out: chosen.held_out,
+        strangers,
     })
 }
 
@@ -930,6 +941,44 @@ fn cross_validate(
         temperature: fit_temperature(&held_out, labels)?,
         held_out,
     })
+}
+
+/// From which probabilities on a head is unknown, and identified.
+pub(crate) struct Thresholds {
+    pub unknown: f64,
+    pub identified: f64,
+}
+
+/// Thresholds that do with known photographs what `options` ask for. `fitted` says whether the model of
+/// "unknown" learnt anything.
+pub(crate) fn thresholds(
+    opinions: &Opinions,
+    labels: &[usize],
+    unknown_model: &UnknownModel,
+    fitted: bool,
+    options: &StackOptions,
+) -> Thresholds {
+    let strange: Vec<f64> = opinions
+        .scores
+        .iter()
+        .map(|&score| unknown_probability(unknown_model, score))
+        .collect();
+    let unknown = match options.false_unknown_rate {
+        Some(rate) if fitted => upper_quantile(&strange, rate).min(1.0),
+        _ => 0.5,
+    };
+    let named: Vec<(f64, bool)> = opinions
+        .best()
+        .into_iter()
+        .zip(labels)
+        .zip(&strange)
+        .filter(|(_, strange)| **strange < unknown)
+        .map(|(((individual, probability), &label), _)| (probability, individual == label))
+        .collect();
+    Thresholds {
+        unknown,
+        identified: identified_threshold(&named, options.identified_precision),
+    }
 }
 
 /// Indices below `count`, dealt at random into `parts`.

@@ -223,7 +223,7 @@ fn the_recipes_of_framed_classifiers_give_batches_of_the_stated_shapes() {
             Framing::Box { padding: 0.2 },
             56 * 56,
         ),
-        ("small-naive-baseline", Framing::WholeFrame, 192 * 128),
+        ("small-naive-baseline", Framing::WholeFrame, 180 * 120),
     ] {
         let recipe = Recipe::load(&recipes.join(format!("{name}.toml"))).expect("a recipe");
         assert_eq!(recipe.input.framing, framing);

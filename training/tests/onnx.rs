@@ -295,8 +295,8 @@ fn head(width: usize, individuals: usize) -> Head {
     }
 }
 
-/// What the ensemble must give, from libtorch and plain arithmetic.
-fn expected_ensemble(members: &[Network], head: &Head, input: &Tensor) -> Vec<f32> {
+/// What the ensemble must give, from libtorch and plain arithmetic: logits and embeddings.
+fn expected_ensemble(members: &[Network], head: &Head, input: &Tensor) -> [Vec<f32>; 2] {
     let features: Vec<Tensor> = members
         .iter()
         .map(|m| tch::no_grad(|| m.forward(input, Mode::Evaluate, Precision::Float32)))
@@ -306,8 +306,26 @@ fn expected_ensemble(members: &[Network], head: &Head, input: &Tensor) -> Vec<f3
     let width = head.mean.len() as i64;
     let standardised = (features - Tensor::from_slice(&head.mean)) / Tensor::from_slice(&head.std);
     let weight = Tensor::from_slice(&head.weight).view([-1, width]);
-    floats(&standardised.linear(&weight, Some(Tensor::from_slice(&head.bias))))
+    let logits = floats(&standardised.linear(&weight, Some(Tensor::from_slice(&head.bias))));
+    let embeddings = floats(&standardised)
+        .chunks(width as usize)
+        .flat_map(|row| {
+            let length = row
+                .iter()
+                .map(|v| f64::from(*v).powi(2))
+                .sum::<f64>()
+                .sqrt();
+            row.iter()
+                .map(move |v| (f64::from(*v) / length) as f32)
+                .collect::<Vec<_>>()
+        });
+    [logits, embeddings.collect()]
 }
+
+const EMBEDDED: Interface<'_> = Interface {
+    features: Some("embedding"),
+    ..INTERFACE
+};
 
 #[test]
 fn an_ensemble_is_its_members_and_their_regression() {
@@ -315,22 +333,58 @@ fn an_ensemble_is_its_members_and_their_regression() {
     let weights: Vec<Weights> = members.iter().map(|m| Weights::of(m).unwrap()).collect();
     let pairs: Vec<(&Graph, &Weights)> = members.iter().map(Network::graph).zip(&weights).collect();
     let head = head(8 + 12, 6);
-    let model = ensemble(&pairs, &head, &INTERFACE, Storage::Float32).unwrap();
+    let model = ensemble(&pairs, &head, &EMBEDDED, Storage::Float32).unwrap();
     let input = Tensor::randn([3, 3, 20, 28], (Kind::Float, Device::Cpu));
+    let expected = expected_ensemble(&members, &head, &input);
     let outputs = run_tract(&encode(&model), &input);
-    let error = difference(&outputs[0], &expected_ensemble(&members, &head, &input));
-    assert!(error < 1e-4, "{error}");
+    assert_eq!(outputs.len(), 2);
+    for (found, expected) in outputs.iter().zip(&expected) {
+        let error = difference(found, expected);
+        assert!(error < 1e-4, "{error}");
+    }
+    for embedding in outputs[1].chunks(8 + 12) {
+        let length: f32 = embedding.iter().map(|v| v * v).sum();
+        assert!((length - 1.0).abs() < 1e-5, "{length}");
+    }
+    // Without the embedding it gives the same logits and nothing else.
+    let plain = ensemble(&pairs, &head, &INTERFACE, Storage::Float32).unwrap();
+    let alone = run_tract(&encode(&plain), &input);
+    assert_eq!(alone, outputs[..1]);
 
     // Half precision: half the file, nearly the same answer.
-    let half = ensemble(&pairs, &head, &INTERFACE, Storage::Float16).unwrap();
+    let half = ensemble(&pairs, &head, &EMBEDDED, Storage::Float16).unwrap();
     let outputs = run_tract(&encode(&half), &input);
-    let error = difference(&outputs[0], &expected_ensemble(&members, &head, &input));
-    assert!(error < 2e-2, "{error}");
+    for (found, expected) in outputs.iter().zip(&expected) {
+        let error = difference(found, expected);
+        assert!(error < 2e-2, "{error}");
+    }
     let constants = |m: &tract_onnx::pb::ModelProto| -> usize {
         let tensors = m.graph.iter().flat_map(|g| &g.initializer);
         tensors.map(|t| t.raw_data.len()).sum()
     };
     assert!(constants(&half) * 100 < constants(&model) * 60);
+}
+
+/// Features that are all at their mean have no direction, and no NaN comes of it.
+#[test]
+fn features_without_a_direction_have_an_embedding_of_nothing() {
+    let members = [classifier(4, 1)];
+    let weights = Weights::of(&members[0]).unwrap();
+    let input = Tensor::zeros([1, 3, 20, 28], (Kind::Float, Device::Cpu));
+    let seen = tch::no_grad(|| members[0].forward(&input, Mode::Evaluate, Precision::Float32));
+    let mut head = head(8, 6);
+    // As the exported file computes them, to the last bit: else rounding would be the direction.
+    let interface = Interface {
+        features: Some("features"),
+        ..INTERFACE
+    };
+    let alone = export(members[0].graph(), &weights, &interface, Storage::Float32).unwrap();
+    head.mean = run_tract(&encode(&alone), &input).swap_remove(1);
+    assert!(difference(&head.mean, &floats(&seen.features.unwrap())) < 1e-4);
+    let pairs = [(members[0].graph(), &weights)];
+    let model = ensemble(&pairs, &head, &EMBEDDED, Storage::Float32).unwrap();
+    let outputs = run_tract(&encode(&model), &input);
+    assert!(outputs[1].iter().all(|v| *v == 0.0), "{:?}", outputs[1]);
 }
 
 #[test]
@@ -462,7 +516,7 @@ fn the_reference_checker_reads_files_back_and_onnx_runtime_agrees() {
     let mut cases = Vec::new();
     for storage in [Storage::Float32, Storage::Float16] {
         let single = export(finder.graph(), &finder_weights, &INTERFACE, storage).unwrap();
-        let joint = ensemble(&pairs, &head, &INTERFACE, storage).unwrap();
+        let joint = ensemble(&pairs, &head, &EMBEDDED, storage).unwrap();
         for (name, model) in [("finder", single), ("ensemble", joint)] {
             let bytes = encode(&model);
             let path = write_case(
@@ -487,19 +541,21 @@ fn the_reference_checker_reads_files_back_and_onnx_runtime_agrees() {
         );
         return;
     }
-    let runtime = |path: &Path| -> Vec<f32> {
-        let raw = std::fs::read(format!("{}.logits", path.display())).unwrap();
+    let runtime = |path: &Path, name: &str| -> Vec<f32> {
+        let raw = std::fs::read(format!("{}.{name}", path.display())).unwrap();
         let values = raw.chunks_exact(4);
         values
             .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
             .collect()
     };
     let expected = tch::no_grad(|| transformer.forward(&image, Mode::Evaluate, Precision::Float32));
-    let error = difference(&runtime(&sampled), &floats(&expected.output));
+    let error = difference(&runtime(&sampled, "logits"), &floats(&expected.output));
     assert!(error < 1e-4, "a spatial transformer: {error}");
     for (path, bytes) in cases {
-        let runtime = runtime(&path);
-        let error = difference(&run_tract(&bytes, &image)[0], &runtime);
-        assert!(error < 1e-4, "{}: {error}", path.display());
+        let outputs = run_tract(&bytes, &image);
+        for (output, name) in outputs.iter().zip(["logits", "embedding"]) {
+            let error = difference(output, &runtime(&path, name));
+            assert!(error < 1e-4, "{} {name}: {error}", path.display());
+        }
     }
 }

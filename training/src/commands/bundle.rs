@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use callosity::bundle::{
-    Aligner, Bundle, Catalogue, CloserLook, Ensemble, FORMAT_VERSION, Finder, MANIFEST_FILE,
-    Manifest, Provenance, SelfTest,
+    Aligner, Bundle, Catalogue, CloserLook, Embedding, Ensemble, FORMAT_VERSION, Finder,
+    GalleryFile, MANIFEST_FILE, Manifest, Provenance, SelfTest,
 };
 use callosity::identify::Identifier;
 use callosity::inference::EngineConfig;
@@ -32,6 +32,13 @@ const MINIMUM_PROGRAM_VERSION: semver::Version = semver::Version::new(0, 1, 0);
 /// Largest difference that a self-test allows, as a fraction of the output's largest value: room for
 /// engines that multiply in reduced precision, far less than any decision.
 const SELF_TEST_TOLERANCE: f32 = 5e-3;
+/// Largest difference that the self-test of the embedding allows in one of its values, most of which are far
+/// below 1.
+const EMBEDDING_TOLERANCE: f32 = 5e-3;
+/// Name of the ensemble's second output.
+const EMBEDDING: &str = "embedding";
+/// Name of the gallery's file.
+const GALLERY_FILE: &str = "gallery.safetensors";
 /// The finder's threshold while a better one is looked for.
 const LOWEST_THRESHOLD: f32 = 0.02;
 
@@ -188,6 +195,26 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         network: writer.ensemble(&classifiers, &stack, args.storage.into())?,
         head_crop: classifiers[0].recipe.input.head_crop,
         views: args.views.unwrap_or(stack.views),
+        embedding: Some(Embedding {
+            output: EMBEDDING.to_owned(),
+            length: stack.head.mean.len(),
+        }),
+    };
+    let gallery = match (&stack.gallery, stack.gallery_bytes(&args.stack)?) {
+        (Some(gallery), Some(bytes)) => {
+            writer.file(GALLERY_FILE, &bytes)?;
+            Some(GalleryFile {
+                file: GALLERY_FILE.to_owned(),
+                sha256: gallery.sha256.clone(),
+                neighbours: gallery.neighbours.clone(),
+                enrolled: Vec::new(),
+            })
+        }
+        _ => None,
+    };
+    let decision = match &stack.gallery {
+        Some(gallery) => &gallery.decision,
+        None => &stack.decision,
     };
     let mut manifest = Manifest {
         format_version: FORMAT_VERSION,
@@ -205,7 +232,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         finder,
         aligner,
         ensemble,
-        decision: stack.decision.clone(),
+        decision: decision.clone(),
+        gallery,
         self_test: std::mem::take(&mut writer.self_test),
         provenance: Provenance {
             data_digest: stack.data_digest.clone(),
@@ -221,6 +249,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 .cloned()
                 .collect(),
             fitted_unknown_individuals: stack.unknown_individuals.clone(),
+            enrolments: Vec::new(),
         },
     };
     writer.manifest(&manifest)?;
@@ -230,9 +259,17 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     let card = model_card(&manifest, &stack, about.as_deref());
     writer.file("MODEL_CARD.md", card.as_bytes())?;
+    let gallery = stack.gallery.as_ref().map_or(String::new(), |gallery| {
+        let bytes = gallery.photographs * (2 * stack.head.mean.len() + size_of::<u32>());
+        format!(
+            ", of which the gallery's {} photographs {:.2} MB (`stack --gallery-photographs` limits them)",
+            gallery.photographs,
+            bytes as f64 / 1e6
+        )
+    });
     let size = writer.finish(&args.out)?;
     println!(
-        "{}: {:.2} MB, {}",
+        "{}: {:.2} MB{gallery}, {}",
         args.out.display(),
         size as f64 / 1e6,
         manifest.name
@@ -322,6 +359,19 @@ fn metrics_of<'a>(
         ),
         ("stack.averaging_top1".to_owned(), report.averaging_top1),
     ]);
+    if let Some(gallery) = &stack.gallery {
+        let report = &gallery.report;
+        metrics.extend(
+            [
+                ("log_loss", report.log_loss),
+                ("top1", report.top1),
+                ("enrolled_top1", report.enrolled_top1),
+                ("enrolled_called_unknown", report.unknown_after),
+                ("top1_with_enrolled", report.top1_after),
+            ]
+            .map(|(name, value)| (format!("gallery.held_out_{name}"), value)),
+        );
+    }
     for run in runs {
         let measured =
             run.record.metrics.iter().filter(|(metric, value)| {
@@ -413,13 +463,14 @@ impl Writer {
         let interface = Interface {
             input: &input.name,
             output: "logits",
-            features: None,
+            features: Some(EMBEDDING),
         };
         let exact = onnx::ensemble(&members, &stack.head, &interface, Storage::Float32)?;
         let images = probe(&runs[0].network, 2);
         let networks: Vec<&Network> = runs.iter().map(|r| &r.network).collect();
-        let expected = ensemble_logits(&networks, stack, &images)?;
-        agree(&exact, &images, &expected).context("the ensemble")?;
+        let (logits, embeddings) = ensemble_outputs(&networks, stack, &images)?;
+        agree(&exact, &images, 0, &logits).context("the ensemble")?;
+        agree(&exact, &images, 1, &embeddings).context("the ensemble's embedding")?;
         let bytes = match storage {
             Storage::Float32 => onnx::encode(&exact),
             Storage::Float16 => {
@@ -442,22 +493,28 @@ impl Writer {
         let file = format!("{role}.onnx");
         self.file(&file, bytes)?;
         let input = probe(network, 1);
-        let output = run_builtin(bytes, &input)?;
+        let outputs = run_builtin(bytes, &input)?;
         let raw =
             |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
-        let (input_file, output_file) = (
-            format!("self_test/{role}.input"),
-            format!("self_test/{role}.output"),
-        );
+        let input_file = format!("self_test/{role}.input");
         self.file(&input_file, &raw(&floats(&input)?))?;
-        self.file(&output_file, &raw(&output))?;
-        let largest = output.iter().fold(1.0_f32, |a, v| a.max(v.abs()));
-        self.self_test.push(SelfTest {
-            role: role.to_owned(),
-            input: input_file,
-            output: output_file,
-            tolerance: SELF_TEST_TOLERANCE * largest,
-        });
+        for (output, embedding) in outputs.iter().zip([false, true]) {
+            let (name, tolerance) = if embedding {
+                (EMBEDDING, EMBEDDING_TOLERANCE)
+            } else {
+                let largest = output.iter().fold(1.0_f32, |a, v| a.max(v.abs()));
+                ("output", SELF_TEST_TOLERANCE * largest)
+            };
+            let output_file = format!("self_test/{role}.{name}");
+            self.file(&output_file, &raw(output))?;
+            self.self_test.push(SelfTest {
+                role: role.to_owned(),
+                input: input_file.clone(),
+                output: output_file,
+                tolerance,
+                embedding,
+            });
+        }
         Ok(callosity::bundle::Network {
             file,
             sha256: sha256(bytes),
@@ -500,12 +557,12 @@ impl Writer {
     }
 }
 
-/// What libtorch and plain arithmetic make of the ensemble.
-fn ensemble_logits(
+/// What libtorch and plain arithmetic make of the ensemble: logits and embeddings.
+fn ensemble_outputs(
     networks: &[&Network],
     stack: &StackFile,
     images: &Tensor,
-) -> anyhow::Result<Vec<f32>> {
+) -> anyhow::Result<(Vec<f32>, Vec<f32>)> {
     let features: Option<Vec<Tensor>> = networks
         .iter()
         .map(|n| tch::no_grad(|| n.forward(images, Mode::Evaluate, Precision::Float32)).features)
@@ -521,7 +578,9 @@ fn ensemble_logits(
     );
     let standardised = (features - Tensor::from_slice(&head.mean)) / Tensor::from_slice(&head.std);
     let weight = Tensor::from_slice(&head.weight).view([-1, width]);
-    floats(&standardised.linear(&weight, Some(Tensor::from_slice(&head.bias))))
+    let logits = standardised.linear(&weight, Some(Tensor::from_slice(&head.bias)));
+    let length = standardised.norm_scalaropt_dim(2, [1i64], true);
+    Ok((floats(&logits)?, floats(&(standardised / length))?))
 }
 
 fn model_card(manifest: &Manifest, stack: &StackFile, about: Option<&str>) -> String {
@@ -545,6 +604,19 @@ fn model_card(manifest: &Manifest, stack: &StackFile, about: Option<&str>) -> St
         stack.report.photographs,
         stack.report.unknown_photographs
     );
+    if let Some(gallery) = &stack.gallery {
+        let report = &gallery.report;
+        let _ = write!(
+            card,
+            "The gallery has {} photographs that networks were trained on, at most {} of a whale, in half \
+             precision. What similarity to them is worth was fitted on the same photographs as the last layer and \
+             on {} of {} whales that no network knows, each enrolled by its other photographs.\n\n",
+            gallery.photographs,
+            gallery.photographs_of_a_whale,
+            report.enrolled_photographs,
+            report.enrolled_whales
+        );
+    }
     card.push_str(about.unwrap_or(
         "Nobody has said where the photographs come from, under which terms, and what this bundle must \
          not be used for.\n",

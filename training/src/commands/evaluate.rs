@@ -1,15 +1,20 @@
 //! `callosity-train evaluate`: a bundle measured by the code that flies.
 
+use std::collections::{BTreeMap, HashSet};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use callosity::bundle::{Bundle, MANIFEST_FILE, Manifest};
 use callosity::geometry::{Landmarks, Point};
-use callosity::identify::{HeadIdentification, Identifier};
+use callosity::identify::{HeadIdentification, Identifier, SeenHead, Verdict};
 use callosity::inference::EngineConfig;
 use callosity::pixels::{EncodedPhotograph, Photograph};
 use clap::ValueEnum;
 use indicatif::{ParallelProgressIterator, ProgressBar, ProgressStyle};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -29,9 +34,16 @@ pub struct Args {
     /// Folder of aligned head photographs
     #[arg(long, value_name = "DIR", requires = "labels")]
     heads: Option<PathBuf>,
-    /// Table of them: image, whale. Whales that the catalogue lacks count as unknown
+    /// Table of them: image, whale. Whales that the bundle does not know count as unknown
     #[arg(long, value_name = "CSV", requires = "heads")]
     labels: Option<PathBuf>,
+    /// Measure enrolment too: of each whale of the heads that the bundle does not know and that has more than N
+    /// photographs, N are enrolled, all whales together, and what then is said of the others is measured
+    #[arg(long, value_name = "N", requires = "heads")]
+    enroll: Option<NonZeroUsize>,
+    /// How often the photographs that are enrolled are drawn; measures are means over it
+    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::new(10).expect("above 0"))]
+    enroll_draws: NonZeroUsize,
     /// Folder of whole frames
     #[arg(long, value_name = "DIR", requires = "truth")]
     frames: Option<PathBuf>,
@@ -62,6 +74,8 @@ struct Report {
     engine: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     heads: Option<HeadsReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enrolment: Option<EnrolmentReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     frames: Option<FramesReport>,
 }
@@ -117,13 +131,59 @@ struct HeadsReport {
     metrics: NamingMetrics,
     /// As `unknown_auroc`, without the whales on which the bundle's model of "unknown" was fitted.
     auroc_unknown_not_fitted: Option<f64>,
-    /// Share of catalogued whales called unknown at the bundle's threshold.
+    /// Share of the bundle's whales called unknown at the bundle's threshold.
     false_unknown_rate: Option<f64>,
     /// Share of other whales called unknown at the bundle's threshold.
     unknown_recall: Option<f64>,
-    /// Share of catalogued whales that are identified, and of those the right ones.
+    /// Share of the bundle's whales that are identified, and of those the right ones.
     identified: Option<f64>,
     identified_right: Option<f64>,
+}
+
+/// What enrolling whales does, as means over draws of the photographs by which they are enrolled.
+#[derive(Debug, Serialize)]
+struct EnrolmentReport {
+    /// Photographs by which each whale is enrolled, and how often these were drawn.
+    photographs_each: usize,
+    draws: usize,
+    /// Whales that are enrolled together.
+    whales: usize,
+    /// Their other photographs.
+    seen_again: SeenAgain,
+    /// The same without the whales on which the bundle was fitted.
+    seen_again_not_fitted: SeenAgain,
+    /// Photographs of whales that the bundle knew already, before and after.
+    known_before: Known,
+    known_after: Known,
+    /// Photographs of whales that are not enrolled: share called unknown before and after.
+    others: usize,
+    others_unknown_before: Option<f64>,
+    others_unknown_after: Option<f64>,
+}
+
+/// Photographs of enrolled whales.
+#[derive(Debug, Default, Serialize)]
+struct SeenAgain {
+    /// In one draw.
+    photographs: usize,
+    /// Share whose first candidate is right, and with the right one among the first five.
+    top1: Option<f64>,
+    top5: Option<f64>,
+    /// Share called unknown before their whale is enrolled and after.
+    unknown_before: Option<f64>,
+    unknown_after: Option<f64>,
+    /// Share that is identified, and of these rightly.
+    identified: Option<f64>,
+    identified_right: Option<f64>,
+}
+
+/// Photographs of whales of the bundle.
+#[derive(Debug, Default, Serialize)]
+struct Known {
+    photographs: usize,
+    top1: Option<f64>,
+    log_loss: Option<f64>,
+    called_unknown: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -144,7 +204,7 @@ struct FrameMetrics {
     /// Of found heads, mean distance of the landmarks over the head length.
     landmark_error_median: Option<f64>,
     landmark_error_90th_percentile: Option<f64>,
-    /// True heads of catalogued whales, found and named rightly by the first candidate.
+    /// True heads of the bundle's whales, found and named rightly by the first candidate.
     catalogued: usize,
     top1: usize,
 }
@@ -195,14 +255,21 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let config = EngineConfig::default();
     let identifiers = bundles.iter().map(|b| Identifier::new(b, &config));
     let identifiers = Subjects(identifiers.collect::<Result<_, _>>()?);
-    let heads = match (&args.heads, &args.labels) {
+    let (heads, enrolment) = match (&args.heads, &args.labels) {
         (Some(folder), Some(labels)) => {
             let [identifier] = &identifiers.0[..] else {
                 bail!("--heads measures one --bundle, {} are given", bundles.len());
             };
-            Some(measure_heads(identifier, folder, labels)?)
+            let heads = see_heads(identifier, folder, labels)?;
+            let enrolment = args
+                .enroll
+                .map(|count| measure_enrolment(identifier, &heads, count, args.enroll_draws));
+            (
+                Some(measure_heads(identifier, &heads)),
+                enrolment.transpose()?,
+            )
         }
-        _ => None,
+        _ => (None, None),
     };
     let frames = match (&args.frames, &args.truth) {
         (Some(folder), Some(truth)) => {
@@ -236,6 +303,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         bundles: bundles.iter().map(|b| Subject::of(b.manifest())).collect(),
         engine: identifiers.0[0].engine().to_owned(),
         heads,
+        enrolment,
         frames,
     };
     match args.format {
@@ -279,47 +347,179 @@ fn progress(count: usize, what: &'static str) -> ProgressBar {
     ProgressBar::new(count as u64).with_style(style)
 }
 
-fn measure_heads(
-    identifier: &Identifier,
-    folder: &Path,
-    labels: &Path,
-) -> anyhow::Result<HeadsReport> {
+/// A head photograph that the ensemble has seen, and who is on it.
+struct Seen {
+    head: SeenHead,
+    whale: String,
+    /// Whether the bundle knows that whale.
+    known: bool,
+}
+
+impl Seen {
+    fn answer(&self, said: HeadIdentification) -> Answer {
+        Answer {
+            unknown: f64::from(said.unknown_probability),
+            candidates: said
+                .candidates
+                .into_iter()
+                .map(|c| (c.individual, f64::from(c.probability)))
+                .collect(),
+            truth: self.whale.clone(),
+            catalogued: self.known,
+        }
+    }
+}
+
+fn see_heads(identifier: &Identifier, folder: &Path, labels: &Path) -> anyhow::Result<Vec<Seen>> {
     let rows: Vec<LabelRow> = read_table(labels)?;
     require_files(labels, folder, rows.iter().map(|r| r.image.as_str()))?;
-    let manifest = identifier.manifest();
-    let individuals: std::collections::HashSet<&str> = manifest
-        .catalogue
-        .individuals
-        .iter()
+    let individuals: HashSet<&str> = identifier
+        .manifest()
+        .individuals()
         .map(String::as_str)
         .collect();
-    let answers: anyhow::Result<Vec<Answer>> = rows
-        .par_iter()
+    rows.par_iter()
         .progress_with(progress(rows.len(), "heads"))
         .map(|row| {
             let path = folder.join(&row.image);
             let context = || path.display().to_string();
             let photograph = EncodedPhotograph::open(&path).with_context(context)?;
-            let seen = identifier
-                .identify_head(&photograph)
-                .with_context(context)?;
-            let head = seen.heads.into_iter().next().with_context(context)?;
-            Ok(Answer {
-                unknown: f64::from(head.unknown_probability),
-                candidates: head
-                    .candidates
-                    .into_iter()
-                    .map(|c| (c.individual, f64::from(c.probability)))
-                    .collect(),
-                truth: row.whale.clone(),
-                catalogued: individuals.contains(row.whale.as_str()),
+            let head = identifier.see_head(&photograph).with_context(context)?;
+            Ok(Seen {
+                head: head.with_context(context)?,
+                known: individuals.contains(row.whale.as_str()),
+                whale: row.whale.clone(),
             })
         })
+        .collect()
+}
+
+/// Enrols whales that the bundle does not know by `count` of their photographs and looks at the others.
+fn measure_enrolment(
+    identifier: &Identifier,
+    heads: &[Seen],
+    count: NonZeroUsize,
+    draws: NonZeroUsize,
+) -> anyhow::Result<EnrolmentReport> {
+    let before = identifier.neighbours().context(
+        "--enroll: the bundle has no gallery, so nobody can be enrolled in it; `callosity-train stack` and `bundle` \
+         write one",
+    )?;
+    let mut unknown: BTreeMap<&str, Vec<&Seen>> = BTreeMap::new();
+    for head in heads.iter().filter(|head| !head.known) {
+        unknown.entry(&head.whale).or_default().push(head);
+    }
+    let (enrolled, others): (Vec<_>, Vec<_>) = unknown
+        .into_iter()
+        .partition(|(_, photographs)| photographs.len() > count.get());
+    ensure!(
+        !enrolled.is_empty(),
+        "--enroll {count}: none of the whales that the bundle does not know has more than {count} photographs"
+    );
+    let known: Vec<&Seen> = heads.iter().filter(|head| head.known).collect();
+    let others: Vec<&Seen> = others.into_iter().flat_map(|(_, heads)| heads).collect();
+    let fitted = &identifier.manifest().provenance.fitted_unknown_individuals;
+
+    let mut again: Vec<(&Seen, HeadIdentification, HeadIdentification)> = Vec::new();
+    let (mut known_after, mut others_after) = (Vec::new(), Vec::new());
+    let progress = progress(draws.get(), "draws");
+    let mut random = ChaCha8Rng::seed_from_u64(0);
+    for _ in 0..draws.get() {
+        let mut after = before.clone();
+        let mut left: Vec<&Seen> = Vec::new();
+        for (whale, photographs) in &enrolled {
+            let mut photographs = photographs.clone();
+            photographs.shuffle(&mut random);
+            let (shown, rest) = photographs.split_at(count.get());
+            after.enrol(whale, shown.iter().filter_map(|seen| seen.head.embedding()))?;
+            left.extend(rest);
+        }
+        let judge = |seen: &&Seen| identifier.judge(&seen.head, Some(&after));
+        let each = left.par_iter().map(|seen| {
+            let unenrolled = identifier.judge(&seen.head, Some(before));
+            (*seen, unenrolled, judge(seen))
+        });
+        again.par_extend(each);
+        let each = known.par_iter().map(|seen| seen.answer(judge(seen)));
+        known_after.par_extend(each);
+        others_after.par_extend(others.par_iter().map(judge));
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+
+    let measure_again = |wanted: &dyn Fn(&Seen) -> bool| -> SeenAgain {
+        let again: Vec<_> = again.iter().filter(|(seen, ..)| wanted(seen)).collect();
+        let share = |counted: &dyn Fn(&Seen, &HeadIdentification, &HeadIdentification) -> bool| {
+            let counted = again.iter().filter(|(seen, b, a)| counted(seen, b, a));
+            of(counted.count(), again.len())
+        };
+        let right = |seen: &Seen, after: &HeadIdentification, first: usize| {
+            let candidates = after.candidates.iter().take(first);
+            candidates.into_iter().any(|c| c.individual == seen.whale)
+        };
+        let identified = again
+            .iter()
+            .filter(|(.., a)| a.decision == Verdict::Identified);
+        let identified: Vec<_> = identified.collect();
+        let identified_right = identified.iter().filter(|(seen, _, a)| right(seen, a, 1));
+        SeenAgain {
+            photographs: again.len() / draws.get(),
+            top1: share(&|seen, _, after| right(seen, after, 1)),
+            top5: share(&|seen, _, after| right(seen, after, 5)),
+            unknown_before: share(&|_, before, _| before.decision == Verdict::Unknown),
+            unknown_after: share(&|_, _, after| after.decision == Verdict::Unknown),
+            identified: of(identified.len(), again.len()),
+            identified_right: of(identified_right.count(), identified.len()),
+        }
+    };
+    let threshold = f64::from(identifier.manifest().decision.unknown_threshold);
+    let measure_known = |answers: &[Answer]| -> Known {
+        let metrics = naming(answers);
+        let unknown = answers.iter().filter(|a| a.unknown >= threshold);
+        Known {
+            photographs: known.len(),
+            top1: metrics.top1,
+            log_loss: metrics.log_loss,
+            called_unknown: of(unknown.count(), answers.len()),
+        }
+    };
+    let judge_before = |seen: &&Seen| identifier.judge(&seen.head, Some(before));
+    let known_before: Vec<Answer> = known
+        .par_iter()
+        .map(|seen| seen.answer(judge_before(seen)))
         .collect();
-    let answers = answers?;
+    let others_before: Vec<HeadIdentification> = others.par_iter().map(judge_before).collect();
+    let called_unknown = |heads: &[HeadIdentification]| {
+        let unknown = heads.iter().filter(|h| h.decision == Verdict::Unknown);
+        of(unknown.count(), heads.len())
+    };
+    Ok(EnrolmentReport {
+        photographs_each: count.get(),
+        draws: draws.get(),
+        whales: enrolled.len(),
+        seen_again: measure_again(&|_| true),
+        seen_again_not_fitted: measure_again(&|seen| !fitted.contains(&seen.whale)),
+        known_before: measure_known(&known_before),
+        known_after: measure_known(&known_after),
+        others: others.len(),
+        others_unknown_before: called_unknown(&others_before),
+        others_unknown_after: called_unknown(&others_after),
+    })
+}
+
+/// A share; absent where the whole is nothing.
+fn of(part: usize, whole: usize) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+fn measure_heads(identifier: &Identifier, heads: &[Seen]) -> HeadsReport {
+    let manifest = identifier.manifest();
+    let answers: Vec<Answer> = heads
+        .par_iter()
+        .map(|seen| seen.answer(identifier.judge(&seen.head, identifier.neighbours())))
+        .collect();
     let decision = &manifest.decision;
     let called_unknown = |a: &Answer| a.unknown >= f64::from(decision.unknown_threshold);
-    let share = |part: usize, whole: usize| (whole > 0).then(|| part as f64 / whole as f64);
     let (known, others): (Vec<&Answer>, Vec<&Answer>) = answers.iter().partition(|a| a.catalogued);
     let strangers = |all: &[&Answer]| all.iter().filter(|a| called_unknown(a)).count();
     let identified: Vec<&&Answer> = known
@@ -343,14 +543,14 @@ fn measure_heads(
         &unknown_of(&others, &|a| !fitted.contains(&a.truth)),
         &unknown_of(&known, &|_| true),
     );
-    Ok(HeadsReport {
+    HeadsReport {
         metrics: naming(&answers),
         auroc_unknown_not_fitted,
-        false_unknown_rate: share(strangers(&known), known.len()),
-        unknown_recall: share(strangers(&others), others.len()),
-        identified: share(identified.len(), known.len()),
-        identified_right: share(right, identified.len()),
-    })
+        false_unknown_rate: of(strangers(&known), known.len()),
+        unknown_recall: of(strangers(&others), others.len()),
+        identified: of(identified.len(), known.len()),
+        identified_right: of(right, identified.len()),
+    }
 }
 
 /// A frame and its true heads.
@@ -408,7 +608,8 @@ fn with_one_view(bundle: &Bundle) -> anyhow::Result<(tempfile::TempDir, Bundle)>
         .self_test
         .iter()
         .flat_map(|t| [t.input.clone(), t.output.clone()]);
-    for file in files.chain(tests) {
+    let gallery = manifest.gallery.iter().map(|g| g.file.clone());
+    for file in files.chain(tests).chain(gallery) {
         let to = folder.path().join(&file);
         if let Some(parent) = to.parent() {
             std::fs::create_dir_all(parent)?;
@@ -453,16 +654,16 @@ fn measure_frames(
     for (frame, heads) in frames.iter().zip(seen?) {
         let truth: Vec<Landmarks> = frame.heads.iter().map(|h| h.1).collect();
         let found: Vec<Landmarks> = heads.iter().map(HeadIdentification::landmarks).collect();
-        let catalogue = &subjects
+        let individuals: Vec<&String> = subjects
             .for_frame(&frame.image)?
             .manifest()
-            .catalogue
-            .individuals;
+            .individuals()
+            .collect();
         let (matched, others) = match_heads(&truth, &found);
         metrics.heads += truth.len();
         metrics.other_heads += others;
         for ((whale, landmarks), matched) in frame.heads.iter().zip(matched) {
-            let catalogued = whale.as_ref().filter(|w| catalogue.contains(w));
+            let catalogued = whale.as_ref().filter(|w| individuals.contains(w));
             metrics.catalogued += usize::from(catalogued.is_some());
             let Some(index) = matched else { continue };
             metrics.found += 1;
@@ -538,7 +739,7 @@ fn print_table(report: &Report) {
     if let Some(heads) = &report.heads {
         let m = &heads.metrics;
         println!(
-            "heads: {} of the catalogue, {} of others",
+            "heads: {} of whales of the bundle, {} of others",
             m.known, m.unknown
         );
         line("top-1", m.top1);
@@ -555,6 +756,41 @@ fn print_table(report: &Report) {
         line("unknown ones called unknown", heads.unknown_recall);
         line("known ones identified", heads.identified);
         line("of these rightly", heads.identified_right);
+    }
+    if let Some(e) = &report.enrolment {
+        println!(
+            "{} whales enrolled by {} photographs each, {} draws:",
+            e.whales, e.photographs_each, e.draws
+        );
+        for (name, again) in [
+            ("their other photographs", &e.seen_again),
+            ("of whales not used for fitting", &e.seen_again_not_fitted),
+        ] {
+            println!("  {name}: {}", again.photographs);
+            line("  top-1", again.top1);
+            line("  top-5", again.top5);
+            line("  called unknown before", again.unknown_before);
+            line("  called unknown after", again.unknown_after);
+            line("  identified", again.identified);
+            line("  of these rightly", again.identified_right);
+        }
+        let (before, after) = (&e.known_before, &e.known_after);
+        println!("  whales known before: {} photographs", before.photographs);
+        for (name, b, a) in [
+            ("top-1", before.top1, after.top1),
+            ("log loss", before.log_loss, after.log_loss),
+            (
+                "called unknown",
+                before.called_unknown,
+                after.called_unknown,
+            ),
+        ] {
+            line(&format!("  {name} before"), b);
+            line(&format!("  {name} after"), a);
+        }
+        println!("  whales not enrolled: {} photographs", e.others);
+        line("  called unknown before", e.others_unknown_before);
+        line("  called unknown after", e.others_unknown_after);
     }
     if let Some(frames) = &report.frames {
         for (name, m) in [

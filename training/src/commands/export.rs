@@ -107,7 +107,7 @@ pub(crate) fn checked(
         let images = input.to_device(network.device());
         network.forward(&images, Mode::Evaluate, Precision::Float32)
     });
-    agree(&exact, &input, &floats(&expected.output)?)?;
+    agree(&exact, &input, 0, &floats(&expected.output)?)?;
     Ok(match storage {
         Storage::Float32 => onnx::encode(&exact),
         Storage::Float16 => {
@@ -117,9 +117,17 @@ pub(crate) fn checked(
     })
 }
 
-/// Refuses a model whose first output is not as expected.
-pub(crate) fn agree(model: &ModelProto, input: &Tensor, expected: &[f32]) -> anyhow::Result<()> {
-    let found = run_builtin(&onnx::encode(model), input)?;
+/// Refuses a model one of whose outputs, counted from 0, is not as expected.
+pub(crate) fn agree(
+    model: &ModelProto,
+    input: &Tensor,
+    output: usize,
+    expected: &[f32],
+) -> anyhow::Result<()> {
+    let outputs = run_builtin(&onnx::encode(model), input)?;
+    let found = outputs
+        .get(output)
+        .with_context(|| format!("the file has no output {output}"))?;
     ensure!(
         found.len() == expected.len(),
         "the file gives {} values, libtorch {}",
@@ -135,8 +143,8 @@ pub(crate) fn agree(model: &ModelProto, input: &Tensor, expected: &[f32]) -> any
     Ok(())
 }
 
-/// First output of an ONNX file in the built-in engine.
-pub(crate) fn run_builtin(bytes: &[u8], input: &Tensor) -> anyhow::Result<Vec<f32>> {
+/// The outputs of an ONNX file in the built-in engine.
+pub(crate) fn run_builtin(bytes: &[u8], input: &Tensor) -> anyhow::Result<Vec<Vec<f32>>> {
     use tract_onnx::prelude::*;
     let model = tract_onnx::onnx()
         .model_for_read(&mut &*bytes)?
@@ -145,8 +153,13 @@ pub(crate) fn run_builtin(bytes: &[u8], input: &Tensor) -> anyhow::Result<Vec<f3
     let shape: Vec<usize> = input.size().iter().map(|&d| d as usize).collect();
     let input = tract_onnx::prelude::Tensor::from_shape(&shape, &floats(input)?)?;
     let outputs = model.run(tvec!(input.into()))?;
-    let view = outputs[0].to_plain_array_view::<f32>()?;
-    Ok(view.iter().copied().collect())
+    outputs
+        .iter()
+        .map(|output| {
+            let view = output.to_plain_array_view::<f32>()?;
+            Ok(view.iter().copied().collect())
+        })
+        .collect()
 }
 
 /// All values of a tensor.

@@ -1,27 +1,29 @@
-//! `callosity-train stack`: the ensemble's last layer and decisions, from the held-out fold.
+//! `callosity-train stack`: the ensemble's last layer, decisions and gallery, from the held-out fold.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use callosity::bundle::Decision;
+use callosity::bundle::{Decision, Gallery, NeighbourModel};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use crate::features::{HeadPhotograph, extract, last_layer};
+use crate::gallery::{self, GalleryReport, Held};
 use crate::index::{Index, write_json};
 use crate::onnx::Head;
 use crate::recipe::Task;
-use crate::run_folder::{TrainedRun, check_together};
+use crate::run_folder::{TrainedRun, check_together, sha256};
 use crate::split::{Role, Split};
 use crate::stack::{Power, Regression, StackOptions, StackReport, stack};
 
 /// Version of the stack's file that this program reads and writes.
 const FORMAT_VERSION: u32 = 1;
 
-/// Fit the ensemble's last layer, temperature, unknown model and thresholds.
+/// Fit the ensemble's last layer, temperature, unknown model, thresholds and gallery.
 ///
-/// Fitted on the fold of the training part that no classifier saw, and for the unknown model on half of
-/// the whales held out whole. Validation photographs are never used.
+/// Fitted on the fold of the training part that no classifier saw, and for the unknown model and enrolment on
+/// half of the whales held out whole. Validation photographs are never used. The gallery, which later lets
+/// whales be enrolled without training, holds photographs of the other folds; it is written beside the stack.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Run folders of the classifiers
@@ -42,6 +44,13 @@ pub struct Args {
     /// Share of unknown whales among those that are met, between 0 and 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
     unknown_share: f64,
+    /// Share of whales enrolled later, without training, among those that are met and not unknown, when as many
+    /// are enrolled as are fitted on; between 0 and 1
+    #[arg(long, value_name = "SHARE", default_value_t = StackOptions::default().enrolled_share)]
+    enrolled_share: f64,
+    /// Most photographs of one whale in the gallery; 0 makes none
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    gallery_photographs: usize,
     /// Share of known whales that may be called unknown; 0 sets the threshold to even odds
     #[arg(long, value_name = "RATE", default_value_t = 0.1)]
     false_unknown_rate: f64,
@@ -92,6 +101,28 @@ pub struct StackFile {
     pub decision: Decision,
     /// The last layer.
     pub head: Head,
+    /// The gallery; absent where none was asked for or nothing was held out to fit it on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gallery: Option<StackGallery>,
+}
+
+/// The gallery of a stack.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StackGallery {
+    /// Name of its file, beside the stack's.
+    pub file: String,
+    /// SHA-256 of that file.
+    pub sha256: String,
+    /// Photographs in it.
+    pub photographs: usize,
+    /// Most photographs of one whale.
+    pub photographs_of_a_whale: usize,
+    /// For the manifest.
+    pub neighbours: NeighbourModel,
+    /// For the manifest, in place of the decision without a gallery.
+    pub decision: Decision,
+    /// What the held-out photographs say of it.
+    pub report: GalleryReport,
 }
 
 impl StackFile {
@@ -110,6 +141,25 @@ impl StackFile {
             file.format_version
         );
         Ok(file)
+    }
+
+    /// The bytes of the gallery of the stack in the file `path`, where it has one.
+    ///
+    /// # Errors
+    /// They cannot be read or are not those that the stack was fitted with.
+    pub fn gallery_bytes(&self, path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
+        let Some(gallery) = &self.gallery else {
+            return Ok(None);
+        };
+        let path = path.with_file_name(&gallery.file);
+        let bytes = std::fs::read(&path)
+            .with_context(|| format!("reading the stack's gallery {}", path.display()))?;
+        ensure!(
+            sha256(&bytes) == gallery.sha256,
+            "{} is not the gallery that the stack was fitted with; run `callosity-train stack` again",
+            path.display()
+        );
+        Ok(Some(bytes))
     }
 
     /// Checks that the stack was fitted on just these networks.
@@ -193,11 +243,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .step_by(2)
         .cloned()
         .collect();
-    let unknown: Vec<HeadPhotograph> = split
+    let (unknown, strangers): (Vec<HeadPhotograph>, Vec<usize>) = split
         .labelled(&index, |role| role == Role::Unknown)
-        .filter(|(_, label, _)| fitted.iter().any(|f| f == label))
-        .map(|(p, _, _)| HeadPhotograph::of(&index, p))
-        .collect();
+        .filter_map(|(p, label, _)| {
+            let whale = fitted.iter().position(|f| f == label)?;
+            Some((HeadPhotograph::of(&index, p), whale))
+        })
+        .unzip();
 
     let members: Vec<_> = runs.iter().collect();
     let known = extract(&members, &known, args.views)?;
@@ -211,6 +263,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let options = StackOptions {
         seed: args.seed,
         unknown_share: args.unknown_share,
+        enrolled_share: args.enrolled_share,
         false_unknown_rate: (args.false_unknown_rate > 0.0).then_some(args.false_unknown_rate),
         identified_precision: args.identified_precision,
         components: args.pca,
@@ -246,6 +299,38 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             power.power, power.log_loss_without
         );
     }
+    let gallery = if args.gallery_photographs == 0 {
+        None
+    } else {
+        let photographs = split.labelled(
+            &index,
+            |role| matches!(role, Role::Training { fold: f } if f != fold),
+        );
+        let (shown, whales): (Vec<HeadPhotograph>, Vec<usize>) = photographs
+            .filter_map(|(p, label, _)| {
+                Some((
+                    HeadPhotograph::of(&index, p),
+                    split.individual_index(label)?,
+                ))
+            })
+            .unzip();
+        let embeddings = |views: &[Array2<f64>]| gallery::embeddings(views, &stacked.head);
+        let shown = embeddings(&extract(&members, &shown, args.views)?);
+        let rows = gallery::choose(&shown, &whales, args.gallery_photographs);
+        let held = Held {
+            stack: &stacked,
+            labels: &labels,
+            known: &embeddings(&known),
+            whales: &strangers,
+            strangers: &embeddings(&unknown),
+        };
+        fit_gallery(
+            &gallery::gallery(&shown, &whales, &rows)?,
+            &held,
+            &options,
+            &args,
+        )?
+    };
     let file = StackFile {
         format_version: FORMAT_VERSION,
         data_digest: record.data_digest.clone(),
@@ -264,8 +349,53 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         report: stacked.report,
         decision: stacked.decision,
         head: stacked.head,
+        gallery,
     };
     write_json(&args.out, &file).with_context(|| args.out.display().to_string())?;
     println!("{}", args.out.display());
     Ok(())
+}
+
+/// Fits what similarity to the gallery is worth, and writes the gallery beside the stack.
+fn fit_gallery(
+    gallery: &Gallery,
+    held: &Held<'_>,
+    options: &StackOptions,
+    args: &Args,
+) -> anyhow::Result<Option<StackGallery>> {
+    let Some(fitted) = gallery::fit(held, gallery, options)? else {
+        println!(
+            "no gallery: too few of the whales held out whole have two photographs, so that what similarity is \
+             worth cannot be fitted"
+        );
+        return Ok(None);
+    };
+    let report = &fitted.report;
+    println!(
+        "gallery of {} photographs, share {:.2}: log loss {:.3}, top-1 {:.3}; {} whales enrolled, {} photographs of \
+         them one at a time: top-1 {:.3}, called unknown {:.3} (before {:.3}), top-1 of the catalogue's {:.3}",
+        gallery.len(),
+        fitted.neighbours.share,
+        report.log_loss,
+        report.top1,
+        report.enrolled_whales,
+        report.enrolled_photographs,
+        report.enrolled_top1,
+        report.unknown_after,
+        report.unknown_before,
+        report.top1_after,
+    );
+    let bytes = gallery.write();
+    let path = args.out.with_extension("gallery.safetensors");
+    super::export::write(&path, &bytes)?;
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    Ok(Some(StackGallery {
+        file: file.into_owned(),
+        sha256: sha256(&bytes),
+        photographs: gallery.len(),
+        photographs_of_a_whale: args.gallery_photographs,
+        neighbours: fitted.neighbours,
+        decision: fitted.decision,
+        report: fitted.report,
+    }))
 }

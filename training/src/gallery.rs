@@ -1,0 +1,865 @@
+//! Which photographs a bundle's gallery keeps, and what similarity to them is worth.
+//!
+//! # The model
+//! [`NeighbourModel`] says how neighbours enter the logits `l_k(θ)` of the catalogue and of who is enrolled. Its
+//! slope, intercept and share, the temperature, and the model of "unknown" are fitted together, by the greatest
+//! likelihood of what the decision in flight says of photographs that no network saw: with
+//! `S = mean over views of ln Σ_k exp l_k` and `u = 1 / (1 + exp(−(a + b·S)))`,
+//!
+//! - a photograph of a catalogued whale `y` of the held-out fold has the loss `−ln (1 − u) − ln p(y)`, where
+//!   `p` is the softmax of `l`, averaged over views, of the catalogue **and** all whales that are enrolled below;
+//! - whales held out whole stand for those that will be enrolled: each that has at least two photographs is
+//!   enrolled by all of them but the one that is looked at (leave one photograph out), and the photograph has the
+//!   loss `−ln (1 − u) − ln p(y)` as well;
+//! - the same photographs stand for whales that nobody knows: its whale is not enrolled, the others are, and
+//!   the loss is `−ln u`.
+//!
+//! So an enrolled whale's logit is fitted against the catalogue's (whom it must not take photographs from),
+//! against the other enrolled ones, and against strangers (who must stay unknown though somebody like them is
+//! enrolled). One likelihood holds all of it, and so one softmax. The three kinds are weighted by how often
+//! they are met: strangers by [`StackOptions::unknown_share`], enrolled whales, each whale alike, by
+//! [`StackOptions::enrolled_share`] of the rest. Slope and `−b` are fitted as exponentials, so that a nearer
+//! photograph always speaks for its whale, and against "unknown".
+//!
+//! Nothing of this is fitted where fewer than two whales that were held out have two photographs.
+//!
+//! # Which photographs
+//! Of each whale those that stand best for all it has: greedily the one more that raises the sum over its
+//! photographs of the similarity to the nearest one chosen the most (facility location; Nemhauser, Wolsey &
+//! Fisher 1978, within 1 − 1/e of the best choice). Photographs far from all others, which are mostly bad ones,
+//! come last.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use argmin::core::{CostFunction, Gradient};
+use callosity::bundle::{Decision, Gallery, GalleryError, NeighbourModel, UnknownModel};
+use callosity::identify::mean_embedding;
+use ndarray::{Array1, Array2, ArrayView1, Axis, concatenate};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::onnx::Head;
+use crate::stack::{
+    Fitted, Opinions, StackError, StackOptions, minimise, thresholds, unknown_probability,
+};
+
+/// Fewest whales that are enrolled for the fit.
+const FEWEST_WHALES: usize = 2;
+/// A little L2 on every parameter towards where the search starts, so that separable data have an answer.
+const L2: f64 = 1e-3;
+/// Where the search starts: shares of the neighbours, and slopes.
+const SHARES: [f64; 2] = [0.1, 0.5];
+const SLOPES: [f64; 2] = [5.0, 20.0];
+
+/// Embeddings of photographs, one a row, from their [features](crate::features::extract) in each view: as
+/// the exported ensemble computes them.
+pub fn embeddings(views: &[Array2<f64>], head: &Head) -> Array2<f32> {
+    let photographs = views.first().map_or(0, Array2::nrows);
+    let mut result = Array2::zeros((photographs, head.mean.len()));
+    for (photograph, mut row) in result.rows_mut().into_iter().enumerate() {
+        let views: Vec<Vec<f32>> = views
+            .iter()
+            .map(|view| {
+                let features = view.row(photograph);
+                let each = features.iter().zip(&head.mean).zip(&head.std);
+                let standardised: Vec<f32> = each
+                    .map(|((v, mean), std)| ((v - f64::from(*mean)) / f64::from(*std)) as f32)
+                    .collect();
+                mean_embedding([standardised.as_slice()].into_iter())
+            })
+            .collect();
+        let mean = mean_embedding(views.iter().map(Vec::as_slice));
+        row.assign(&ArrayView1::from(&mean));
+    }
+    result
+}
+
+/// Of each whale at most `limit` photographs, in rising order. `whales` says whose each row of `embeddings` is.
+pub fn choose(embeddings: &Array2<f32>, whales: &[usize], limit: usize) -> Vec<usize> {
+    let mut of_whale: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (photograph, &whale) in whales.iter().enumerate() {
+        of_whale.entry(whale).or_default().push(photograph);
+    }
+    let mut chosen: Vec<usize> = of_whale
+        .into_values()
+        .flat_map(|photographs| {
+            if photographs.len() <= limit {
+                return photographs;
+            }
+            let own = embeddings.select(Axis(0), &photographs);
+            let cosines = own.dot(&own.t());
+            let mut best = vec![-1.0_f32; photographs.len()];
+            let mut left: Vec<usize> = (0..photographs.len()).collect();
+            let mut taken = Vec::with_capacity(limit);
+            while taken.len() < limit {
+                let gain = |candidate: usize| -> f32 {
+                    let pairs = best.iter().zip(cosines.row(candidate));
+                    pairs.map(|(best, cosine)| (cosine - best).max(0.0)).sum()
+                };
+                let gains = left.iter().map(|&candidate| gain(candidate));
+                // Of equals the first, so that the choice does not depend on how a maximum is sought.
+                let (at, _) = gains.enumerate().fold((0, f32::NEG_INFINITY), |most, one| {
+                    if one.1 > most.1 { one } else { most }
+                });
+                let candidate = left.remove(at);
+                for (best, cosine) in best.iter_mut().zip(cosines.row(candidate)) {
+                    *best = best.max(*cosine);
+                }
+                taken.push(photographs[candidate]);
+            }
+            taken
+        })
+        .collect();
+    chosen.sort_unstable();
+    chosen
+}
+
+/// The gallery of some rows of embeddings.
+///
+/// # Errors
+/// An embedding is no unit vector.
+pub fn gallery(
+    embeddings: &Array2<f32>,
+    whales: &[usize],
+    rows: &[usize],
+) -> Result<Gallery, GalleryError> {
+    let mut gallery = Gallery::new(embeddings.ncols());
+    for &row in rows {
+        gallery.push(&embeddings.row(row).to_vec(), whales[row] as u32)?;
+    }
+    Ok(gallery)
+}
+
+/// What the fit learns from.
+#[derive(Clone, Copy, Debug)]
+pub struct Held<'a> {
+    /// The stack, with the logits of all photographs.
+    pub stack: &'a Fitted,
+    /// Whose the photographs of the held-out fold are, in the catalogue.
+    pub labels: &'a [usize],
+    /// Their embeddings.
+    pub known: &'a Array2<f32>,
+    /// Whose the photographs of the whales held out whole are: any numbers.
+    pub whales: &'a [usize],
+    /// Their embeddings.
+    pub strangers: &'a Array2<f32>,
+}
+
+/// What the held-out photographs say of a gallery.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GalleryReport {
+    /// Log loss of catalogued whales, nobody enrolled.
+    pub log_loss: f64,
+    /// Share of them whose first candidate is right.
+    pub top1: f64,
+    /// Whales that were enrolled, all together.
+    pub enrolled_whales: usize,
+    /// Their photographs, each left out in turn.
+    pub enrolled_photographs: usize,
+    /// Share of these whose first candidate is right.
+    pub enrolled_top1: f64,
+    /// Share of these that are called unknown, before their whale is enrolled and after.
+    pub unknown_before: f64,
+    /// The same after.
+    pub unknown_after: f64,
+    /// Share of catalogued whales whose first candidate is right when the others are enrolled.
+    pub top1_after: f64,
+}
+
+/// What similarity is worth.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FittedGallery {
+    /// For the manifest.
+    pub neighbours: NeighbourModel,
+    /// For the manifest, in place of the stack's.
+    pub decision: Decision,
+    /// How good it is.
+    pub report: GalleryReport,
+}
+
+/// Fits what similarity to `gallery` is worth. `None` where too few whales were held out to simulate enrolment.
+///
+/// # Errors
+/// The search does not converge.
+pub fn fit(
+    held: &Held<'_>,
+    gallery: &Gallery,
+    options: &StackOptions,
+) -> Result<Option<FittedGallery>, StackError> {
+    let Some(problem) = Problem::new(held, gallery, options) else {
+        return Ok(None);
+    };
+    let mut best: Option<(f64, Vec<f64>)> = None;
+    for share in SHARES {
+        for slope in SLOPES {
+            let start = problem.start(held, share, slope);
+            let search = Search {
+                problem: &problem,
+                start: start.clone(),
+                last: RefCell::new(None),
+            };
+            let found = minimise("the gallery", search, start, 1e-6)?;
+            let loss = problem.loss(&found).0;
+            tracing::debug!(share, slope, loss, "gallery fitted");
+            if best.as_ref().is_none_or(|(least, _)| loss < *least) {
+                best = Some((loss, found));
+            }
+        }
+    }
+    let Some((_, parameters)) = best else {
+        return Ok(None);
+    };
+    Ok(Some(problem.result(&parameters, held, options)))
+}
+
+/// Number of parameters: ln temperature, log odds of the share, ln slope, neighbour logit at the centre, ln of how
+/// much a deviation of the score tells against "unknown", log odds of "unknown" at the mean score.
+const PARAMETERS: usize = 6;
+/// The first of them move logits.
+const OF_LOGITS: usize = 4;
+
+/// Parameters as they enter the model.
+struct Model {
+    inverse_temperature: f64,
+    share: f64,
+    slope: f64,
+    level: f64,
+    steepness: f64,
+    odds: f64,
+}
+
+impl Model {
+    fn of(parameters: &[f64]) -> Self {
+        Self {
+            inverse_temperature: (-parameters[0]).exp(),
+            share: sigmoid(parameters[1]),
+            slope: parameters[2].exp(),
+            level: parameters[3],
+            steepness: parameters[4].exp(),
+            odds: parameters[5],
+        }
+    }
+}
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
+}
+
+/// Who is on a photograph.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Truth {
+    Catalogue(usize),
+    Enrolled(usize),
+    Nobody,
+}
+
+/// A photograph in one part that it plays.
+struct Sample {
+    /// Row of the held-out fold's logits, or of the strangers'.
+    row: usize,
+    truth: Truth,
+    weight: f64,
+    /// Similarity to each whale of the catalogue and then to each enrolled one; NaN to one without photographs
+    /// or one that is not enrolled in this part.
+    nearest: Array1<f64>,
+}
+
+struct Problem<'a> {
+    known: &'a [Array2<f64>],
+    strangers: &'a [Array2<f64>],
+    samples: Vec<Sample>,
+    catalogue: usize,
+    enrolled: usize,
+    /// Similarity about which the neighbour logit is written, so that slope and level vary alone.
+    centre: f64,
+    /// Mean and deviation of the scores before there was a gallery, for the same reason.
+    scores: (f64, f64),
+}
+
+impl<'a> Problem<'a> {
+    fn new(held: &Held<'a>, gallery: &Gallery, options: &StackOptions) -> Option<Self> {
+        let stack = held.stack;
+        let catalogue = stack.held_out.first()?.ncols();
+        let mut photographs: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (row, &whale) in held.whales.iter().enumerate() {
+            photographs.entry(whale).or_default().push(row);
+        }
+        let enrolled: Vec<Vec<usize>> = photographs.into_values().filter(|p| p.len() > 1).collect();
+        if enrolled.len() < FEWEST_WHALES || stack.strangers.is_empty() {
+            return None;
+        }
+        // Of a photograph to the photographs of each enrolled whale but itself.
+        let to_enrolled = |embedding: ArrayView1<'_, f32>, itself: Option<usize>| -> Vec<f64> {
+            let cosines = held.strangers.dot(&embedding);
+            enrolled
+                .iter()
+                .map(|own| {
+                    let others = own.iter().filter(|row| Some(**row) != itself);
+                    others
+                        .map(|&row| f64::from(cosines[row]))
+                        .fold(f64::NAN, f64::max)
+                })
+                .collect()
+        };
+        let nearest = |embedding: ArrayView1<'_, f32>, enrolled: &[f64]| -> Array1<f64> {
+            let to_catalogue = gallery.similarities(&embedding.to_vec(), catalogue);
+            let to_catalogue = to_catalogue
+                .into_iter()
+                .map(|s| s.map_or(f64::NAN, f64::from));
+            to_catalogue.chain(enrolled.iter().copied()).collect()
+        };
+        let share = options.unknown_share;
+        let mut samples = Vec::new();
+        for (row, (&label, embedding)) in held.labels.iter().zip(held.known.rows()).enumerate() {
+            samples.push(Sample {
+                row,
+                truth: Truth::Catalogue(label),
+                weight: (1.0 - share) * (1.0 - options.enrolled_share) / held.labels.len() as f64,
+                nearest: nearest(embedding, &to_enrolled(embedding, None)),
+            });
+        }
+        let (mut own, mut seen_again) = (0.0, 0.0);
+        for (row, embedding) in held.strangers.rows().into_iter().enumerate() {
+            let mut similar = to_enrolled(embedding, Some(row));
+            let whale = enrolled.iter().position(|rows| rows.contains(&row));
+            if let Some(whale) = whale {
+                own += similar[whale];
+                seen_again += 1.0;
+                let each = (enrolled.len() * enrolled[whale].len()) as f64;
+                samples.push(Sample {
+                    row,
+                    truth: Truth::Enrolled(whale),
+                    weight: (1.0 - share) * options.enrolled_share / each,
+                    nearest: nearest(embedding, &similar),
+                });
+                similar[whale] = f64::NAN;
+            }
+            samples.push(Sample {
+                row,
+                truth: Truth::Nobody,
+                weight: share / held.whales.len() as f64,
+                nearest: nearest(embedding, &similar),
+            });
+        }
+        let temperature = f64::from(stack.decision.temperature);
+        let scores = |views: &[Array2<f64>]| Opinions::of(views, temperature).scores;
+        let scores = concatenate(
+            Axis(0),
+            &[
+                scores(&stack.held_out).view(),
+                scores(&stack.strangers).view(),
+            ],
+        )
+        .expect("both are vectors");
+        Some(Self {
+            known: &stack.held_out,
+            strangers: &stack.strangers,
+            samples,
+            catalogue,
+            enrolled: enrolled.len(),
+            centre: own / seen_again,
+            scores: (scores.mean().unwrap_or(0.0), scores.std(0.0).max(1e-6)),
+        })
+    }
+
+    /// Where an enrolled whale that is seen again is about as likely as the whole catalogue.
+    fn start(&self, held: &Held<'_>, share: f64, slope: f64) -> Vec<f64> {
+        let temperature = f64::from(held.stack.decision.temperature);
+        let strangers = Opinions::of(self.strangers, temperature).scores;
+        vec![
+            temperature.ln(),
+            (share / (1.0 - share)).ln(),
+            slope.ln(),
+            strangers.mean().unwrap_or(0.0),
+            0.0,
+            0.0,
+        ]
+    }
+
+    fn views(&self, sample: &Sample) -> &'a [Array2<f64>] {
+        match sample.truth {
+            Truth::Catalogue(_) => self.known,
+            Truth::Enrolled(_) | Truth::Nobody => self.strangers,
+        }
+    }
+
+    /// Loss and gradient.
+    fn loss(&self, parameters: &[f64]) -> (f64, [f64; PARAMETERS]) {
+        let model = Model::of(parameters);
+        let none = || (0.0, [0.0; PARAMETERS]);
+        let add = |mut a: (f64, [f64; PARAMETERS]), b: (f64, [f64; PARAMETERS])| {
+            a.0 += b.0;
+            a.1.iter_mut().zip(b.1).for_each(|(a, b)| *a += b);
+            a
+        };
+        self.samples
+            .par_iter()
+            .map(|sample| {
+                let (mut loss, mut gradient) = self.loss_of(sample, &model);
+                loss *= sample.weight;
+                gradient.iter_mut().for_each(|g| *g *= sample.weight);
+                (loss, gradient)
+            })
+            .collect::<Vec<_>>()
+            .into_iter()
+            // In one order, so that the same data give the same bundle.
+            .fold(none(), add)
+    }
+
+    fn loss_of(&self, sample: &Sample, model: &Model) -> (f64, [f64; PARAMETERS]) {
+        let views = self.views(sample);
+        let truth = match sample.truth {
+            Truth::Catalogue(whale) => Some(whale),
+            Truth::Enrolled(whale) => Some(self.catalogue + whale),
+            Truth::Nobody => None,
+        };
+        let mut score = 0.0;
+        let mut score_gradient = [0.0; OF_LOGITS];
+        // Of the true individual: ln p in each view and its gradient.
+        let mut of_truth: Vec<(f64, [f64; OF_LOGITS])> = Vec::with_capacity(views.len());
+        let mut logits: Vec<(f64, [f64; OF_LOGITS])> = Vec::with_capacity(sample.nearest.len());
+        for view in views {
+            let own = view.row(sample.row);
+            logits.clear();
+            for (k, &similarity) in sample.nearest.iter().enumerate() {
+                let moved = model.slope * (similarity - self.centre);
+                let neighbour = moved + model.level;
+                let entry = match own.get(k) {
+                    Some(logit) => {
+                        let scaled = logit * model.inverse_temperature;
+                        if similarity.is_nan() {
+                            (scaled, [-scaled, 0.0, 0.0, 0.0])
+                        } else {
+                            let (a, rest) = (model.share, 1.0 - model.share);
+                            let by_share = a * rest * (neighbour - scaled);
+                            let gradient = [-rest * scaled, by_share, a * moved, a];
+                            (rest * scaled + a * neighbour, gradient)
+                        }
+                    }
+                    None if similarity.is_nan() => continue,
+                    None => (neighbour, [0.0, 0.0, moved, 1.0]),
+                };
+                if truth == Some(k) {
+                    of_truth.push(entry);
+                }
+                logits.push(entry);
+            }
+            let largest = logits.iter().map(|l| l.0).fold(f64::NEG_INFINITY, f64::max);
+            let (mut sum, mut mean) = (0.0, [0.0; OF_LOGITS]);
+            for (logit, gradient) in &logits {
+                let p = (logit - largest).exp();
+                sum += p;
+                mean.iter_mut().zip(gradient).for_each(|(m, g)| *m += p * g);
+            }
+            mean.iter_mut().for_each(|m| *m /= sum);
+            let normaliser = largest + sum.ln();
+            score += normaliser / views.len() as f64;
+            for (total, mean) in score_gradient.iter_mut().zip(mean) {
+                *total += mean / views.len() as f64;
+            }
+            if let (Some(_), Some((log_p, gradient))) = (truth, of_truth.last_mut()) {
+                *log_p -= normaliser;
+                gradient.iter_mut().zip(mean).for_each(|(g, m)| *g -= m);
+            }
+        }
+        let (mean, deviation) = self.scores;
+        let away = (score - mean) / deviation;
+        let odds = model.odds - model.steepness * away;
+        // Derivative of the loss by the odds of "unknown".
+        let (mut loss, by_odds) = match truth {
+            Some(_) => (softplus(odds), sigmoid(odds)),
+            None => (softplus(-odds), -sigmoid(-odds)),
+        };
+        let mut gradient = [0.0; PARAMETERS];
+        for (total, by_parameter) in gradient.iter_mut().zip(score_gradient) {
+            *total = -by_odds * model.steepness / deviation * by_parameter;
+        }
+        gradient[OF_LOGITS] = -by_odds * model.steepness * away;
+        gradient[OF_LOGITS + 1] = by_odds;
+        if truth.is_some() {
+            let largest = of_truth
+                .iter()
+                .map(|t| t.0)
+                .fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = of_truth.iter().map(|t| (t.0 - largest).exp()).sum();
+            loss -= largest + (sum / of_truth.len() as f64).ln();
+            for (log_p, by_parameter) in &of_truth {
+                let share = (log_p - largest).exp() / sum;
+                for (total, by_parameter) in gradient.iter_mut().zip(by_parameter) {
+                    *total -= share * by_parameter;
+                }
+            }
+        }
+        (loss, gradient)
+    }
+
+    /// Blended logits of each view, of the catalogue and then of who is enrolled; −∞ where nobody is.
+    fn blended(&self, samples: &[&Sample], model: &Model) -> Vec<Array2<f64>> {
+        let views = samples.first().map_or(&[][..], |sample| self.views(sample));
+        let columns = self.catalogue + self.enrolled;
+        views
+            .iter()
+            .map(|view| {
+                Array2::from_shape_fn((samples.len(), columns), |(i, k)| {
+                    let similarity = samples[i].nearest[k];
+                    let neighbour = model.slope * (similarity - self.centre) + model.level;
+                    let own = view.row(samples[i].row);
+                    match own.get(k).map(|logit| logit * model.inverse_temperature) {
+                        Some(scaled) if similarity.is_nan() => scaled,
+                        Some(scaled) => (1.0 - model.share) * scaled + model.share * neighbour,
+                        None if similarity.is_nan() => f64::NEG_INFINITY,
+                        None => neighbour,
+                    }
+                })
+            })
+            .collect()
+    }
+
+    fn result(&self, parameters: &[f64], held: &Held<'_>, options: &StackOptions) -> FittedGallery {
+        let model = Model::of(parameters);
+        let of = |wanted: &dyn Fn(Truth) -> bool| -> Vec<&Sample> {
+            self.samples.iter().filter(|s| wanted(s.truth)).collect()
+        };
+        let known = of(&|truth| matches!(truth, Truth::Catalogue(_)));
+        let again = of(&|truth| matches!(truth, Truth::Enrolled(_)));
+        let power = held.stack.decision.power;
+        let opinions = |samples: &[&Sample], enrolled: bool| {
+            let views = self.blended(samples, &model);
+            let columns = self.catalogue + if enrolled { self.enrolled } else { 0 };
+            let views: Vec<Array2<f64>> = views
+                .iter()
+                .map(|view| view.slice(ndarray::s![.., ..columns]).to_owned())
+                .collect();
+            Opinions::of(&views, 1.0).raised(f64::from(power))
+        };
+        let by_score = model.steepness / self.scores.1;
+        let unknown = UnknownModel {
+            slope: -by_score as f32,
+            intercept: (model.odds + by_score * self.scores.0) as f32,
+        };
+        let alone = opinions(&known, false);
+        let thresholds = thresholds(&alone, held.labels, &unknown, true, options);
+        let places: Vec<usize> = again
+            .iter()
+            .filter_map(|sample| match sample.truth {
+                Truth::Enrolled(whale) => Some(self.catalogue + whale),
+                Truth::Catalogue(_) | Truth::Nobody => None,
+            })
+            .collect();
+        let called_unknown = |opinions: &Opinions| {
+            let unknown = opinions
+                .scores
+                .iter()
+                .filter(|&&score| unknown_probability(&unknown, score) >= thresholds.unknown);
+            unknown.count() as f64 / opinions.scores.len() as f64
+        };
+        let seen_again = opinions(&again, true);
+        FittedGallery {
+            neighbours: NeighbourModel {
+                slope: model.slope as f32,
+                intercept: (model.level - model.slope * self.centre) as f32,
+                share: model.share as f32,
+            },
+            report: GalleryReport {
+                log_loss: alone.log_loss(held.labels),
+                top1: alone.top1(held.labels),
+                enrolled_whales: self.enrolled,
+                enrolled_photographs: again.len(),
+                enrolled_top1: seen_again.top1(&places),
+                unknown_before: called_unknown(&opinions(&again, false)),
+                unknown_after: called_unknown(&seen_again),
+                top1_after: opinions(&known, true).top1(held.labels),
+            },
+            decision: Decision {
+                temperature: (1.0 / model.inverse_temperature) as f32,
+                power,
+                unknown,
+                unknown_threshold: thresholds.unknown as f32,
+                identified_threshold: thresholds.identified as f32,
+            },
+        }
+    }
+}
+
+/// A [`Problem`] in `argmin`'s terms.
+struct Search<'a> {
+    problem: &'a Problem<'a>,
+    start: Vec<f64>,
+    /// The line search asks for cost and gradient at the same place, one after the other.
+    last: RefCell<Option<(Vec<f64>, f64, Vec<f64>)>>,
+}
+
+impl Search<'_> {
+    fn evaluate<T>(&self, parameter: &Vec<f64>, read: impl Fn(f64, &Vec<f64>) -> T) -> T {
+        if let Some((at, cost, gradient)) = &*self.last.borrow()
+            && at == parameter
+        {
+            return read(*cost, gradient);
+        }
+        let (mut cost, gradient) = self.problem.loss(parameter);
+        let mut gradient = gradient.to_vec();
+        let strays = parameter
+            .iter()
+            .zip(&self.start)
+            .map(|(p, start)| p - start);
+        for (gradient, stray) in gradient.iter_mut().zip(strays) {
+            cost += L2 / 2.0 * stray * stray;
+            *gradient += L2 * stray;
+        }
+        let result = read(cost, &gradient);
+        *self.last.borrow_mut() = Some((parameter.clone(), cost, gradient));
+        result
+    }
+}
+
+impl CostFunction for Search<'_> {
+    type Param = Vec<f64>;
+    type Output = f64;
+    fn cost(&self, parameter: &Vec<f64>) -> Result<f64, argmin::core::Error> {
+        Ok(self.evaluate(parameter, |cost, _| cost))
+    }
+}
+
+impl Gradient for Search<'_> {
+    type Param = Vec<f64>;
+    type Gradient = Vec<f64>;
+    fn gradient(&self, parameter: &Vec<f64>) -> Result<Vec<f64>, argmin::core::Error> {
+        Ok(self.evaluate(parameter, |_, gradient| gradient.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use callosity::identify::{Similarities, opinion};
+    use proptest::prelude::*;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+    use rand_distr::{Distribution, StandardNormal};
+
+    use super::*;
+    use crate::stack::{Regression, stack};
+
+    const CATALOGUE: usize = 6;
+    const STRANGERS: usize = 5;
+    const FEATURES: usize = 24;
+    const VIEWS: usize = 2;
+
+    /// Photographs in each view: a direction of their whale's own, and noise that is partly the view's.
+    fn photographs(random: &mut ChaCha8Rng, whales: &[usize], noise: f64) -> Vec<Array2<f64>> {
+        let mut normal = || -> f64 { StandardNormal.sample(random) };
+        let own: Vec<Vec<f64>> = whales
+            .iter()
+            .map(|whale| {
+                let mut direction = ChaCha8Rng::seed_from_u64(1000 + *whale as u64);
+                (0..FEATURES)
+                    .map(|_| {
+                        let centre: f64 = StandardNormal.sample(&mut direction);
+                        centre + noise * normal()
+                    })
+                    .collect()
+            })
+            .collect();
+        (0..VIEWS)
+            .map(|_| {
+                Array2::from_shape_fn((whales.len(), FEATURES), |(i, j)| {
+                    own[i][j] + 0.1 * normal()
+                })
+            })
+            .collect()
+    }
+
+    struct Data {
+        stack: Fitted,
+        labels: Vec<usize>,
+        known: Array2<f32>,
+        whales: Vec<usize>,
+        strangers: Array2<f32>,
+        gallery: Gallery,
+        options: StackOptions,
+    }
+
+    impl Data {
+        /// Whales of one size, some of them unknown to a regression that knows the directions of the others
+        /// but roughly.
+        fn new(seed: u64, noise: f64) -> Self {
+            let mut random = ChaCha8Rng::seed_from_u64(seed);
+            let labels: Vec<usize> = (0..90).map(|_| random.random_range(0..CATALOGUE)).collect();
+            let whales: Vec<usize> = (0..40).map(|i| CATALOGUE + i % STRANGERS).collect();
+            let known = photographs(&mut random, &labels, noise);
+            let strangers = photographs(&mut random, &whales, noise);
+            let shown: Vec<usize> = (0..5 * CATALOGUE).map(|i| i % CATALOGUE).collect();
+            let gallery_views = photographs(&mut random, &shown, noise);
+            let centres = photographs(&mut random, &(0..CATALOGUE).collect::<Vec<_>>(), 0.8);
+            let average = Regression {
+                weight: centres[0].t().to_owned() / FEATURES as f64,
+                bias: Array1::zeros(CATALOGUE),
+            };
+            let options = StackOptions::default();
+            let stack = stack(&known, &labels, &strangers, &average, &options).unwrap();
+            let of = |views: &[Array2<f64>]| embeddings(views, &stack.head);
+            let rows: Vec<usize> = (0..shown.len()).collect();
+            Self {
+                known: of(&known),
+                strangers: of(&strangers),
+                gallery: gallery(&of(&gallery_views), &shown, &rows).unwrap(),
+                stack,
+                labels,
+                whales,
+                options,
+            }
+        }
+
+        fn held(&self) -> Held<'_> {
+            Held {
+                stack: &self.stack,
+                labels: &self.labels,
+                known: &self.known,
+                whales: &self.whales,
+                strangers: &self.strangers,
+            }
+        }
+
+        fn problem(&self) -> Problem<'_> {
+            Problem::new(&self.held(), &self.gallery, &self.options).unwrap()
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(12) })]
+
+        /// Against central differences.
+        #[test]
+        fn the_gradient_is_the_losss(
+            seed in 0..1000u64,
+            parameters in prop::collection::vec(-1.0..1.0f64, PARAMETERS),
+        ) {
+            let data = Data::new(seed, 0.6);
+            let problem = data.problem();
+            let (_, gradient) = problem.loss(&parameters);
+            let h = 1e-5;
+            for (i, expected) in gradient.into_iter().enumerate() {
+                let at = |change: f64| {
+                    let mut moved = parameters.clone();
+                    moved[i] += change;
+                    problem.loss(&moved).0
+                };
+                let found = (at(h) - at(-h)) / (2.0 * h);
+                prop_assert!((found - expected).abs() < 1e-6 * (1.0 + expected.abs()), "{i}: {found} {expected}");
+            }
+        }
+
+        /// The loss is of what the program that flies says, photograph by photograph.
+        #[test]
+        fn the_loss_is_of_what_is_said_in_flight(
+            seed in 0..1000u64,
+            parameters in prop::collection::vec(-1.0..1.0f64, PARAMETERS),
+        ) {
+            let data = Data::new(seed, 0.6);
+            let problem = data.problem();
+            let fitted = problem.result(&parameters, &data.held(), &data.options);
+            for sample in &problem.samples {
+                let (loss, _) = problem.loss_of(sample, &Model::of(&parameters));
+                let narrow = |value: &f64| *value as f32;
+                let views: Vec<Vec<f32>> = problem
+                    .views(sample)
+                    .iter()
+                    .map(|view| view.row(sample.row).iter().map(narrow).collect())
+                    .collect();
+                let nearest: Vec<Option<f32>> = sample
+                    .nearest
+                    .iter()
+                    .map(|s| (!s.is_nan()).then_some(*s as f32))
+                    .collect();
+                let similarities = Similarities { model: &fitted.neighbours, nearest: &nearest };
+                let said = opinion(
+                    &fitted.decision,
+                    Some(similarities),
+                    views.iter().map(Vec::as_slice),
+                )
+                .unwrap();
+                let unknown = f64::from(said.unknown);
+                let of = |k: usize| f64::from(said.probabilities[k]);
+                let expected = match sample.truth {
+                    Truth::Catalogue(k) => -(1.0 - unknown).ln() - of(k).ln(),
+                    Truth::Enrolled(k) => -(1.0 - unknown).ln() - of(CATALOGUE + k).ln(),
+                    Truth::Nobody => -unknown.ln(),
+                };
+                prop_assert!((loss - expected).abs() < 1e-3 * (1.0 + expected.abs()), "{loss} {expected}");
+            }
+        }
+
+        #[test]
+        fn photographs_are_chosen_within_the_limit_and_from_each_whale(
+            seed in 0..1000u64,
+            limit in 1..6usize,
+            whales in prop::collection::vec(0..4usize, 1..30),
+        ) {
+            let mut random = ChaCha8Rng::seed_from_u64(seed);
+            let views = photographs(&mut random, &whales, 1.0);
+            let head = Head {
+                mean: vec![0.0; FEATURES],
+                std: vec![1.0; FEATURES],
+                weight: vec![],
+                bias: vec![],
+            };
+            let embeddings = embeddings(&views, &head);
+            let chosen = choose(&embeddings, &whales, limit);
+            prop_assert!(chosen.is_sorted_by(|a, b| a < b));
+            for whale in 0..4 {
+                let of = |rows: &mut dyn Iterator<Item = usize>| rows.filter(|&r| whales[r] == whale).count();
+                let all = of(&mut (0..whales.len()));
+                prop_assert_eq!(of(&mut chosen.iter().copied()), all.min(limit));
+            }
+            for row in embeddings.rows() {
+                prop_assert!((row.dot(&row) - 1.0).abs() < 1e-5);
+            }
+        }
+    }
+
+    /// Of ten photographs that are alike and one that is like none, one of the ten.
+    #[test]
+    fn an_odd_photograph_is_chosen_last() {
+        let mut embeddings = Array2::zeros((11, 3));
+        for (i, mut row) in embeddings.rows_mut().into_iter().enumerate() {
+            let alike = ArrayView1::from(&[0.8, 0.6, 0.0]);
+            let odd = ArrayView1::from(&[0.0, 0.0, 1.0]);
+            row.assign(if i == 4 { &odd } else { &alike });
+        }
+        assert_eq!(choose(&embeddings, &[7; 11], 1), [0]);
+        assert_eq!(choose(&embeddings, &[7; 11], 2), [0, 4]);
+    }
+
+    #[test]
+    fn whales_that_are_enrolled_are_named_and_strangers_stay_unknown() {
+        let data = Data::new(5, 0.6);
+        let fitted = fit(&data.held(), &data.gallery, &data.options)
+            .unwrap()
+            .unwrap();
+        let report = &fitted.report;
+        eprintln!("{fitted:#?} {:#?}", data.stack.report);
+        assert_eq!(report.enrolled_whales, STRANGERS);
+        assert_eq!(report.enrolled_photographs, 40);
+        assert!(report.enrolled_top1 > 0.9, "{report:?}");
+        assert!(report.unknown_after < report.unknown_before, "{report:?}");
+        assert!(report.unknown_before > 0.7, "{report:?}");
+        // The regression knows the whales roughly, their photographs better.
+        assert!(report.log_loss < data.stack.report.log_loss, "{report:?}");
+        assert!(report.top1_after > report.top1 - 0.05, "{report:?}");
+        assert!(fitted.neighbours.slope > 0.0 && fitted.decision.unknown.slope < 0.0);
+    }
+
+    #[test]
+    fn nothing_is_fitted_on_too_few_whales() {
+        let mut data = Data::new(5, 0.6);
+        for whale in &mut data.whales {
+            *whale = 0;
+        }
+        let fitted = fit(&data.held(), &data.gallery, &data.options).unwrap();
+        assert_eq!(fitted, None);
+    }
+}
