@@ -645,11 +645,14 @@ fn run_on_cuts(
     outside: [u8; 3],
     cuts: &[Affine],
     views: u32,
-) -> Result<Vec<Vec<f32>>, IdentifyError> {
+) -> Result<ValuesOfCuts, IdentifyError> {
     let (outputs, _) =
         run_with_embeddings_on_cuts(pixels, network, input, outside, cuts, views, false)?;
     Ok(outputs)
 }
+
+/// What a network gives for each cut.
+type ValuesOfCuts = Vec<Vec<f32>>;
 
 /// [`run_on_cuts`], and where they are wanted and there are any an embedding for each cut.
 fn run_with_embeddings_on_cuts(
@@ -660,7 +663,7 @@ fn run_with_embeddings_on_cuts(
     cuts: &[Affine],
     views: u32,
     embed: bool,
-) -> Result<(Vec<Vec<f32>>, Vec<Vec<f32>>), IdentifyError> {
+) -> Result<(ValuesOfCuts, ValuesOfCuts), IdentifyError> {
     let mut outputs = Vec::with_capacity(cuts.len());
     let mut embeddings = Vec::new();
     let needs: Vec<Need> = needed_for(cuts, input, views).collect();

