@@ -44,7 +44,8 @@ impl HeadMask {
     /// "Reentrant polygon clipping").
     pub fn within(&self, limits: &Rectangle) -> Self {
         let mut outline = self.outline.clone();
-        let sides: [(fn(Point) -> f64, f64, f64); 4] = [
+        type Coordinate = fn(Point) -> f64;
+        let sides: [(Coordinate, f64, f64); 4] = [
             (|p| p.x, limits.left, 1.0),
             (|p| p.x, limits.right, -1.0),
             (|p| p.y, limits.top, 1.0),

@@ -591,7 +591,7 @@ struct Search<'a> {
     problem: &'a Problem<'a>,
     start: Vec<f64>,
     /// The line search asks for cost and gradient at the same place, one after the other.
-    last: RefCell<Option<(Vec<f64>, f64, Vec<f64>)>>,
+    last: RefCell<Option<crate::stack::Evaluated>>,
 }
 
 impl Search<'_> {

@@ -238,7 +238,7 @@ struct Deviation<'a> {
 }
 
 /// A place with its cost and gradient.
-type Evaluated = (Vec<f64>, f64, Vec<f64>);
+pub(crate) type Evaluated = (Vec<f64>, f64, Vec<f64>);
 
 impl Deviation<'_> {
     fn evaluate<T>(&self, parameter: &Vec<f64>, read: impl Fn(f64, &Vec<f64>) -> T) -> T {

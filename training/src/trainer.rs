@@ -133,7 +133,7 @@ type Resumed = (Position, BTreeMap<String, Tensor>);
 /// Where a process takes up a run.
 enum Beginning<'a> {
     First(&'a Start),
-    Resumed(Resumed),
+    Resumed(Box<Resumed>),
 }
 
 /// A network in training, with everything that a checkpoint keeps.
@@ -194,7 +194,9 @@ pub fn train(
     let step = Cell::new(0);
     // libtorch reports that it has no memory left by a panic.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let beginning = resumed.map_or(Beginning::First(start), Beginning::Resumed);
+        let beginning = resumed.map_or(Beginning::First(start), |found| {
+            Beginning::Resumed(Box::new(found))
+        });
         let from = (beginning, &mut checkpoints);
         carry_out(recipe, task, info, folder, execution, from, steps, &step)
     }))
@@ -445,7 +447,8 @@ impl<'a> Run<'a> {
             },
         };
         match beginning {
-            Beginning::Resumed((position, tensors)) => {
+            Beginning::Resumed(resumed) => {
+                let (position, tensors) = *resumed;
                 run.position = position;
                 run.restore(&tensors)
                     .with_context(|| format!("the checkpoint in {}", folder.display()))?;

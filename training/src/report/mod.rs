@@ -10,6 +10,7 @@ mod page;
 mod plots;
 mod table;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -313,9 +314,8 @@ impl Report {
         let (mut cumulative, mut by_views) = (Vec::new(), Vec::new());
         for run in runs {
             let fold = run.record.held_out_fold;
-            if !composers.contains_key(&fold) {
-                let composer = Composer::of_held_out_fold(index, split, &cache, fold)?;
-                composers.insert(fold, composer);
+            if let Entry::Vacant(place) = composers.entry(fold) {
+                place.insert(Composer::of_held_out_fold(index, split, &cache, fold)?);
             }
             let measured = MeasuredAligner::new(run, &composers[&fold])?;
             let name = &run.recipe.name;

@@ -44,7 +44,7 @@ impl PretrainingTask {
         let images = trains.map(|p| p.image.clone());
         let images: Vec<String> = images.filter(|i| cache.pixels(i).is_some()).collect();
         let set = |measured: bool| {
-            let wanted = |i: usize| (i % MEASURED_EVERY == 0) == measured;
+            let wanted = |i: usize| i.is_multiple_of(MEASURED_EVERY) == measured;
             let images = images.iter().enumerate().filter(|(i, _)| wanted(*i));
             Arc::new(TwoViews {
                 input: recipe.input.network_input(),
