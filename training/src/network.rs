@@ -575,10 +575,11 @@ mod tests {
         ]"#;
         tch::manual_seed(3);
         let network = network(declaration, 2);
-        // Features so long that the step below hardly turns them.
+        // Features and centres so long that the step below hardly turns them.
         tch::no_grad(|| {
-            let mut weight = network.parameter("l14_linear.weight").shallow_clone();
-            let _ = weight.g_mul_scalar_(200.0);
+            for name in ["l14_linear.weight", "l15_cosine.weight"] {
+                let _ = network.parameter(name).shallow_clone().g_mul_scalar_(200.0);
+            }
         });
         let input = Tensor::randn([6, 3, 8, 8], (Kind::Float, Device::Cpu));
         let loss = || {
