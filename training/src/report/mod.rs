@@ -136,9 +136,12 @@ impl Report {
         for run in runs {
             run.expect_split(split)?;
             ensure!(
-                matches!(run.recipe.task, Task::Classifier | Task::Aligner),
-                "{}: a report compares classifiers and aligners, this run trained a {:?}; give the classifier \
-                 that started from it, or for a finder `evaluate` its bundle on frames",
+                matches!(
+                    run.recipe.task,
+                    Task::Classifier | Task::Aligner | Task::Localiser
+                ),
+                "{}: a report compares classifiers, aligners and localisers, this run trained a {:?}; give the \
+                 classifier that started from it, or for a finder `evaluate` its bundle on frames",
                 run.folder.display(),
                 run.recipe.task
             );
