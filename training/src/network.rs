@@ -400,7 +400,7 @@ pub fn unit(rows: &Tensor) -> Tensor {
     rows / length
 }
 
-/// Vectors shorter than this are not made longer than 1 by [`unit`] but left short.
+/// Vectors shorter than this are not made longer than 1 by [`unit()`] but left short.
 pub const LEAST_LENGTH: f64 = 1e-12;
 
 /// x and y of each pixel's centre, row by row, as fractions of width and height.
