@@ -47,7 +47,7 @@ impl AlignerTask {
             ),
             measured: vec![
                 ("validation", set(measured, MEASURED_SAMPLES, true)),
-                ("trained_on", set(training, MEASURED_SAMPLES, true)),
+                ("trained_on", set(training, MEASURED_SAMPLES / 4, true)),
             ],
         }
     }

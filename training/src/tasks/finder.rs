@@ -56,7 +56,7 @@ impl FinderTask {
             ),
             measured: vec![
                 ("validation", set(measured, MEASURED_SAMPLES, true)),
-                ("trained_on", set(training, MEASURED_SAMPLES, true)),
+                ("trained_on", set(training, MEASURED_SAMPLES / 4, true)),
             ],
         }
     }
