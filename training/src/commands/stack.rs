@@ -49,7 +49,7 @@ pub struct Args {
     #[arg(long, value_name = "SHARE", default_value_t = StackOptions::default().enrolled_share)]
     enrolled_share: f64,
     /// Most photographs of one whale in the gallery; 0 makes none
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 0)]
     gallery_photographs: usize,
     /// Share of known whales that may be called unknown; 0 sets the threshold to even odds
     #[arg(long, value_name = "RATE", default_value_t = 0.1)]
