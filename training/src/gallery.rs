@@ -29,10 +29,8 @@
 //! Fisher 1978, within 1 − 1/e of the best choice). Photographs far from all others, which are mostly bad ones,
 //! come last.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use argmin::core::{CostFunction, Gradient};
 use callosity::bundle::{Decision, Gallery, GalleryError, NeighbourModel, UnknownModel};
 use callosity::identify::mean_embedding;
 use ndarray::{Array1, Array2, ArrayView1, Axis, concatenate};
@@ -41,7 +39,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::onnx::Head;
 use crate::stack::{
-    Fitted, Opinions, StackError, StackOptions, minimise, thresholds, unknown_probability,
+    Fitted, Opinions, StackError, StackOptions, minimise, sigmoid, softplus, thresholds,
+    unknown_probability,
 };
 
 /// Fewest whales that are enrolled for the fit.
@@ -194,12 +193,17 @@ pub fn fit(
     for share in SHARES {
         for slope in SLOPES {
             let start = problem.start(held, share, slope);
-            let search = Search {
-                problem: &problem,
-                start: start.clone(),
-                last: RefCell::new(None),
+            let near_start = |parameters: &[f64]| {
+                let (mut cost, gradient) = problem.loss(parameters);
+                let mut gradient = gradient.to_vec();
+                let strays = parameters.iter().zip(&start).map(|(p, start)| p - start);
+                for (gradient, stray) in gradient.iter_mut().zip(strays) {
+                    cost += L2 / 2.0 * stray * stray;
+                    *gradient += L2 * stray;
+                }
+                (cost, gradient)
             };
-            let found = minimise("the gallery", search, start, 1e-6)?;
+            let found = minimise("the gallery", near_start, start.clone(), 1e-6)?;
             let loss = problem.loss(&found).0;
             tracing::debug!(share, slope, loss, "gallery fitted");
             if best.as_ref().is_none_or(|(least, _)| loss < *least) {
@@ -240,14 +244,6 @@ impl Model {
             odds: parameters[5],
         }
     }
-}
-
-fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
-}
-
-fn softplus(x: f64) -> f64 {
-    x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
 /// Who is on a photograph.
@@ -583,53 +579,6 @@ impl<'a> Problem<'a> {
                 identified_threshold: thresholds.identified as f32,
             },
         }
-    }
-}
-
-/// A [`Problem`] in `argmin`'s terms.
-struct Search<'a> {
-    problem: &'a Problem<'a>,
-    start: Vec<f64>,
-    /// The line search asks for cost and gradient at the same place, one after the other.
-    last: RefCell<Option<crate::stack::Evaluated>>,
-}
-
-impl Search<'_> {
-    fn evaluate<T>(&self, parameter: &Vec<f64>, read: impl Fn(f64, &Vec<f64>) -> T) -> T {
-        if let Some((at, cost, gradient)) = &*self.last.borrow()
-            && at == parameter
-        {
-            return read(*cost, gradient);
-        }
-        let (mut cost, gradient) = self.problem.loss(parameter);
-        let mut gradient = gradient.to_vec();
-        let strays = parameter
-            .iter()
-            .zip(&self.start)
-            .map(|(p, start)| p - start);
-        for (gradient, stray) in gradient.iter_mut().zip(strays) {
-            cost += L2 / 2.0 * stray * stray;
-            *gradient += L2 * stray;
-        }
-        let result = read(cost, &gradient);
-        *self.last.borrow_mut() = Some((parameter.clone(), cost, gradient));
-        result
-    }
-}
-
-impl CostFunction for Search<'_> {
-    type Param = Vec<f64>;
-    type Output = f64;
-    fn cost(&self, parameter: &Vec<f64>) -> Result<f64, argmin::core::Error> {
-        Ok(self.evaluate(parameter, |cost, _| cost))
-    }
-}
-
-impl Gradient for Search<'_> {
-    type Param = Vec<f64>;
-    type Gradient = Vec<f64>;
-    fn gradient(&self, parameter: &Vec<f64>) -> Result<Vec<f64>, argmin::core::Error> {
-        Ok(self.evaluate(parameter, |_, gradient| gradient.clone()))
     }
 }
 

@@ -224,63 +224,43 @@ fn log_sum_exp(logits: &Array2<f64>) -> Array1<f64> {
     })
 }
 
-/// Deviation from the prior, as a minimisation problem in `argmin`'s terms. A parameter is the
-/// deviation of `weight` (row by row) and then of `bias`.
-struct Deviation<'a> {
-    /// With a last column of ones, for the bias.
-    features: Array2<f64>,
-    /// Logits under the prior.
-    offset: Array2<f64>,
-    labels: &'a [usize],
-    strength: f64,
+/// A function with its gradient, in `argmin`'s terms.
+struct Smooth<F> {
+    function: F,
     /// The line search asks for cost and gradient at the same place, one after the other.
     last: RefCell<Option<Evaluated>>,
 }
 
 /// A place with its cost and gradient.
-pub(crate) type Evaluated = (Vec<f64>, f64, Vec<f64>);
+type Evaluated = (Vec<f64>, f64, Vec<f64>);
 
-impl Deviation<'_> {
-    fn evaluate<T>(&self, parameter: &Vec<f64>, read: impl Fn(f64, &Vec<f64>) -> T) -> T {
+impl<F: Fn(&[f64]) -> (f64, Vec<f64>)> Smooth<F> {
+    fn evaluate<T>(&self, place: &[f64], read: impl Fn(f64, &Vec<f64>) -> T) -> T {
         if let Some((at, cost, gradient)) = &*self.last.borrow()
-            && at == parameter
+            && at == place
         {
             return read(*cost, gradient);
         }
-        let shape = (self.features.ncols(), self.offset.ncols());
-        let deviation = ArrayView2::from_shape(shape, parameter).expect("sized by the caller");
-        let mut logits = self.features.dot(&deviation) + &self.offset;
-        let normaliser = log_sum_exp(&logits);
-        let mut cost = 0.0;
-        for (i, &label) in self.labels.iter().enumerate() {
-            cost += normaliser[i] - logits[[i, label]];
-            let mut row = logits.row_mut(i);
-            row.mapv_inplace(|v| (v - normaliser[i]).exp());
-            row[label] -= 1.0;
-        }
-        let mut gradient = self.features.t().dot(&logits);
-        gradient.scaled_add(self.strength, &deviation);
-        cost += self.strength / 2.0 * parameter.iter().map(|v| v * v).sum::<f64>();
-        let gradient = gradient.as_standard_layout().iter().copied().collect();
+        let (cost, gradient) = (self.function)(place);
         let result = read(cost, &gradient);
-        *self.last.borrow_mut() = Some((parameter.clone(), cost, gradient));
+        *self.last.borrow_mut() = Some((place.to_vec(), cost, gradient));
         result
     }
 }
 
-impl CostFunction for Deviation<'_> {
+impl<F: Fn(&[f64]) -> (f64, Vec<f64>)> CostFunction for Smooth<F> {
     type Param = Vec<f64>;
     type Output = f64;
-    fn cost(&self, parameter: &Vec<f64>) -> Result<f64, argmin::core::Error> {
-        Ok(self.evaluate(parameter, |cost, _| cost))
+    fn cost(&self, place: &Vec<f64>) -> Result<f64, argmin::core::Error> {
+        Ok(self.evaluate(place, |cost, _| cost))
     }
 }
 
-impl Gradient for Deviation<'_> {
+impl<F: Fn(&[f64]) -> (f64, Vec<f64>)> Gradient for Smooth<F> {
     type Param = Vec<f64>;
     type Gradient = Vec<f64>;
-    fn gradient(&self, parameter: &Vec<f64>) -> Result<Vec<f64>, argmin::core::Error> {
-        Ok(self.evaluate(parameter, |_, gradient| gradient.clone()))
+    fn gradient(&self, place: &Vec<f64>) -> Result<Vec<f64>, argmin::core::Error> {
+        Ok(self.evaluate(place, |_, gradient| gradient.clone()))
     }
 }
 
@@ -288,17 +268,18 @@ fn norm(vector: &[f64]) -> f64 {
     vector.iter().map(|v| v * v).sum::<f64>().sqrt()
 }
 
-/// Minimises from `start` by L-BFGS until the gradient's norm is below `tolerance`.
-pub(crate) fn minimise<P>(
+/// Minimises a function, which gives its value and its gradient, from `start` by L-BFGS until the gradient's
+/// norm is below `tolerance`.
+pub(crate) fn minimise(
     what: &'static str,
-    problem: P,
+    function: impl Fn(&[f64]) -> (f64, Vec<f64>),
     start: Vec<f64>,
     tolerance: f64,
-) -> Result<Vec<f64>, StackError>
-where
-    P: CostFunction<Param = Vec<f64>, Output = f64>
-        + Gradient<Param = Vec<f64>, Gradient = Vec<f64>>,
-{
+) -> Result<Vec<f64>, StackError> {
+    let problem = Smooth {
+        function,
+        last: RefCell::new(None),
+    };
     let failed = |source| StackError::Optimiser { what, source };
     // At an optimum there is no direction in which a line search could go.
     if norm(&problem.gradient(&start).map_err(failed)?) < tolerance {
@@ -328,19 +309,37 @@ pub fn fit(
         return Ok(prior.clone());
     }
     let ones = Array2::ones((features.nrows(), 1));
-    let problem = Deviation {
-        features: concatenate(Axis(1), &[*features, ones.view()]).expect("as many rows"),
-        offset: prior.logits(features),
-        labels,
-        strength,
-        last: RefCell::new(None),
+    // With a last column of ones, for the bias.
+    let with_ones = concatenate(Axis(1), &[*features, ones.view()]).expect("as many rows");
+    // Logits under the prior.
+    let offset = prior.logits(features);
+    // A place is the deviation of `weight` (row by row) and then of `bias` from the prior.
+    let loss = |place: &[f64]| {
+        let shape = (with_ones.ncols(), offset.ncols());
+        let deviation = ArrayView2::from_shape(shape, place).expect("as long as it started");
+        let mut logits = with_ones.dot(&deviation) + &offset;
+        let normaliser = log_sum_exp(&logits);
+        let mut cost = 0.0;
+        for (i, &label) in labels.iter().enumerate() {
+            cost += normaliser[i] - logits[[i, label]];
+            let mut row = logits.row_mut(i);
+            row.mapv_inplace(|v| (v - normaliser[i]).exp());
+            row[label] -= 1.0;
+        }
+        let mut gradient = with_ones.t().dot(&logits);
+        gradient.scaled_add(strength, &deviation);
+        cost += strength / 2.0 * place.iter().map(|v| v * v).sum::<f64>();
+        (
+            cost,
+            gradient.as_standard_layout().iter().copied().collect(),
+        )
     };
     let weight = &start.weight - &prior.weight;
     let bias = &start.bias - &prior.bias;
     let mut from: Vec<f64> = weight.iter().copied().collect();
     from.extend(bias.iter());
     let tolerance = 1e-5 * (labels.len() as f64).max(1.0);
-    let found = minimise("the logistic regression", problem, from, tolerance)?;
+    let found = minimise("the logistic regression", loss, from, tolerance)?;
     let shape = (features.ncols() + 1, prior.bias.len());
     let found = Array2::from_shape_vec(shape, found).expect("as long as it started");
     let last = features.ncols();
@@ -462,47 +461,17 @@ pub fn fit_power(opinions: &Opinions, labels: &[usize]) -> Result<f64, StackErro
     Ok(minimise_scalar("the power", loss, least, most)?.exp())
 }
 
-/// Log loss of a weighted logistic regression in one variable, with a little L2 on the slope so that
-/// separable data have an answer.
-struct Logistic {
-    /// Standardised score, whether unknown, weight.
-    samples: Vec<(f64, bool, f64)>,
-}
-
+/// L2 on the slope of the model of unknown whales: a little, so that separable data have an answer.
 const SLOPE_L2: f64 = 1e-3;
 
-impl Logistic {
-    fn sum(&self, p: &[f64], term: impl Fn(f64, f64, bool) -> f64) -> f64 {
-        let each = self.samples.iter();
-        each.map(|&(x, unknown, weight)| weight * term(x, p[0] * x + p[1], unknown))
-            .sum()
-    }
+/// `1 / (1 + e⁻ˣ)`.
+pub(crate) fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
 }
 
-impl CostFunction for Logistic {
-    type Param = Vec<f64>;
-    type Output = f64;
-    fn cost(&self, p: &Vec<f64>) -> Result<f64, argmin::core::Error> {
-        let softplus = |v: f64| v.max(0.0) + (-v.abs()).exp().ln_1p();
-        let loss = self.sum(p, |_, odds, unknown| {
-            softplus(if unknown { -odds } else { odds })
-        });
-        Ok(loss + SLOPE_L2 / 2.0 * p[0] * p[0])
-    }
-}
-
-impl Gradient for Logistic {
-    type Param = Vec<f64>;
-    type Gradient = Vec<f64>;
-    fn gradient(&self, p: &Vec<f64>) -> Result<Vec<f64>, argmin::core::Error> {
-        let residual = |odds: f64, unknown: bool| {
-            1.0 / (1.0 + (-odds).exp()) - if unknown { 1.0 } else { 0.0 }
-        };
-        Ok(vec![
-            self.sum(p, |x, odds, unknown| residual(odds, unknown) * x) + SLOPE_L2 * p[0],
-            self.sum(p, |_, odds, unknown| residual(odds, unknown)),
-        ])
-    }
+/// `ln (1 + eˣ)`, also where eˣ is too large a number.
+pub(crate) fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
 /// How likely a whale of a given score is none of the catalogue, if a share `prior` of the whales that
@@ -528,12 +497,20 @@ pub fn fit_unknown(known: &[f64], unknown: &[f64], prior: f64) -> Result<Unknown
     };
     let mut samples = weighted(known, false, 1.0 - prior);
     samples.extend(weighted(unknown, true, prior));
-    let p = minimise(
-        "the model of unknown whales",
-        Logistic { samples },
-        vec![0.0, 0.0],
-        1e-9,
-    )?;
+    // Log loss of a weighted logistic regression in one variable; a place is slope and intercept.
+    let loss = |p: &[f64]| {
+        let mut cost = SLOPE_L2 / 2.0 * p[0] * p[0];
+        let mut gradient = vec![SLOPE_L2 * p[0], 0.0];
+        for &(x, is_unknown, weight) in &samples {
+            let odds = p[0] * x + p[1];
+            cost += weight * softplus(if is_unknown { -odds } else { odds });
+            let residual = weight * (sigmoid(odds) - if is_unknown { 1.0 } else { 0.0 });
+            gradient[0] += residual * x;
+            gradient[1] += residual;
+        }
+        (cost, gradient)
+    };
+    let p = minimise("the model of unknown whales", loss, vec![0.0, 0.0], 1e-9)?;
     Ok(UnknownModel {
         slope: (p[0] / deviation) as f32,
         intercept: (p[1] - p[0] * mean / deviation) as f32,
@@ -542,8 +519,7 @@ pub fn fit_unknown(known: &[f64], unknown: &[f64], prior: f64) -> Result<Unknown
 
 /// Probability that a whale of this score is unknown.
 pub fn unknown_probability(model: &UnknownModel, score: f64) -> f64 {
-    let odds = f64::from(model.intercept) + f64::from(model.slope) * score;
-    1.0 / (1.0 + (-odds).exp())
+    sigmoid(f64::from(model.intercept) + f64::from(model.slope) * score)
 }
 
 /// The least probability from which on at least `wanted` of the photographs are named rightly; 1 where
