@@ -28,8 +28,6 @@ use crate::weights::{Tensor, Weights};
 const OPSET: i64 = 17;
 /// Version of the file format; the one that came with [`OPSET`].
 const IR_VERSION: i64 = 8;
-/// Features all of which are 0 have no direction; their embedding is 0 too.
-const SHORTEST_FEATURES: f32 = 1e-12;
 /// Name of the open axis.
 const BATCH: &str = "batch";
 
@@ -181,17 +179,7 @@ pub fn ensemble(
     let inputs = ["standardised", &weight, &bias];
     emit.node("Gemm", interface.output, &inputs, &[int("transB", 1)]);
     if let Some(embedding) = interface.features {
-        // By operators that ONNX Runtime has on every processor; it normalises vectors on the CPU alone.
-        let shortest = emit.tensor(
-            "embedding.shortest",
-            &[1, 1],
-            &[SHORTEST_FEATURES],
-            Storage::Float32,
-        )?;
-        let axes = [ints("axes", &[1]), int("keepdims", 1)];
-        emit.node("ReduceL2", "length", &["standardised"], &axes);
-        emit.node("Max", "divisor", &["length", &shortest], &[]);
-        emit.node("Div", embedding, &["standardised", "divisor"], &[]);
+        emit.unit(embedding, "standardised")?;
     }
 
     let vector = |channels| Shape {
@@ -523,6 +511,23 @@ impl Emitter {
         Ok(())
     }
 
+    /// Features over their length; those all of which are 0 stay 0. By operators that ONNX Runtime has on
+    /// every processor: it normalises vectors on the CPU alone.
+    fn unit(&mut self, name: &str, input: &str) -> Result<(), ExportError> {
+        let least = self.tensor(
+            &format!("{name}.least"),
+            &[1, 1],
+            &[LEAST_LENGTH as f32],
+            Storage::Float32,
+        )?;
+        let (length, divisor) = (format!("{name}/length"), format!("{name}/divisor"));
+        let axis = [ints("axes", &[1]), int("keepdims", 1)];
+        self.node("ReduceL2", &length, &[input], &axis);
+        self.node("Max", &divisor, &[&length, &least], &[]);
+        self.node("Div", name, &[input, &divisor], &[]);
+        Ok(())
+    }
+
     /// `scale ·` the largest cosine between features and an output's centres.
     fn cosine(
         &mut self,
@@ -555,13 +560,8 @@ impl Emitter {
         let bias = vec![0.0; outputs * sub_centres];
         let full = format!("{name}.bias");
         let bias = self.tensor(&full, &[bias.len()], &bias, Storage::Float32)?;
-        let (length, least) = (format!("{name}/length"), format!("{name}.least"));
-        let least = self.tensor(&least, &[1], &[LEAST_LENGTH as f32], Storage::Float32)?;
-        let axis = [ints("axes", &[1]), int("keepdims", 1)];
-        self.node("ReduceL2", &length, &[input], &axis);
-        let (divisor, direction) = (format!("{name}/divisor"), format!("{name}/unit"));
-        self.node("Max", &divisor, &[&length, &least], &[]);
-        self.node("Div", &direction, &[input, &divisor], &[]);
+        let direction = format!("{name}/unit");
+        self.unit(&direction, input)?;
         let each = format!("{name}/each");
         let inputs = [direction.as_str(), &centres, &bias];
         self.node("Gemm", &each, &inputs, &[int("transB", 1)]);
