@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use callosity::bundle::NetworkInput;
 use callosity::geometry::{Affine, HeadCrop, Landmarks};
 use callosity::identify::ensemble_view;
@@ -188,10 +188,8 @@ pub fn extract(
     views: u32,
 ) -> anyhow::Result<Vec<Array2<f64>>> {
     let first = runs.first().context("no classifier")?;
-    let framer = Framer::new(&first.recipe.input, || {
-        first.expect_head_crops()?;
-        bail!("head crops are cut, not composed")
-    })?;
+    first.expect_head_crops()?;
+    let framer = Framer::HeadCrop(first.recipe.input.clone());
     Ok(pass(runs, &framer, photographs, views)?.features)
 }
 

@@ -65,7 +65,10 @@ impl Framer {
     ///
     /// # Errors
     /// Those of `scenery`.
-    pub fn new<E>(input: &Input, scenery: impl FnOnce() -> Result<Composer, E>) -> Result<Self, E> {
+    pub fn new<E>(
+        input: &Input,
+        scenery: impl FnOnce() -> Result<Arc<Composer>, E>,
+    ) -> Result<Self, E> {
         let padding = match input.framing {
             Framing::HeadCrop => return Ok(Self::HeadCrop(input.clone())),
             Framing::Box { padding } => Some(padding),
@@ -74,7 +77,7 @@ impl Framer {
         Ok(Self::Composed(ComposedFramer {
             input: input.clone(),
             padding,
-            scenery: Arc::new(scenery()?),
+            scenery: scenery()?,
         }))
     }
 
@@ -187,7 +190,10 @@ mod tests {
             framing,
             ..recipe.input
         };
-        Framer::new(&input, || Composer::new(&[dotted_head()], vec![], vec![])).expect("a head")
+        Framer::new(&input, || {
+            Composer::new(&[dotted_head()], vec![], vec![]).map(Arc::new)
+        })
+        .expect("a head")
     }
 
     /// Pixels that red, and that green dominates.

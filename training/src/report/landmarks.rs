@@ -13,7 +13,6 @@ use super::table::{AlignerRow, Trained, ViewsError};
 use crate::compose::Composer;
 use crate::loader::random;
 use crate::metrics::{LandmarkErrors, quantile};
-use crate::network::{Mode, Precision};
 use crate::run_folder::TrainedRun;
 use crate::tasks::ALIGNER_FIELD_HEAD_LENGTHS;
 use crate::tasks::aligner::{MEASURED, MEASURED_SAMPLES};
@@ -80,13 +79,8 @@ impl MeasuredAligner {
                 i64::from(input.width),
             );
             let images = Tensor::from_slice(&values).view([n, 3, h, w]);
-            let outputs = tch::no_grad(|| {
-                let images = images.to_device(run.network.device());
-                run.network
-                    .forward(&images, Mode::Evaluate, Precision::Float32)
-                    .output
-                    .to_device(tch::Device::Cpu)
-            });
+            let outputs = run.evaluate(&images.to_device(run.network.device()));
+            let outputs = outputs.output.to_device(tch::Device::Cpu);
             let outputs = Vec::<f32>::try_from(outputs.contiguous().view([-1]))?;
             for (outputs, (_, truth)) in outputs.chunks_exact(4 * most as usize).zip(&crops) {
                 for (errors, &views) in errors.iter_mut().zip(&VIEWS) {

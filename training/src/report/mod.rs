@@ -175,9 +175,15 @@ impl Report {
         let of = |task| -> Vec<&TrainedRun> {
             runs.iter().filter(|run| run.recipe.task == task).collect()
         };
-        report.add_classifiers(&of(Task::Classifier), index, split, cache)?;
-        report.add_aligners(&of(Task::Aligner), index, split, cache)?;
-        report.add_localisers(&of(Task::Localiser), index, split, cache)?;
+        let mut composers = HeldOutComposers {
+            index,
+            split,
+            cache,
+            of_fold: BTreeMap::new(),
+        };
+        report.add_classifiers(&of(Task::Classifier), &mut composers)?;
+        report.add_aligners(&of(Task::Aligner), &mut composers)?;
+        report.add_localisers(&of(Task::Localiser), &mut composers)?;
         Ok(report)
     }
 
@@ -189,13 +195,12 @@ impl Report {
     fn add_classifiers(
         &mut self,
         runs: &[&TrainedRun],
-        index: &Index,
-        split: &Split,
-        cache: &Path,
+        composers: &mut HeldOutComposers<'_>,
     ) -> anyhow::Result<()> {
         if runs.is_empty() {
             return Ok(());
         }
+        let (index, split) = (composers.index, composers.split);
         let measured = |role| matches!(role, Role::Validation | Role::Unknown);
         let photographs: Vec<Labelled<'_>> = split
             .labelled(index, measured)
@@ -209,11 +214,7 @@ impl Report {
         );
         let mut best_loss = f64::INFINITY;
         for (place, run) in runs.iter().enumerate() {
-            let framer = Framer::new(&run.recipe.input, || -> anyhow::Result<Composer> {
-                let cache = Cache::open_or_build(index, cache)?;
-                let fold = run.record.held_out_fold;
-                Ok(Composer::of_held_out_fold(index, split, &cache, fold)?)
-            })?;
+            let framer = Framer::new(&run.recipe.input, || composers.of(run))?;
             let measured = Measured::new(run, &framer, index, split, &photographs)?;
             let bins: Vec<(String, Vec<ReliabilityBin>)> = measured
                 .namings
@@ -286,15 +287,10 @@ impl Report {
     fn add_localisers(
         &mut self,
         runs: &[&TrainedRun],
-        index: &Index,
-        split: &Split,
-        cache: &Path,
+        composers: &mut HeldOutComposers<'_>,
     ) -> anyhow::Result<()> {
         for run in runs {
-            let cache = Cache::open_or_build(index, cache)?;
-            let fold = run.record.held_out_fold;
-            let composer = Composer::of_held_out_fold(index, split, &cache, fold)?;
-            let measured = MeasuredLocaliser::new(run, &Arc::new(composer))?;
+            let measured = MeasuredLocaliser::new(run, &composers.of(run)?)?;
             let histogram = measured.histogram()?;
             self.overlaps.push((run.recipe.name.clone(), histogram));
             self.measured.localisers.push(measured.row);
@@ -305,22 +301,15 @@ impl Report {
     fn add_aligners(
         &mut self,
         runs: &[&TrainedRun],
-        index: &Index,
-        split: &Split,
-        cache: &Path,
+        composers: &mut HeldOutComposers<'_>,
     ) -> anyhow::Result<()> {
         if runs.is_empty() {
             return Ok(());
         }
-        let cache = Cache::open_or_build(index, cache)?;
-        let mut composers: BTreeMap<u32, Composer> = BTreeMap::new();
         let (mut cumulative, mut by_views) = (Vec::new(), Vec::new());
         for run in runs {
-            let fold = run.record.held_out_fold;
-            if let Entry::Vacant(place) = composers.entry(fold) {
-                place.insert(Composer::of_held_out_fold(index, split, &cache, fold)?);
-            }
-            let measured = MeasuredAligner::new(run, &composers[&fold])?;
+            let composer = composers.of(run)?;
+            let measured = MeasuredAligner::new(run, &composer)?;
             let name = &run.recipe.name;
             cumulative.push((name.clone(), measured.cumulative()));
             let of_views = |end: &str, error: fn(&ViewsError) -> f64| {
@@ -337,6 +326,31 @@ impl Report {
             plots::lines("views averaged", "error, head lengths", &by_views)?,
         ];
         Ok(())
+    }
+}
+
+/// Compose from heads that runs never saw; each is made once, when a run first asks for it.
+struct HeldOutComposers<'a> {
+    index: &'a Index,
+    split: &'a Split,
+    /// Folder of decoded photographs.
+    cache: &'a Path,
+    of_fold: BTreeMap<u32, Arc<Composer>>,
+}
+
+impl HeldOutComposers<'_> {
+    /// Of the fold that a run held out.
+    fn of(&mut self, run: &TrainedRun) -> anyhow::Result<Arc<Composer>> {
+        let (index, split) = (self.index, self.split);
+        let composer = match self.of_fold.entry(run.record.held_out_fold) {
+            Entry::Occupied(made) => made.into_mut(),
+            Entry::Vacant(place) => {
+                let cache = Cache::open_or_build(index, self.cache)?;
+                let composer = Composer::of_held_out_fold(index, split, &cache, *place.key())?;
+                place.insert(Arc::new(composer))
+            }
+        };
+        Ok(Arc::clone(composer))
     }
 }
 

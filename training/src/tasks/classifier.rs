@@ -49,7 +49,7 @@ impl ClassifierTask {
     ) -> anyhow::Result<Self> {
         let individuals = split.individuals.len();
         let measuring = Framer::new(&recipe.input, || {
-            Composer::of_held_out_fold(index, split, cache, held_out_fold)
+            Composer::of_held_out_fold(index, split, cache, held_out_fold).map(Arc::new)
         })?;
         let set = |wanted: &dyn Fn(Role) -> bool| {
             let items = items(index, split, cache, wanted).into_iter();
@@ -66,7 +66,7 @@ impl ClassifierTask {
         let (items, photographs): (Vec<_>, Vec<_>) =
             items(index, split, cache, &trained_on).into_iter().unzip();
         let framer = Framer::new(&recipe.input, || {
-            Composer::from_photographs(index, split, cache, &photographs)
+            Composer::from_photographs(index, split, cache, &photographs).map(Arc::new)
         })?;
         let graph = recipe.graph(individuals)?;
         Ok(Self {
