@@ -353,6 +353,19 @@ fn explain(text: &str, error: &toml::de::Error) -> (usize, String) {
     (line, format!("{message}, in: {found}"))
 }
 
+/// A field with a value that cannot be used, that value, and what is wanted.
+type Fault = (&'static str, String, &'static str);
+
+/// The first of what was checked that is not good.
+fn first_fault(
+    checks: impl IntoIterator<Item = (bool, &'static str, String, &'static str)>,
+) -> Result<(), Fault> {
+    match checks.into_iter().find(|(good, ..)| !good) {
+        Some((_, field, value, wanted)) => Err((field, value, wanted)),
+        None => Ok(()),
+    }
+}
+
 impl Recipe {
     /// Reads and checks a recipe.
     ///
@@ -406,7 +419,7 @@ impl Recipe {
     }
 
     /// The first field with a value that cannot be used, that value, and what is wanted.
-    fn check(&self) -> Result<(), (&'static str, String, &'static str)> {
+    fn check(&self) -> Result<(), Fault> {
         let s = &self.schedule;
         let a = &self.augmentation;
         for (value, field) in [
@@ -526,14 +539,11 @@ impl Recipe {
                 "margin and temperature must be above 0",
             ),
         ];
-        match checks.into_iter().find(|(good, ..)| !good) {
-            Some((_, field, value, wanted)) => Err((field, value, wanted)),
-            None => Ok(()),
-        }
+        first_fault(checks)
     }
 
     /// As [`check`](Self::check), of what only the network's layers show to be useless.
-    fn check_network(&self, graph: &Graph) -> Result<(), (&'static str, String, &'static str)> {
+    fn check_network(&self, graph: &Graph) -> Result<(), Fault> {
         let l = &self.loss;
         let checks = [
             (
@@ -555,10 +565,7 @@ impl Recipe {
                 "only a network that begins with a spatial_transformer has landmarks",
             ),
         ];
-        match checks.into_iter().find(|(good, ..)| !good) {
-            Some((_, field, value, wanted)) => Err((field, value, wanted)),
-            None => Ok(()),
-        }
+        first_fault(checks)
     }
 
     /// Whether the network's outputs are logits of individuals, so that it names by them.

@@ -137,8 +137,8 @@ impl TrainedRun {
     }
 }
 
-/// Checks that networks may stand in one bundle: classifiers of head crops, one split, one held-out fold, and for classifiers one
-/// catalogue and one size of input.
+/// Checks that networks may stand in one bundle: classifiers of head crops, one split, one held-out fold, and
+/// for classifiers one catalogue and one size of input.
 ///
 /// # Errors
 /// The first that differs, with both values.

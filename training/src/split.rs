@@ -78,6 +78,18 @@ pub enum Role {
     Unknown,
 }
 
+impl Role {
+    /// Whether it trains, and in this fold.
+    pub fn trains_in(self, fold: u32) -> bool {
+        self == Self::Training { fold }
+    }
+
+    /// Whether it trains, and in another fold than this.
+    pub fn trains_outside(self, fold: u32) -> bool {
+        matches!(self, Self::Training { fold: own } if own != fold)
+    }
+}
+
 /// How to split.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SplitOptions {
@@ -269,6 +281,27 @@ impl Split {
         index.head_photographs().filter_map(move |photograph| {
             let role = self.role(&photograph.image).filter(|role| wanted(*role))?;
             Some((photograph, photograph.individual.as_deref()?, role))
+        })
+    }
+
+    /// As [`labelled`](Self::labelled), of whales of the catalogue, each with its whale's place there.
+    pub fn catalogued<'a>(
+        &'a self,
+        index: &'a Index,
+        wanted: impl Fn(Role) -> bool + 'a,
+    ) -> (Vec<&'a IndexedPhotograph>, Vec<usize>) {
+        self.labelled(index, wanted)
+            .filter_map(|(photograph, whale, _)| Some((photograph, self.individual_index(whale)?)))
+            .unzip()
+    }
+
+    /// Head photographs without names that train, each content once.
+    pub fn unlabelled<'a>(
+        &'a self,
+        index: &'a Index,
+    ) -> impl Iterator<Item = &'a IndexedPhotograph> {
+        index.unlabelled_heads().filter(|p| {
+            p.duplicate_of.is_none() && matches!(self.role(&p.image), Some(Role::Training { .. }))
         })
     }
 }

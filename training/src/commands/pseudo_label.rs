@@ -10,7 +10,7 @@ use crate::neighbours::Gallery;
 use crate::pseudo_labels::{PseudoLabel, PseudoLabels, choose_threshold, name_by_nearest};
 use crate::recipe::Task;
 use crate::run_folder::TrainedRun;
-use crate::split::{Role, Split};
+use crate::split::Split;
 
 /// Name photographs without names by a trained classifier's embedding, to train on them too.
 ///
@@ -54,29 +54,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let split = Split::load(&args.split)?;
     let run = TrainedRun::open(&args.run)?;
     run.expect(Task::Classifier)?;
-    ensure!(
-        run.record.split_digest == split.digest(),
-        "{} was trained on split {}, {} is {}",
-        args.run.display(),
-        run.record.split_digest,
-        args.split.display(),
-        split.digest()
-    );
+    run.expect_split(&split)?;
     let fold = run.record.held_out_fold;
-    let of_training = |held_out: bool| -> (Vec<&IndexedPhotograph>, Vec<usize>) {
-        let wanted =
-            move |role| matches!(role, Role::Training { fold: f } if (f == fold) == held_out);
-        split
-            .labelled(&index, wanted)
-            .filter_map(|(p, whale, _)| Some((p, split.individual_index(whale)?)))
-            .unzip()
-    };
-    let ((trained, whales), (held_out, truth)) = (of_training(false), of_training(true));
-    let unnamed: Vec<&IndexedPhotograph> = index
-        .unlabelled_heads()
-        .filter(|p| p.duplicate_of.is_none())
-        .filter(|p| matches!(split.role(&p.image), Some(Role::Training { .. })))
-        .collect();
+    let (trained, whales) = split.catalogued(&index, |role| role.trains_outside(fold));
+    let (held_out, truth) = split.catalogued(&index, |role| role.trains_in(fold));
+    let unnamed: Vec<&IndexedPhotograph> = split.unlabelled(&index).collect();
     ensure!(
         !unnamed.is_empty(),
         "{} has no photographs without names to train on",

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::features::{HeadPhotograph, extract, last_layer};
 use crate::gallery::{self, GalleryReport, Held};
-use crate::index::{Index, write_json};
+use crate::index::{Index, IndexedPhotograph, write_json};
 use crate::onnx::Head;
 use crate::recipe::Task;
 use crate::run_folder::{TrainedRun, check_together, sha256};
@@ -204,14 +204,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     check_together(&runs)?;
     let record = &runs[0].record;
-    ensure!(
-        record.split_digest == split.digest(),
-        "{} was trained on split {}, {} is {}",
-        runs[0].folder.display(),
-        record.split_digest,
-        args.split.display(),
-        split.digest()
-    );
+    runs[0].expect_split(&split)?;
     ensure!(
         split.data_digest == index.digest(),
         "{} does not belong to {}",
@@ -226,16 +219,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     );
 
     let fold = record.held_out_fold;
-    let held_out = |role| matches!(role, Role::Training { fold: f } if f == fold);
-    let (known, labels): (Vec<HeadPhotograph>, Vec<usize>) = split
-        .labelled(&index, held_out)
-        .filter_map(|(p, label, _)| {
-            Some((
-                HeadPhotograph::of(&index, p),
-                split.individual_index(label)?,
-            ))
-        })
-        .unzip();
+    let heads = |photographs: Vec<&IndexedPhotograph>| -> Vec<HeadPhotograph> {
+        let each = photographs.into_iter();
+        each.map(|p| HeadPhotograph::of(&index, p)).collect()
+    };
+    let (known, labels) = split.catalogued(&index, |role| role.trains_in(fold));
+    let known = heads(known);
     // Every other unknown whale: the rest stay for measuring thresholds on.
     let fitted: Vec<String> = split
         .unknown_individuals
@@ -302,20 +291,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let gallery = if args.gallery_photographs == 0 {
         None
     } else {
-        let photographs = split.labelled(
-            &index,
-            |role| matches!(role, Role::Training { fold: f } if f != fold),
-        );
-        let (shown, whales): (Vec<HeadPhotograph>, Vec<usize>) = photographs
-            .filter_map(|(p, label, _)| {
-                Some((
-                    HeadPhotograph::of(&index, p),
-                    split.individual_index(label)?,
-                ))
-            })
-            .unzip();
+        let (shown, whales) = split.catalogued(&index, |role| role.trains_outside(fold));
         let embeddings = |views: &[Array2<f64>]| gallery::embeddings(views, &stacked.head);
-        let shown = embeddings(&extract(&members, &shown, args.views)?);
+        let shown = embeddings(&extract(&members, &heads(shown), args.views)?);
         let rows = gallery::choose(&shown, &whales, args.gallery_photographs);
         let held = Held {
             stack: &stacked,

@@ -13,7 +13,7 @@ use crate::framing::Framer;
 use crate::index::{Index, IndexedPhotograph};
 use crate::neighbours::{Gallery, blend, fit_share, strangeness};
 use crate::run_folder::TrainedRun;
-use crate::split::{Role, Split};
+use crate::split::Split;
 use crate::stack::{Opinions, fit_temperature};
 
 /// A photograph with its whale.
@@ -50,8 +50,8 @@ pub(super) struct Measured<'a> {
 
 impl<'a> Measured<'a> {
     /// Measures a run on `photographs`, which are of the validation part or of unknown whales: one view of
-    /// each, as `framer` frames it, logits as they come out of training. What the other ways of naming need is fitted on the
-    /// run's held-out fold; without one there is naming by logits alone.
+    /// each, as `framer` frames it, logits as they come out of training. What the other ways of naming need
+    /// is fitted on the run's held-out fold; without one there is naming by logits alone.
     pub fn new(
         run: &TrainedRun,
         framer: &Framer,
@@ -59,17 +59,12 @@ impl<'a> Measured<'a> {
         split: &'a Split,
         photographs: &[Labelled<'a>],
     ) -> anyhow::Result<Self> {
-        let of_fold = |held_out: bool| -> Vec<Labelled<'a>> {
-            let fold = run.record.held_out_fold;
-            split
-                .labelled(
-                    index,
-                    move |role| matches!(role, Role::Training { fold: f } if (f == fold) == held_out),
-                )
-                .map(|(photograph, whale, _)| (photograph, whale))
-                .collect()
-        };
-        let (gallery, held_out) = (of_fold(false), of_fold(true));
+        let fold = run.record.held_out_fold;
+        let without_role = |(photograph, whale, _)| (photograph, whale);
+        let gallery = split.labelled(index, move |role| role.trains_outside(fold));
+        let held_out = split.labelled(index, move |role| role.trains_in(fold));
+        let gallery: Vec<Labelled<'a>> = gallery.map(without_role).collect();
+        let held_out: Vec<Labelled<'a>> = held_out.map(without_role).collect();
         let heads: Vec<HeadPhotograph> = [photographs, &gallery, &held_out]
             .into_iter()
             .flatten()

@@ -56,8 +56,8 @@ impl ClassifierTask {
             let items = items.map(|(item, _)| item).collect();
             Arc::new(Photographs::new(recipe, measuring.clone(), items, individuals).measured())
         };
-        let in_fold = |role| matches!(role, Role::Training { fold } if fold == held_out_fold);
-        let trained_on = |role| matches!(role, Role::Training { .. }) && !in_fold(role);
+        let in_fold = |role: Role| role.trains_in(held_out_fold);
+        let trained_on = |role: Role| role.trains_outside(held_out_fold);
         let measured = vec![
             ("held_out", set(&in_fold) as Arc<dyn Samples>),
             ("validation", set(&|role| role == Role::Validation)),

@@ -13,7 +13,7 @@ use crate::loader::Samples;
 use crate::metric_learning::{MetricLoss, nearest_is_same};
 use crate::network::{Outputs, unit};
 use crate::recipe::{Augmentation, Recipe};
-use crate::split::{Role, Split};
+use crate::split::Split;
 use crate::tasks::{Sums, Task, scalar};
 
 /// Of so many photographs one is measured instead of trained on.
@@ -38,10 +38,7 @@ impl PretrainingTask {
         split: &Split,
         cache: &Arc<Cache>,
     ) -> Self {
-        let trains = index.unlabelled_heads().filter(|p| {
-            p.duplicate_of.is_none() && matches!(split.role(&p.image), Some(Role::Training { .. }))
-        });
-        let images = trains.map(|p| p.image.clone());
+        let images = split.unlabelled(index).map(|p| p.image.clone());
         let images: Vec<String> = images.filter(|i| cache.pixels(i).is_some()).collect();
         let set = |measured: bool| {
             let wanted = |i: usize| i.is_multiple_of(MEASURED_EVERY) == measured;
