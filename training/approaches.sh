@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains the approaches that are compared on one small input, one after the other, and puts each into the
-# table training/results/approaches.json; rerun to go on where it stopped. Several at once, each on threads
-# of its own: OMP_NUM_THREADS=1 training/approaches.sh RUNS NAME…
+# table training/results/approaches.json; rerun to go on where it stopped. Several at once, each with recipes and a
+# thread of its own: OMP_NUM_THREADS=1 training/approaches.sh RUNS NAME…
 # Usage: training/approaches.sh [RUNS [RECIPE…]]; runs/data must have an index and a split
 # (training/right-whales.sh makes them).
 set -euo pipefail
@@ -51,6 +51,6 @@ for name in "${names[@]}"; do
   # Nobody is named by features that are a start only.
   case $name in small-pretraining | small-transformer-landmarks) continue ;; esac
   [ "$runs/$name/report.html" -nt "$runs/$name/last.safetensors" ] ||
-    "$train" report "$runs/$name" "${common[@]}" "${cache[@]}" --table "$results.json" --markdown "$results.md" \
-      --out "$runs/$name/report.html"
+    flock "$runs/data" "$train" report "$runs/$name" "${common[@]}" "${cache[@]}" --table "$results.json" \
+      --markdown "$results.md" --out "$runs/$name/report.html"
 done
