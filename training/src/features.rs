@@ -13,7 +13,7 @@ use ndarray::{Array1, Array2};
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-use crate::framing::Framer;
+use crate::framing::{Framed, Framer};
 use crate::index::{Index, IndexedPhotograph, PhotographKind};
 use crate::run_folder::TrainedRun;
 
@@ -64,6 +64,19 @@ impl HeadPhotograph {
         }
     }
 
+    /// As the classifiers of a framer see it.
+    ///
+    /// # Errors
+    /// The photograph cannot be decoded or shows no head.
+    pub fn framed(&self, framer: &Framer) -> anyhow::Result<Framed> {
+        let path = || self.path.display().to_string();
+        let encoded = EncodedPhotograph::open(&self.path).with_context(path)?;
+        let decoded = encoded.decode(1.0).with_context(path)?;
+        framer
+            .frame(decoded.pixels, self.landmarks.as_ref())
+            .with_context(|| format!("{}: has no pixels, or landmarks that coincide", path()))
+    }
+
     /// The crop of its head at this size in pixels, black outside the photograph.
     ///
     /// # Errors
@@ -90,12 +103,7 @@ fn inputs(
     input: &NetworkInput,
     views: u32,
 ) -> anyhow::Result<Vec<f32>> {
-    let path = || photograph.path.display().to_string();
-    let encoded = EncodedPhotograph::open(&photograph.path).with_context(path)?;
-    let decoded = encoded.decode(1.0).with_context(path)?;
-    let framed = framer
-        .frame(decoded.pixels, photograph.landmarks.as_ref())
-        .with_context(|| format!("{}: has no pixels, or landmarks that coincide", path()))?;
+    let framed = photograph.framed(framer)?;
     let each = 3 * input.width as usize * input.height as usize;
     let mut values = vec![0.0; each * views as usize];
     for (view, out) in (0..views).zip(values.chunks_exact_mut(each)) {

@@ -1,6 +1,9 @@
 //! How the photograph of a head becomes a classifier's input, as its recipe's [`Framing`] says: in
 //! training, in the measurements of training, and in the report.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::path::Path;
 use std::sync::Arc;
 
 use callosity::bundle::NetworkInput;
@@ -12,9 +15,12 @@ use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
 use crate::boxes::padded_box;
-use crate::cache::cut_head;
+use crate::cache::{Cache, cut_head};
 use crate::compose::{Composer, HeadPhotograph};
+use crate::index::Index;
 use crate::recipe::{Framing, Input};
+use crate::run_folder::TrainedRun;
+use crate::split::Split;
 
 /// Pixels of a composed close-up for each of the input's: as many as a box of 2 to 1 needs for each pixel
 /// of a square input to have its own.
@@ -53,8 +59,22 @@ pub struct Framed {
 impl Framed {
     /// What the network sees, in its input's size, with `change`, a transform of the input onto itself.
     pub fn show(&self, change: &Affine) -> RgbImage {
-        let transform = self.input_from_picture.then(change);
         let (width, height) = self.size;
+        self.resized(change, width, height)
+    }
+
+    /// The same part of the picture with as many pixels a unit across as down, `height` pixels high.
+    pub fn unsqueezed(&self, height: u32) -> RgbImage {
+        let aspect = f64::from(self.size.0) / f64::from(self.size.1) / self.pixel_aspect;
+        let width = (f64::from(height) * aspect).round().max(1.0) as u32;
+        self.resized(&Affine::IDENTITY, width, height)
+    }
+
+    fn resized(&self, change: &Affine, width: u32, height: u32) -> RgbImage {
+        let across = f64::from(width) / f64::from(self.size.0);
+        let down = f64::from(height) / f64::from(self.size.1);
+        let transform = self.input_from_picture.then(change);
+        let transform = transform.then(&Affine::scaling(across, down));
         warp(&self.picture, &transform, width, height, self.outside)
     }
 }
@@ -120,6 +140,46 @@ impl Framer {
                 Some(framer.compose(&head, &mut rng))
             }
         }
+    }
+}
+
+/// Compose from heads that runs never saw; each is made once, when a run first asks for it.
+pub(crate) struct HeldOutComposers<'a> {
+    pub(crate) index: &'a Index,
+    pub(crate) split: &'a Split,
+    /// Folder of decoded photographs.
+    cache: &'a Path,
+    of_fold: BTreeMap<u32, Arc<Composer>>,
+}
+
+impl<'a> HeldOutComposers<'a> {
+    /// Decoded photographs come from the folder `cache`, which is built where it is not there when first needed.
+    pub(crate) fn new(index: &'a Index, split: &'a Split, cache: &'a Path) -> Self {
+        Self {
+            index,
+            split,
+            cache,
+            of_fold: BTreeMap::new(),
+        }
+    }
+
+    /// Frames photographs as a run's classifier sees them.
+    pub(crate) fn framer(&mut self, run: &TrainedRun) -> anyhow::Result<Framer> {
+        Framer::new(&run.recipe.input, || self.of(run))
+    }
+
+    /// Of the fold that a run held out.
+    pub(crate) fn of(&mut self, run: &TrainedRun) -> anyhow::Result<Arc<Composer>> {
+        let (index, split) = (self.index, self.split);
+        let composer = match self.of_fold.entry(run.record.held_out_fold) {
+            Entry::Occupied(made) => made.into_mut(),
+            Entry::Vacant(place) => {
+                let cache = Cache::open_or_build(index, self.cache)?;
+                let composer = Composer::of_held_out_fold(index, split, &cache, *place.key())?;
+                place.insert(Arc::new(composer))
+            }
+        };
+        Ok(Arc::clone(composer))
     }
 }
 

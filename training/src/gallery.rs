@@ -21,6 +21,11 @@
 //! [`StackOptions::enrolled_share`] of the rest. Slope and `−b` are fitted as exponentials, so that a nearer
 //! photograph always speaks for its whale, and against "unknown".
 //!
+//! The likelihood is that of one whale, on average, and there may be few of them: whales, not photographs, are
+//! what the parameters must hold for. So it is the posterior that is greatest, under a normal prior about where
+//! an enrolled whale that is seen again is about as likely as the whole catalogue; the prior weighs as much as
+//! one of the enrolled whales.
+//!
 //! Nothing of this is fitted where fewer than two whales that were held out have two photographs.
 //!
 //! # Which photographs
@@ -39,36 +44,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::onnx::Head;
 use crate::stack::{
-    Fitted, Opinions, StackError, StackOptions, minimise, sigmoid, softplus, thresholds,
-    unknown_probability,
+    Fitted, Opinions, StackError, StackOptions, Standardisation, minimise, sigmoid, softplus,
+    thresholds, unknown_probability,
 };
 
 /// Fewest whales that are enrolled for the fit.
 const FEWEST_WHALES: usize = 2;
-/// A little L2 on every parameter towards where the search starts, so that separable data have an answer.
-const L2: f64 = 1e-3;
-/// Where the search starts: shares of the neighbours, and slopes.
-const SHARES: [f64; 2] = [0.1, 0.5];
-const SLOPES: [f64; 2] = [5.0, 20.0];
+/// Share of the neighbours, and how fast their logit rises with the cosine, before anything was seen.
+const SHARE: f64 = 0.3;
+const SLOPE: f64 = 10.0;
+/// How far each parameter may well lie from where the search starts, in its own unit: see [`PARAMETERS`].
+const PRIOR_DEVIATIONS: [f64; PARAMETERS] = [0.5, 2.0, 1.0, 2.0, 1.0, 1.0];
 
 /// Embeddings of photographs, one a row, from their [features](crate::features::extract) in each view: as
 /// the exported ensemble computes them.
 pub fn embeddings(views: &[Array2<f64>], head: &Head) -> Array2<f32> {
+    let standardisation = Standardisation::from(head);
+    let views: Vec<Array2<f32>> = views
+        .iter()
+        .map(|view| standardisation.apply(&view.view()).mapv(|v| v as f32))
+        .collect();
     let photographs = views.first().map_or(0, Array2::nrows);
     let mut result = Array2::zeros((photographs, head.mean.len()));
     for (photograph, mut row) in result.rows_mut().into_iter().enumerate() {
-        let views: Vec<Vec<f32>> = views
-            .iter()
-            .map(|view| {
-                let features = view.row(photograph);
-                let each = features.iter().zip(&head.mean).zip(&head.std);
-                let standardised: Vec<f32> = each
-                    .map(|((v, mean), std)| ((v - f64::from(*mean)) / f64::from(*std)) as f32)
-                    .collect();
-                mean_embedding([standardised.as_slice()].into_iter())
-            })
-            .collect();
-        let mean = mean_embedding(views.iter().map(Vec::as_slice));
+        let units = views.iter().map(|view| {
+            let features = view.row(photograph).to_vec();
+            mean_embedding(std::iter::once(features.as_slice()))
+        });
+        let units: Vec<Vec<f32>> = units.collect();
+        let mean = mean_embedding(units.iter().map(Vec::as_slice));
         row.assign(&ArrayView1::from(&mean));
     }
     result
@@ -189,31 +193,20 @@ pub fn fit(
     let Some(problem) = Problem::new(held, gallery, options) else {
         return Ok(None);
     };
-    let mut best: Option<(f64, Vec<f64>)> = None;
-    for share in SHARES {
-        for slope in SLOPES {
-            let start = problem.start(held, share, slope);
-            let near_start = |parameters: &[f64]| {
-                let (mut cost, gradient) = problem.loss(parameters);
-                let mut gradient = gradient.to_vec();
-                let strays = parameters.iter().zip(&start).map(|(p, start)| p - start);
-                for (gradient, stray) in gradient.iter_mut().zip(strays) {
-                    cost += L2 / 2.0 * stray * stray;
-                    *gradient += L2 * stray;
-                }
-                (cost, gradient)
-            };
-            let found = minimise("the gallery", near_start, start.clone(), 1e-6)?;
-            let loss = problem.loss(&found).0;
-            tracing::debug!(share, slope, loss, "gallery fitted");
-            if best.as_ref().is_none_or(|(least, _)| loss < *least) {
-                best = Some((loss, found));
-            }
+    let start = problem.start(held);
+    let strength = 1.0 / problem.enrolled as f64;
+    let posterior = |parameters: &[f64]| {
+        let (mut cost, gradient) = problem.loss(parameters);
+        let mut gradient = gradient.to_vec();
+        let places = parameters.iter().zip(&start).zip(PRIOR_DEVIATIONS);
+        for (gradient, ((parameter, start), deviation)) in gradient.iter_mut().zip(places) {
+            let stray = (parameter - start) / deviation;
+            cost += strength / 2.0 * stray * stray;
+            *gradient += strength * stray / deviation;
         }
-    }
-    let Some((_, parameters)) = best else {
-        return Ok(None);
+        (cost, gradient)
     };
+    let parameters = minimise("the gallery", posterior, start.clone(), 1e-6)?;
     Ok(Some(problem.result(&parameters, held, options)))
 }
 
@@ -364,13 +357,13 @@ impl<'a> Problem<'a> {
     }
 
     /// Where an enrolled whale that is seen again is about as likely as the whole catalogue.
-    fn start(&self, held: &Held<'_>, share: f64, slope: f64) -> Vec<f64> {
+    fn start(&self, held: &Held<'_>) -> Vec<f64> {
         let temperature = f64::from(held.stack.decision.temperature);
         let strangers = Opinions::of(self.strangers, temperature).scores;
         vec![
             temperature.ln(),
-            (share / (1.0 - share)).ln(),
-            slope.ln(),
+            (SHARE / (1.0 - SHARE)).ln(),
+            SLOPE.ln(),
             strangers.mean().unwrap_or(0.0),
             0.0,
             0.0,

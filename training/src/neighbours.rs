@@ -12,7 +12,7 @@ use crate::stack::{Opinions, StackError, minimise_scalar};
 const NOBODY: f64 = -1.0;
 
 /// Photographs of known whales, by their features.
-pub struct Gallery {
+pub struct NearestNeighbours {
     /// `photographs × features`, each row of length 1.
     features: Array2<f64>,
     /// Whale of each photograph, by its place in the catalogue.
@@ -20,7 +20,7 @@ pub struct Gallery {
     individuals: usize,
 }
 
-impl Gallery {
+impl NearestNeighbours {
     /// From pooled features, `photographs × features`, the whale of each photograph, and the number of
     /// whales in the catalogue.
     ///
@@ -130,15 +130,15 @@ mod tests {
 
     #[test]
     fn similarities_by_hand() {
-        let gallery = Gallery::new(
+        let neighbours = NearestNeighbours::new(
             &array![[3.0, 0.0], [0.0, 2.0], [-1.0, 0.0]],
             vec![2, 0, 2],
             4,
         );
-        let similarities = gallery.similarities(&array![[0.6, 0.8], [0.0, 0.0]]);
+        let similarities = neighbours.similarities(&array![[0.6, 0.8], [0.0, 0.0]]);
         let expected = array![[0.6, 0.8, -0.6], [0.0, 0.0, 0.0]];
         assert!((&similarities - &expected).iter().all(|d| d.abs() < 1e-12));
-        let scores = gallery.scores(&similarities);
+        let scores = neighbours.scores(&similarities);
         let expected = array![[0.8, -1.0, 0.6, -1.0], [0.0, -1.0, 0.0, -1.0]];
         assert!((&scores - &expected).iter().all(|d| d.abs() < 1e-12));
         assert!((strangeness(&scores)[0] - 0.2).abs() < 1e-12);
@@ -158,9 +158,9 @@ mod tests {
         fn a_photograph_of_the_gallery_is_named(seed in 0..1000u64, scale in 0.01..100.0f64) {
             let features = normal(seed, (12, 5));
             let whales: Vec<usize> = (0..12).map(|i| i % 4).collect();
-            let gallery = Gallery::new(&features, whales.clone(), 4);
-            let similarities = gallery.similarities(&(&features * scale));
-            let scores = gallery.scores(&similarities);
+            let neighbours = NearestNeighbours::new(&features, whales.clone(), 4);
+            let similarities = neighbours.similarities(&(&features * scale));
+            let scores = neighbours.scores(&similarities);
             for (i, &whale) in whales.iter().enumerate() {
                 let (first, similarity) = nearest(similarities.row(i), 1)[0];
                 prop_assert!(first == i && (similarity - 1.0).abs() < 1e-9);
@@ -203,8 +203,8 @@ mod tests {
             })
         };
         let whales: Vec<usize> = (0..160).map(|i| i % 8).collect();
-        let gallery = Gallery::new(&noisy(2), whales.clone(), 8);
-        let scores = gallery.scores(&gallery.similarities(&noisy(3)));
+        let neighbours = NearestNeighbours::new(&noisy(2), whales.clone(), 8);
+        let scores = neighbours.scores(&neighbours.similarities(&noisy(3)));
         let temperature = fit_temperature(std::slice::from_ref(&scores), &whales).unwrap();
         assert!(temperature < 0.2, "{temperature}");
         let loss = |t| Opinions::of(std::slice::from_ref(&scores), t).log_loss(&whales);

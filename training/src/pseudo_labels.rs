@@ -3,11 +3,12 @@
 
 use std::path::Path;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
-use crate::neighbours::{Gallery, nearest};
+use crate::index::read_json;
+use crate::neighbours::{NearestNeighbours, nearest};
 
 /// Version of the file that this program reads and writes.
 const FORMAT_VERSION: u32 = 1;
@@ -88,10 +89,13 @@ pub fn choose_threshold(photographs: &[(f64, bool)], precision: f64) -> Option<T
     best
 }
 
-/// For each photograph the whale of the most similar one of the gallery, and the similarity. Features are
+/// For each photograph the whale of the most similar known one, and the similarity. Features are
 /// `photographs × features`.
-pub fn name_by_nearest(gallery: &Gallery, features: &Array2<f64>) -> Vec<(usize, f64)> {
-    let scores = gallery.scores(&gallery.similarities(features));
+pub fn name_by_nearest(
+    neighbours: &NearestNeighbours,
+    features: &Array2<f64>,
+) -> Vec<(usize, f64)> {
+    let scores = neighbours.scores(&neighbours.similarities(features));
     let rows = scores.rows().into_iter();
     rows.filter_map(|row| nearest(row, 1).first().copied())
         .collect()
@@ -124,15 +128,8 @@ impl PseudoLabels {
     /// The file cannot be read, has another format, or the network that named had seen what the new one
     /// shall be measured on.
     pub fn load(path: &Path, split_digest: &str, held_out_fold: u32) -> anyhow::Result<Self> {
-        let context = || format!("reading pseudo-labels {}", path.display());
-        let bytes = std::fs::read(path).with_context(context)?;
-        let file: Self = serde_json::from_slice(&bytes).with_context(context)?;
-        ensure!(
-            file.format_version == FORMAT_VERSION,
-            "{}: format {}, this program reads {FORMAT_VERSION}; run `callosity-train pseudo-label` again",
-            path.display(),
-            file.format_version
-        );
+        let remedy = "run `callosity-train pseudo-label` again";
+        let file: Self = read_json(path, "pseudo-labels", FORMAT_VERSION, remedy)?;
         ensure!(
             file.split_digest == split_digest,
             "{}: names given on split {}, this is {split_digest}: its validation photographs may have \

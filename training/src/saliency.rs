@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use anyhow::{Context, ensure};
 use callosity::bundle::NetworkInput;
+use callosity::geometry::Affine;
 use callosity::pixels::write_input;
 use image::{ImageBuffer, Luma, Pixel, Rgb, RgbImage, imageops};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -15,6 +16,7 @@ use plotters::style::colors::colormaps::{ColorMap, DerivedColorMap};
 use tch::{Device, Kind, Tensor};
 
 use crate::features::HeadPhotograph;
+use crate::framing::Framer;
 use crate::run_folder::TrainedRun;
 
 /// Colour of the patch.
@@ -200,21 +202,21 @@ pub fn overlay(photograph: &RgbImage, map: &SaliencyMap, scale: f64) -> RgbImage
 pub struct Figure {
     /// Its true whale.
     pub whale: String,
-    /// The crop that the first classifier sees, un-squeezed.
+    /// What the first classifier sees of it, un-squeezed.
     pub photograph: RgbImage,
-    /// For each classifier its recipe's name, its map, and the map over the crop that it sees.
+    /// For each classifier its recipe's name, its map, and the map over what it sees.
     pub maps: Vec<(String, SaliencyMap, RgbImage)>,
 }
 
 impl Figure {
-    /// Maps of the runs' classifiers for a photograph of a whale of their catalogue, all on one scale, as
+    /// Maps of the runs' classifiers, each with its framer, for a photograph of a whale of their catalogue, all on one scale, as
     /// pictures of `height` pixels.
     ///
     /// # Errors
     /// A run is no classifier by logits or does not know the whale, the photograph cannot be read, or the
     /// patch is out of range.
     pub fn new(
-        runs: &[&TrainedRun],
+        runs: &[(&TrainedRun, Framer)],
         head: &HeadPhotograph,
         whale: &str,
         occlusion: &Occlusion,
@@ -222,9 +224,8 @@ impl Figure {
         progress: &ProgressBar,
     ) -> anyhow::Result<Self> {
         let mut seen = Vec::new();
-        for run in runs {
+        for (run, framer) in runs {
             let folder = run.folder.display();
-            run.expect_head_crops()?;
             ensure!(
                 run.recipe.outputs_logits(),
                 "{folder}: saliency needs a classifier whose outputs are logits of individuals"
@@ -236,24 +237,19 @@ impl Figure {
                     head.path.display()
                 )
             })?;
-            let input = &run.recipe.input;
-            let image = head.image(&input.head_crop, input.width, input.height)?;
+            let framed = head.framed(framer)?;
             let map = occlusion_map(
                 |images| {
                     let images = images.to_device(run.network.device());
                     run.evaluate(&images).output
                 },
-                &input.network_input(),
-                &image,
+                &framer.network_input(),
+                &framed.show(&Affine::IDENTITY),
                 individual,
                 occlusion,
                 progress,
             )?;
-            let width = (f64::from(height) * input.head_crop.aspect)
-                .round()
-                .max(1.0) as u32;
-            let shown = head.image(&input.head_crop, width, height)?;
-            seen.push((run.recipe.name.clone(), map, shown));
+            seen.push((run.recipe.name.clone(), map, framed.unsqueezed(height)));
         }
         let scale = seen.iter().fold(0.0f64, |most, s| most.max(s.1.largest()));
         Ok(Self {

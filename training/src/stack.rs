@@ -156,6 +156,29 @@ impl Standardisation {
     }
 }
 
+impl From<&Head> for Standardisation {
+    fn from(head: &Head) -> Self {
+        let wide = |values: &[f32]| values.iter().map(|v| f64::from(*v)).collect();
+        Self {
+            mean: wide(&head.mean),
+            std: wide(&head.std),
+        }
+    }
+}
+
+impl From<&Head> for Regression {
+    /// # Panics
+    /// Where the head's lengths do not go together.
+    fn from(head: &Head) -> Self {
+        let shape = (head.bias.len(), head.mean.len());
+        let weight = Array2::from_shape_fn(shape, |(i, j)| f64::from(head.weight[i * shape.1 + j]));
+        Self {
+            weight: weight.reversed_axes(),
+            bias: head.bias.iter().map(|b| f64::from(*b)).collect(),
+        }
+    }
+}
+
 /// The first principal components of standardised features.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Projection {

@@ -181,6 +181,16 @@ fn localisers_and_classifiers_of_frames_are_trained_and_compared() {
         }
     }
 
+    // A baseline that sees whole frames beside a classifier that does not, each map of what it sees.
+    let maps = ["saliency", "runs/tiny-whole", "runs/tiny-box", "--count"];
+    run(folder, &[&maps[..], &["1", "--stride", "0.25"]].concat());
+    let shown = std::fs::read_dir(folder.join("runs/saliency")).expect("pictures");
+    let mut shown = shown.map(|entry| entry.expect("a file").path());
+    let strip = shown.find(|path| path.extension().is_some_and(|e| e == "jpg"));
+    let (width, height) = image::image_dimensions(strip.expect("a strip")).expect("its size");
+    // The whole frame, of 3 to 2, with and without its map, and the box.
+    assert!(height == 240 && width > 3 * 240, "{width} × {height}");
+
     let complaint = refused(folder, &["stack", "runs/tiny-box"]);
     assert!(
         complaint.contains("only classifiers of head crops") && complaint.contains("tiny-box"),

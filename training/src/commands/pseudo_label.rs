@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 
 use crate::features::{HeadPhotograph, extract};
 use crate::index::{Index, IndexedPhotograph, write_json};
-use crate::neighbours::Gallery;
+use crate::neighbours::NearestNeighbours;
 use crate::pseudo_labels::{PseudoLabel, PseudoLabels, choose_threshold, name_by_nearest};
 use crate::recipe::Task;
 use crate::run_folder::TrainedRun;
@@ -71,8 +71,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             .collect();
         extract(&[&run], &heads, 1).map(|mut views| views.swap_remove(0))
     };
-    let gallery = Gallery::new(&embed(&trained)?, whales, split.individuals.len());
-    let named = name_by_nearest(&gallery, &embed(&held_out)?);
+    let neighbours = NearestNeighbours::new(&embed(&trained)?, whales, split.individuals.len());
+    let named = name_by_nearest(&neighbours, &embed(&held_out)?);
     let judged: Vec<(f64, bool)> = named
         .iter()
         .zip(&truth)
@@ -88,7 +88,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     })?;
     let labels: Vec<PseudoLabel> = unnamed
         .iter()
-        .zip(name_by_nearest(&gallery, &embed(&unnamed)?))
+        .zip(name_by_nearest(&neighbours, &embed(&unnamed)?))
         .filter(|(_, (_, similarity))| *similarity >= threshold.similarity)
         .map(|(photograph, (whale, similarity))| PseudoLabel {
             image: photograph.image.clone(),

@@ -13,7 +13,7 @@ use crate::split::Split;
 /// The page needs nothing but a browser: a table of all runs, the photographs of a whale, learning curves,
 /// reliability, what the best classifier confuses, with the photographs side by side, on what it relies,
 /// whom it takes unknown whales for, and the errors of landmarks. Each classifier is measured as it names by
-/// its own outputs, by its nearest neighbours, and by both. It shows photographs: mind their licence
+/// its own outputs, by its nearest neighbours, and by both; with --stack stacks of them too. It shows photographs: mind their licence
 /// before you publish it.
 ///
 /// With --table the rows are kept in a file too, which needs no run folders any more: a table can be
@@ -24,6 +24,9 @@ pub struct Args {
     /// table that is there
     #[arg(value_name = "RUN", required_unless_present = "table")]
     runs: Vec<PathBuf>,
+    /// Stacks whose classifiers are among the runs, as `callosity-train stack` writes them
+    #[arg(long = "stack", value_name = "FILE")]
+    stacks: Vec<PathBuf>,
     /// Index of the photographs
     #[arg(long, default_value = "runs/data/index.json")]
     index: PathBuf,
@@ -60,7 +63,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .iter()
         .map(|folder| TrainedRun::open(folder))
         .collect::<anyhow::Result<_>>()?;
-    let report = Report::new(&runs, &index, &split, &args.cache)?;
+    let report = Report::new(&runs, &args.stacks, &index, &split, &args.cache)?;
     table.update(report.measured());
     if let Some(path) = &args.table {
         table.save(path)?;

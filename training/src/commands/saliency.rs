@@ -11,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::commands::export::write;
 use crate::features::HeadPhotograph;
+use crate::framing::{Framer, HeldOutComposers};
 use crate::index::{Index, IndexedPhotograph};
 use crate::recipe::Task;
 use crate::run_folder::TrainedRun;
@@ -25,7 +26,8 @@ const QUALITY: u8 = 85;
 ///
 /// A grey patch is slid over each classifier's input, and a heat map over the photograph shows by how much
 /// the probability of the true whale falls (red) or rises (blue) with the patch there. The maps of one
-/// photograph are on one scale, so that classifiers can be compared. The folder gets a JPEG for each
+/// photograph are on one scale, so that classifiers can be compared; one that sees whole frames is shown the head
+/// in a composed one. The folder gets a JPEG for each
 /// photograph, with the photograph and then a map for each run from left to right, and saliency.html with
 /// all of them and the numbers. It shows photographs: mind their licence before you publish it.
 #[derive(Debug, clap::Args)]
@@ -55,6 +57,9 @@ pub struct Args {
     /// The split that the runs were trained on
     #[arg(long, default_value = "runs/data/split.json")]
     split: PathBuf,
+    /// Folder of decoded photographs, from which pictures are composed for networks that see such
+    #[arg(long, default_value = "runs/data/cache")]
+    cache: PathBuf,
     /// Folder for the pictures
     #[arg(long, value_name = "DIR", default_value = "runs/saliency")]
     out: PathBuf,
@@ -83,11 +88,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     let photographs = chosen(&args, &index, &split)?;
     let bar = progress_bar(places(&occlusion) * (photographs.len() * runs.len()) as u64)?;
-    let by_reference: Vec<&TrainedRun> = runs.iter().collect();
+    let mut composers = HeldOutComposers::new(&index, &split, &args.cache);
+    let runs: Vec<(&TrainedRun, Framer)> = runs
+        .iter()
+        .map(|run| Ok((run, composers.framer(run)?)))
+        .collect::<anyhow::Result<_>>()?;
     let mut figures = Vec::new();
     for (photograph, whale, role) in photographs {
         let head = HeadPhotograph::of(&index, photograph);
-        let figure = Figure::new(&by_reference, &head, whale, &occlusion, HEIGHT, &bar)?;
+        let figure = Figure::new(&runs, &head, whale, &occlusion, HEIGHT, &bar)?;
         let name = photograph.image.replace('/', "_");
         let path = args.out.join(name).with_extension("jpg");
         let file = path.file_name().map(|name| name.to_string_lossy());

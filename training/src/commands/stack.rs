@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::features::{HeadPhotograph, extract, last_layer};
 use crate::gallery::{self, GalleryReport, Held};
-use crate::index::{Index, IndexedPhotograph, write_json};
+use crate::index::{Index, IndexedPhotograph, read_json, write_json};
 use crate::onnx::Head;
 use crate::recipe::Task;
 use crate::run_folder::{TrainedRun, check_together, sha256};
@@ -131,16 +131,8 @@ impl StackFile {
     /// # Errors
     /// The file cannot be read or has another format.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
-        let context = || format!("reading the stack {}", path.display());
-        let bytes = std::fs::read(path).with_context(context)?;
-        let file: Self = serde_json::from_slice(&bytes).with_context(context)?;
-        ensure!(
-            file.format_version == FORMAT_VERSION,
-            "{}: stack format {}, this program reads {FORMAT_VERSION}; run `callosity-train stack` again",
-            path.display(),
-            file.format_version
-        );
-        Ok(file)
+        let remedy = "run `callosity-train stack` again";
+        read_json(path, "a stack", FORMAT_VERSION, remedy)
     }
 
     /// The bytes of the gallery of the stack in the file `path`, where it has one.

@@ -12,7 +12,9 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context, ensure};
 use callosity::geometry::{HeadCrop, Landmarks};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -280,6 +282,32 @@ impl Index {
     pub fn path(&self, photograph: &IndexedPhotograph) -> PathBuf {
         self.root.join(&photograph.file)
     }
+}
+
+/// Reads JSON whose `format_version` is `version`. `what` names the kind of file in errors, and `remedy` says what
+/// to do about one of another version.
+pub(crate) fn read_json<T: DeserializeOwned>(
+    path: &Path,
+    what: &str,
+    version: u32,
+    remedy: &str,
+) -> anyhow::Result<T> {
+    #[derive(Deserialize)]
+    struct Header {
+        format_version: u32,
+    }
+    let context = || format!("reading {what} {}", path.display());
+    let bytes = std::fs::read(path).with_context(context)?;
+    // The rest of another version may be anything.
+    let found = serde_json::from_slice::<Header>(&bytes)
+        .with_context(context)?
+        .format_version;
+    ensure!(
+        found == version,
+        "{}: {what} of format {found}, this program reads {version}; {remedy}",
+        path.display()
+    );
+    serde_json::from_slice(&bytes).with_context(context)
 }
 
 /// Writes `value` as JSON beside `path` and moves it there when it is complete.

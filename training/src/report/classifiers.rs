@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use anyhow::{Context, ensure};
 use ndarray::{Array1, Array2, Axis, s};
 
-use super::CLASSES;
 use super::table::{ClassifierRow, NamedBy, Trained};
-use crate::evaluation::{Answer, naming};
+use super::{CLASSES, trained_on};
+use crate::evaluation::{Answer, NamingMetrics, naming};
 use crate::features::{HeadPhotograph, pass};
 use crate::framing::Framer;
 use crate::index::{Index, IndexedPhotograph};
-use crate::neighbours::{Gallery, blend, fit_share, strangeness};
+use crate::neighbours::{NearestNeighbours, blend, fit_share, strangeness};
 use crate::run_folder::TrainedRun;
 use crate::split::Split;
 use crate::stack::{Opinions, fit_temperature};
@@ -46,6 +46,30 @@ pub(super) struct Measured<'a> {
     pub gallery: Vec<Labelled<'a>>,
     /// Cosine of each measured photograph with each of the gallery.
     pub similarities: Array2<f64>,
+}
+
+impl<'a> Prediction<'a> {
+    /// `probabilities` has one for each individual of the split's catalogue.
+    pub fn new(
+        split: &Split,
+        photograph: &'a IndexedPhotograph,
+        whale: &'a str,
+        probabilities: Vec<f64>,
+        strangeness: f64,
+    ) -> Self {
+        let each = probabilities.iter().copied().enumerate();
+        let best = each.fold((0, f64::NEG_INFINITY), |most, one| {
+            if one.1 > most.1 { one } else { most }
+        });
+        Self {
+            photograph,
+            whale,
+            class: split.individual_index(whale),
+            probabilities,
+            best,
+            strangeness,
+        }
+    }
 }
 
 impl<'a> Measured<'a> {
@@ -84,7 +108,7 @@ impl<'a> Measured<'a> {
         };
         let classes =
             |of: &[Labelled<'_>]| of.iter().map(class).collect::<anyhow::Result<Vec<_>>>();
-        let neighbours = Gallery::new(
+        let neighbours = NearestNeighbours::new(
             &features.slice(s![first..second, ..]).to_owned(),
             classes(&gallery)?,
             split.individuals.len(),
@@ -93,10 +117,7 @@ impl<'a> Measured<'a> {
         let of_measured = neighbours.similarities(&features.slice(s![..first, ..]).to_owned());
         let of_held_out = neighbours.similarities(&features.slice(s![second.., ..]).to_owned());
 
-        let mut trained_on: BTreeMap<&str, usize> = BTreeMap::new();
-        for (_, whale) in &gallery {
-            *trained_on.entry(whale).or_default() += 1;
-        }
+        let trained_on = trained_on(index, split, fold);
         let named =
             |named_by, temperature, share, logits: &Array2<f64>, strangeness: Array1<f64>| {
                 let predictions = predictions(split, photographs, logits, &strangeness);
@@ -165,21 +186,17 @@ fn predictions<'a>(
 ) -> Vec<Prediction<'a>> {
     let opinions = Opinions::of(std::slice::from_ref(logits), 1.0);
     let rows = opinions.probabilities.axis_iter(Axis(0));
-    let each = rows.zip(opinions.best()).zip(strangeness);
-    photographs
-        .iter()
-        .zip(each)
-        .map(
-            |(&(photograph, whale), ((probabilities, best), &strangeness))| Prediction {
-                photograph,
-                whale,
-                class: split.individual_index(whale),
-                probabilities: probabilities.to_vec(),
-                best,
-                strangeness,
-            },
+    let each = photographs.iter().zip(rows.zip(strangeness));
+    each.map(|(&(photograph, whale), (probabilities, &strangeness))| {
+        Prediction::new(
+            split,
+            photograph,
+            whale,
+            probabilities.to_vec(),
+            strangeness,
         )
-        .collect()
+    })
+    .collect()
 }
 
 fn row(
@@ -188,6 +205,25 @@ fn row(
     predictions: &[Prediction<'_>],
     trained_on: &BTreeMap<&str, usize>,
 ) -> ClassifierRow {
+    let (naming, top1_by_photographs) =
+        naming_and_top1_by_photographs(split, predictions, trained_on);
+    ClassifierRow {
+        trained: Trained::of(run),
+        named_by: NamedBy::Logits,
+        neighbour_temperature: None,
+        neighbour_share: None,
+        naming,
+        top1_by_photographs,
+    }
+}
+
+/// How well whales are named, and the top-1 of those in each of [`CLASSES`]. `trained_on` counts training
+/// photographs of each whale.
+pub(super) fn naming_and_top1_by_photographs(
+    split: &Split,
+    predictions: &[Prediction<'_>],
+    trained_on: &BTreeMap<&str, usize>,
+) -> (NamingMetrics, Vec<Option<f64>>) {
     let answers: Vec<Answer> = predictions
         .iter()
         .map(|p| {
@@ -221,12 +257,5 @@ fn row(
             (!of_class.is_empty()).then(|| right as f64 / of_class.len() as f64)
         })
         .collect();
-    ClassifierRow {
-        trained: Trained::of(run),
-        named_by: NamedBy::Logits,
-        neighbour_temperature: None,
-        neighbour_share: None,
-        naming: naming(&answers),
-        top1_by_photographs,
-    }
+    (naming(&answers), top1_by_photographs)
 }

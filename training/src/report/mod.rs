@@ -8,26 +8,23 @@ mod classifiers;
 mod landmarks;
 mod page;
 mod plots;
+mod stacks;
 mod table;
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use rand::SeedableRng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
-use crate::cache::Cache;
-use crate::compose::Composer;
 use crate::features::HeadPhotograph;
-use crate::framing::Framer;
+use crate::framing::{Framer, HeldOutComposers};
 use crate::index::{Index, IndexedPhotograph};
 use crate::metrics::{CALIBRATION_BINS, ReliabilityBin, reliability};
 use crate::neighbours::nearest;
-use crate::recipe::{Framing, Task};
+use crate::recipe::Task;
 use crate::run_folder::TrainedRun;
 use crate::saliency::{Figure, Occlusion, places, progress_bar};
 use crate::split::{Role, Split};
@@ -35,10 +32,11 @@ use crate::split::{Role, Split};
 use boxes::MeasuredLocaliser;
 use classifiers::{Labelled, Measured, Prediction};
 use landmarks::MeasuredAligner;
+use stacks::OpenStack;
 
 pub use boxes::LocaliserRow;
 pub use page::render;
-pub use table::{AlignerRow, ClassifierRow, NamedBy, Table, Trained, ViewsError};
+pub use table::{AlignerRow, ClassifierRow, NamedBy, StackRow, Table, Trained, ViewsError};
 
 /// Confusions and mistakes that are shown.
 const SHOWN: usize = 12;
@@ -118,16 +116,46 @@ struct Stranger {
     nearest: Vec<(HeadPhotograph, String, f64)>,
 }
 
+/// How many photographs of each whale a network was trained on that holds out this fold.
+fn trained_on<'s>(index: &'s Index, split: &'s Split, fold: u32) -> BTreeMap<&'s str, usize> {
+    let mut counts = BTreeMap::new();
+    for (_, whale, _) in split.labelled(index, |role| role.trains_outside(fold)) {
+        *counts.entry(whale).or_default() += 1;
+    }
+    counts
+}
+
+/// The photographs of the validation part and of unknown whales.
+fn measured_photographs<'i>(
+    index: &'i Index,
+    split: &'i Split,
+) -> anyhow::Result<Vec<Labelled<'i>>> {
+    let measured = |role| matches!(role, Role::Validation | Role::Unknown);
+    let photographs: Vec<Labelled<'_>> = split
+        .labelled(index, measured)
+        .map(|(photograph, whale, _)| (photograph, whale))
+        .collect();
+    ensure!(
+        photographs
+            .iter()
+            .any(|p| split.individual_index(p.1).is_some()),
+        "the split has no validation photographs"
+    );
+    Ok(photographs)
+}
+
 impl Report {
-    /// Measures the runs, of classifiers, aligners and localisers. `cache` is the folder of decoded
+    /// Measures the runs, of classifiers, aligners and localisers, and the stacks in these files, whose classifiers
+    /// are among the runs. `cache` is the folder of decoded
     /// photographs from which pictures are composed; it is built where a network sees such and it is not
     /// there.
     ///
     /// # Errors
-    /// A run is no classifier, aligner or localiser of this data and split, two are of one recipe, or a
-    /// photograph cannot be read.
+    /// A run is no classifier, aligner or localiser of this data and split, two are of one recipe, the run of a
+    /// stack's classifier is missing, or a photograph cannot be read.
     pub fn new(
         runs: &[TrainedRun],
+        stacks: &[PathBuf],
         index: &Index,
         split: &Split,
         cache: &Path,
@@ -153,16 +181,20 @@ impl Report {
                 run.recipe.name
             );
         }
-        let mut trained_on: BTreeMap<&str, usize> = BTreeMap::new();
+        let stacks: Vec<OpenStack<'_>> = stacks
+            .iter()
+            .map(|path| OpenStack::open(path, runs, split))
+            .collect::<anyhow::Result<_>>()?;
+        let mut of_training: BTreeMap<&str, usize> = BTreeMap::new();
         let training = |role| matches!(role, Role::Training { .. });
         for (_, whale, _) in split.labelled(index, training) {
-            *trained_on.entry(whale).or_default() += 1;
+            *of_training.entry(whale).or_default() += 1;
         }
         let mut report = Self {
             photographs_a_whale: plots::histogram(
                 "training photographs of a whale",
                 "whales",
-                trained_on.values().copied(),
+                of_training.values().copied(),
             )?,
             ..Self::default()
         };
@@ -175,13 +207,12 @@ impl Report {
         let of = |task| -> Vec<&TrainedRun> {
             runs.iter().filter(|run| run.recipe.task == task).collect()
         };
-        let mut composers = HeldOutComposers {
-            index,
-            split,
-            cache,
-            of_fold: BTreeMap::new(),
-        };
+        let mut composers = HeldOutComposers::new(index, split, cache);
         report.add_classifiers(&of(Task::Classifier), &mut composers)?;
+        for stack in &stacks {
+            let rows = stack.measure(index, split, &measured_photographs(index, split)?)?;
+            report.measured.stacks.extend(rows);
+        }
         report.add_aligners(&of(Task::Aligner), &mut composers)?;
         report.add_localisers(&of(Task::Localiser), &mut composers)?;
         Ok(report)
@@ -201,20 +232,10 @@ impl Report {
             return Ok(());
         }
         let (index, split) = (composers.index, composers.split);
-        let measured = |role| matches!(role, Role::Validation | Role::Unknown);
-        let photographs: Vec<Labelled<'_>> = split
-            .labelled(index, measured)
-            .map(|(photograph, whale, _)| (photograph, whale))
-            .collect();
-        ensure!(
-            photographs
-                .iter()
-                .any(|p| split.individual_index(p.1).is_some()),
-            "the split has no validation photographs"
-        );
+        let photographs = measured_photographs(index, split)?;
         let mut best_loss = f64::INFINITY;
         for (place, run) in runs.iter().enumerate() {
-            let framer = Framer::new(&run.recipe.input, || composers.of(run))?;
+            let framer = composers.framer(run)?;
             let measured = Measured::new(run, &framer, index, split, &photographs)?;
             let bins: Vec<(String, Vec<ReliabilityBin>)> = measured
                 .namings
@@ -250,27 +271,29 @@ impl Report {
             let rows = measured.namings.into_iter().map(|naming| naming.row);
             self.measured.classifiers.extend(rows);
         }
-        self.add_saliency(runs, index, split)
+        self.add_saliency(runs, composers)
     }
 
-    /// Maps of the first run and of the best one, of those that have logits and see head crops.
+    /// Maps of the first run and of the best one, of those that have logits.
     fn add_saliency(
         &mut self,
         runs: &[&TrainedRun],
-        index: &Index,
-        split: &Split,
+        composers: &mut HeldOutComposers<'_>,
     ) -> anyhow::Result<()> {
+        let (index, split) = (composers.index, composers.split);
         let best = self.best.as_ref().map_or(0, |best| best.run);
         let mut shown = vec![runs[0]];
         if best != 0 {
             shown.push(runs[best]);
         }
-        shown.retain(|run| {
-            run.recipe.outputs_logits() && run.recipe.input.framing == Framing::HeadCrop
-        });
+        shown.retain(|run| run.recipe.outputs_logits());
         if shown.is_empty() {
             return Ok(());
         }
+        let shown: Vec<(&TrainedRun, Framer)> = shown
+            .into_iter()
+            .map(|run| Ok((run, composers.framer(run)?)))
+            .collect::<anyhow::Result<_>>()?;
         let validation: Vec<_> = split.labelled(index, |r| r == Role::Validation).collect();
         let mut random = ChaCha8Rng::seed_from_u64(SALIENT_SEED);
         let chosen: Vec<_> = validation.choose_multiple(&mut random, SALIENT).collect();
@@ -326,31 +349,6 @@ impl Report {
             plots::lines("views averaged", "error, head lengths", &by_views)?,
         ];
         Ok(())
-    }
-}
-
-/// Compose from heads that runs never saw; each is made once, when a run first asks for it.
-struct HeldOutComposers<'a> {
-    index: &'a Index,
-    split: &'a Split,
-    /// Folder of decoded photographs.
-    cache: &'a Path,
-    of_fold: BTreeMap<u32, Arc<Composer>>,
-}
-
-impl HeldOutComposers<'_> {
-    /// Of the fold that a run held out.
-    fn of(&mut self, run: &TrainedRun) -> anyhow::Result<Arc<Composer>> {
-        let (index, split) = (self.index, self.split);
-        let composer = match self.of_fold.entry(run.record.held_out_fold) {
-            Entry::Occupied(made) => made.into_mut(),
-            Entry::Vacant(place) => {
-                let cache = Cache::open_or_build(index, self.cache)?;
-                let composer = Composer::of_held_out_fold(index, split, &cache, *place.key())?;
-                place.insert(Arc::new(composer))
-            }
-        };
-        Ok(Arc::clone(composer))
     }
 }
 

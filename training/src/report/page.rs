@@ -41,6 +41,7 @@ pub fn render(report: &Report, table: &Table) -> anyhow::Result<String> {
     let page = environment.get_template("report.html")?.render(context! {
         version => env!("CARGO_PKG_VERSION"),
         classifiers => table.classifiers,
+        stacks => table.stacks,
         aligners => table.aligners,
         localisers => table.localisers,
         classes => CLASSES.map(|class| class.0),

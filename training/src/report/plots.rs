@@ -1,4 +1,7 @@
+use std::ops::Range;
+
 use anyhow::anyhow;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 use crate::metrics::ReliabilityBin;
@@ -53,28 +56,14 @@ pub(super) fn histogram(
 /// each way of naming; points by how many predictions they stand for.
 pub(super) fn reliability(ways: &[(String, Vec<ReliabilityBin>)]) -> anyhow::Result<String> {
     draw(|root| {
-        let mut chart = ChartBuilder::on(root)
-            .margin(8)
-            .x_label_area_size(36)
-            .y_label_area_size(46)
-            .build_cartesian_2d(0.0..1.0f64, 0.0..1.0f64)?;
-        chart
-            .configure_mesh()
-            .x_desc("confidence")
-            .y_desc("right")
-            .light_line_style(WHITE)
-            .draw()?;
+        let mut chart = axes(root, ("confidence", 0.0..1.0), ("right", 0.0..1.0))?;
         chart.draw_series(LineSeries::new([(0.0, 0.0), (1.0, 1.0)], BLACK.mix(0.4)))?;
         for (i, (name, bins)) in ways.iter().enumerate() {
             let all: usize = bins.iter().map(|bin| bin.count).sum();
             let style = Palette99::pick(i);
             let filled = bins.iter().filter(|bin| bin.count > 0);
             let points = filled.clone().map(|bin| (bin.confidence, bin.accuracy));
-            let line = style.stroke_width(2);
-            chart
-                .draw_series(LineSeries::new(points, line))?
-                .label(name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], line));
+            draw_line(&mut chart, i, name, points)?;
             chart.draw_series(filled.map(|bin| {
                 let radius = 2.0 + 12.0 * (bin.count as f64 / all as f64).sqrt();
                 Circle::new(
@@ -84,13 +73,7 @@ pub(super) fn reliability(ways: &[(String, Vec<ReliabilityBin>)]) -> anyhow::Res
                 )
             }))?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::LowerRight)
-            .background_style(WHITE.mix(0.8))
-            .border_style(BLACK.mix(0.3))
-            .draw()?;
-        Ok(())
+        draw_key(&mut chart)
     })
 }
 
@@ -107,39 +90,64 @@ pub(super) fn lines(
         most(&mut points().map(|p| p.1)),
     );
     draw(|root| {
-        let mut chart = ChartBuilder::on(root)
-            .margin(8)
-            .x_label_area_size(36)
-            .y_label_area_size(52)
-            .build_cartesian_2d(0.0..right, 0.0..top)?;
-        chart
-            .configure_mesh()
-            .x_desc(across)
-            .y_desc(up)
-            .light_line_style(WHITE)
-            .draw()?;
+        let mut chart = axes(root, (across, 0.0..right), (up, 0.0..top))?;
         for (i, (name, points)) in lines.iter().enumerate() {
-            let style = Palette99::pick(i).stroke_width(2);
-            chart
-                .draw_series(LineSeries::new(points.iter().copied(), style))?
-                .label(name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], style));
+            draw_line(&mut chart, i, name, points.iter().copied())?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::LowerRight)
-            .background_style(WHITE.mix(0.8))
-            .border_style(BLACK.mix(0.3))
-            .draw()?;
-        Ok(())
+        draw_key(&mut chart)
     })
 }
 
 pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+type Chart<'c, 'a> = ChartContext<'c, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+pub(super) type Drawn<T> = Result<T, Box<dyn std::error::Error>>;
 
-pub(super) fn draw(
-    onto: impl FnOnce(&Area<'_>) -> Result<(), Box<dyn std::error::Error>>,
-) -> anyhow::Result<String> {
+/// Axes of numbers, each with what it says and its range.
+fn axes<'c, 'a>(
+    root: &'c Area<'a>,
+    across: (&str, Range<f64>),
+    up: (&str, Range<f64>),
+) -> Drawn<Chart<'c, 'a>> {
+    let mut chart = ChartBuilder::on(root)
+        .margin(8)
+        .x_label_area_size(36)
+        .y_label_area_size(52)
+        .build_cartesian_2d(across.1, up.1)?;
+    chart
+        .configure_mesh()
+        .x_desc(across.0)
+        .y_desc(up.0)
+        .light_line_style(WHITE)
+        .draw()?;
+    Ok(chart)
+}
+
+/// A line in the `i`-th colour, named in the key.
+fn draw_line(
+    chart: &mut Chart<'_, '_>,
+    i: usize,
+    name: &str,
+    points: impl Iterator<Item = (f64, f64)>,
+) -> Drawn<()> {
+    let style = Palette99::pick(i).stroke_width(2);
+    chart
+        .draw_series(LineSeries::new(points, style))?
+        .label(name)
+        .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], style));
+    Ok(())
+}
+
+fn draw_key(chart: &mut Chart<'_, '_>) -> Drawn<()> {
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::LowerRight)
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.3))
+        .draw()?;
+    Ok(())
+}
+
+pub(super) fn draw(onto: impl FnOnce(&Area<'_>) -> Drawn<()>) -> anyhow::Result<String> {
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::CLASSES;
 use super::boxes::LocaliserRow;
 use crate::evaluation::NamingMetrics;
-use crate::index::write_json;
+use crate::index::{read_json, write_json};
 use crate::run_folder::TrainedRun;
 use crate::split::Split;
 
@@ -99,6 +99,38 @@ pub struct ClassifierRow {
     pub top1_by_photographs: Vec<Option<f64>>,
 }
 
+/// How well a stack of classifiers names, over its views.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StackRow {
+    /// Name of its file, without the ending.
+    pub stack: String,
+    /// Digest of the split that it was fitted and measured on.
+    pub split_digest: String,
+    /// Recipes of its classifiers.
+    pub members: Vec<String>,
+    /// Trainable parameters of all of them.
+    pub parameters: usize,
+    /// Multiply-adds for one photograph, with all its views.
+    pub multiply_adds: u64,
+    /// Views over which it averages.
+    pub views: u32,
+    /// L2 of the logistic regression; absent where plain averaging was better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strength: Option<f64>,
+    /// Principal components it was fitted on; absent where these were all features.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub components: Option<usize>,
+    /// Power of the probabilities; absent where they are left as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power: Option<f64>,
+    /// Whether photographs of its gallery have a say.
+    pub gallery: bool,
+    /// On validation photographs, and on those of unknown whales.
+    pub naming: NamingMetrics,
+    /// As [`ClassifierRow::top1_by_photographs`].
+    pub top1_by_photographs: Vec<Option<f64>>,
+}
+
 /// Errors of an aligner that averages so many views, in head lengths.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ViewsError {
@@ -124,9 +156,35 @@ pub struct AlignerRow {
     pub by_views: Vec<ViewsError>,
 }
 
+/// A row of the table; those of one name belong together.
+trait Row: Clone {
+    fn name(&self) -> &str;
+    fn split_digest(&self) -> &str;
+}
+
+impl Row for StackRow {
+    fn name(&self) -> &str {
+        &self.stack
+    }
+
+    fn split_digest(&self) -> &str {
+        &self.split_digest
+    }
+}
+
 /// A row that belongs to a run.
 trait OfRun {
     fn trained(&self) -> &Trained;
+}
+
+impl<R: OfRun + Clone> Row for R {
+    fn name(&self) -> &str {
+        &self.trained().recipe
+    }
+
+    fn split_digest(&self) -> &str {
+        &self.trained().split_digest
+    }
 }
 
 impl OfRun for ClassifierRow {
@@ -153,6 +211,9 @@ pub struct Table {
     format_version: u32,
     /// One to three for each classifier.
     pub classifiers: Vec<ClassifierRow>,
+    /// One or two for each stack of classifiers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stacks: Vec<StackRow>,
     /// One for each aligner.
     pub aligners: Vec<AlignerRow>,
     /// One for each localiser.
@@ -165,6 +226,7 @@ impl Default for Table {
         Self {
             format_version: FORMAT_VERSION,
             classifiers: Vec::new(),
+            stacks: Vec::new(),
             aligners: Vec::new(),
             localisers: Vec::new(),
         }
@@ -180,24 +242,15 @@ impl Table {
         if !path.exists() {
             return Ok(Self::default());
         }
-        let context = || format!("reading the table {}", path.display());
-        let bytes = std::fs::read(path).with_context(context)?;
-        let table: Self = serde_json::from_slice(&bytes).with_context(context)?;
-        ensure!(
-            table.format_version == FORMAT_VERSION,
-            "{}: table format {}, this program reads {FORMAT_VERSION}; measure the runs into a new file",
-            path.display(),
-            table.format_version
-        );
+        let remedy = "measure the runs into a new file";
+        let table: Self = read_json(path, "a table", FORMAT_VERSION, remedy)?;
         let digest = split.digest();
-        for row in table.trained() {
+        for (name, of) in table.names_and_splits() {
             ensure!(
-                row.split_digest == digest,
-                "{}: the row of {} is of split {}, this is {digest}: rows of different splits cannot be \
+                of == digest,
+                "{}: the row of {name} is of split {of}, this is {digest}: rows of different splits cannot be \
                  compared; take another file for each split",
                 path.display(),
-                row.recipe,
-                row.split_digest
             );
         }
         Ok(table)
@@ -211,17 +264,21 @@ impl Table {
         write_json(path, self).with_context(|| format!("writing {}", path.display()))
     }
 
-    fn trained(&self) -> impl Iterator<Item = &Trained> {
-        let classifiers = self.classifiers.iter().map(OfRun::trained);
-        classifiers
-            .chain(self.aligners.iter().map(OfRun::trained))
-            .chain(self.localisers.iter().map(OfRun::trained))
+    fn names_and_splits(&self) -> impl Iterator<Item = (&str, &str)> {
+        fn of<R: Row>(rows: &[R]) -> impl Iterator<Item = (&str, &str)> {
+            rows.iter().map(|row| (row.name(), row.split_digest()))
+        }
+        of(&self.classifiers)
+            .chain(of(&self.stacks))
+            .chain(of(&self.aligners))
+            .chain(of(&self.localisers))
     }
 
-    /// Takes over the rows of another table. All rows of a recipe that it measures anew go, and the new
-    /// ones take their place; everything else stays as it is, new recipes follow.
+    /// Takes over the rows of another table. All rows of a recipe or stack that it measures anew go, and
+    /// the new ones take their place; everything else stays as it is, new ones follow.
     pub fn update(&mut self, new: &Self) {
         replace(&mut self.classifiers, &new.classifiers);
+        replace(&mut self.stacks, &new.stacks);
         replace(&mut self.aligners, &new.aligners);
         replace(&mut self.localisers, &new.localisers);
     }
@@ -236,6 +293,7 @@ impl Table {
         environment.add_template("table.md", include_str!("table.md"))?;
         let page = environment.get_template("table.md")?.render(context! {
             classifiers => self.classifiers,
+            stacks => self.stacks,
             aligners => self.aligners,
             localisers => self.localisers,
             classes => CLASSES.map(|class| class.0),
@@ -252,13 +310,12 @@ pub(super) fn environment() -> anyhow::Result<Environment<'static>> {
     Ok(environment)
 }
 
-fn replace<R: OfRun + Clone>(rows: &mut Vec<R>, new: &[R]) {
-    let recipe = |row: &R| row.trained().recipe.clone();
-    for group in new.chunk_by(|a, b| recipe(a) == recipe(b)) {
-        let name = recipe(&group[0]);
-        let first = rows.iter().position(|row| recipe(row) == name);
+fn replace<R: Row>(rows: &mut Vec<R>, new: &[R]) {
+    for group in new.chunk_by(|a, b| a.name() == b.name()) {
+        let name = group[0].name();
+        let first = rows.iter().position(|row| row.name() == name);
         let place = first.unwrap_or(rows.len());
-        rows.retain(|row| recipe(row) != name);
+        rows.retain(|row| row.name() != name);
         rows.splice(place..place, group.iter().cloned());
     }
 }
@@ -340,6 +397,51 @@ mod tests {
             mean_iou: 0.4375,
             found: 0.375,
         }
+    }
+
+    #[test]
+    fn stacks_have_rows_in_the_file_and_in_markdown() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.json");
+        let stack = StackRow {
+            stack: "stack-pca".into(),
+            split_digest: split().digest(),
+            members: vec!["x".into(), "y".into()],
+            parameters: 3_000_000,
+            multiply_adds: 400_000_000,
+            views: 4,
+            strength: Some(0.3),
+            components: Some(64),
+            power: None,
+            gallery: false,
+            naming: row("x", NamedBy::Logits, 0.5).naming,
+            top1_by_photographs: vec![None; CLASSES.len()],
+        };
+        let with_gallery = StackRow {
+            gallery: true,
+            strength: None,
+            components: None,
+            power: Some(1.5),
+            ..stack.clone()
+        };
+        let mut table = Table::default();
+        table.update(&Table {
+            stacks: vec![stack, with_gallery],
+            ..Table::default()
+        });
+        table.save(&path).unwrap();
+        assert_eq!(Table::load(&path, &split()).unwrap(), table);
+        let text = table.markdown().unwrap();
+        let lines: Vec<&str> = text.lines().filter(|l| l.starts_with('|')).collect();
+        let numbers = "0.500 | 0.800 | 0.700 | 1.250 | 0.050 | – | – | – | – | – |";
+        let start = "| stack-pca | x, y | 3.00 | 400 | 4 |";
+        assert_eq!(lines[2], format!("{start} 64 | 0.3 | – | no | {numbers}"));
+        assert_eq!(
+            lines[3],
+            format!("{start} all | – | 1.50 | yes | {numbers}")
+        );
+        let cells = |line: &str| line.matches('|').count();
+        assert!(lines.iter().all(|l| cells(l) == cells(lines[0])), "{text}");
     }
 
     #[test]
