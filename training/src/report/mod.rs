@@ -119,7 +119,7 @@ struct Stranger {
 /// How many photographs of each whale a network was trained on that holds out this fold.
 fn trained_on<'s>(index: &'s Index, split: &'s Split, fold: u32) -> BTreeMap<&'s str, usize> {
     let mut counts = BTreeMap::new();
-    for (_, whale, _) in split.labelled(index, |role| role.trains_outside(fold)) {
+    for (_, whale, _) in split.labelled(index, move |role| role.trains_outside(fold)) {
         *counts.entry(whale).or_default() += 1;
     }
     counts

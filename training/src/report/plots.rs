@@ -137,7 +137,7 @@ fn draw_line(
     Ok(())
 }
 
-fn draw_key(chart: &mut Chart<'_, '_>) -> Drawn<()> {
+fn draw_key<'c, 'a: 'c>(chart: &mut Chart<'c, 'a>) -> Drawn<()> {
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::LowerRight)
