@@ -38,7 +38,7 @@ approach() {
     small-pseudo-labels)
       approach small-resnet-18
       [ -e "$runs/data/pseudo_labels.json" ] ||
-        "$train" pseudo-label "$runs/small-resnet-18" "${common[@]}" --precision 0.6 \
+        "$train" pseudo-label "$runs/small-resnet-18" "${common[@]}" --precision 0.3 \
           --out "$runs/data/pseudo_labels.json"
       start=(--pseudo-labels "$runs/data/pseudo_labels.json")
       ;;

@@ -266,7 +266,7 @@ struct Problem<'a> {
     enrolled: usize,
     /// Similarity about which the neighbour logit is written, so that slope and level vary alone.
     centre: f64,
-    /// Mean and deviation of the scores before there was a gallery, for the same reason.
+    /// Mean and deviation of the scores where the search starts, for the same reason.
     scores: (f64, f64),
 }
 
@@ -335,25 +335,34 @@ impl<'a> Problem<'a> {
                 nearest: nearest(embedding, &similar),
             });
         }
-        let temperature = f64::from(stack.decision.temperature);
-        let scores = |views: &[Array2<f64>]| Opinions::of(views, temperature).scores;
-        let scores = concatenate(
-            Axis(0),
-            &[
-                scores(&stack.held_out).view(),
-                scores(&stack.strangers).view(),
-            ],
-        )
-        .expect("both are vectors");
-        Some(Self {
+        let mut problem = Self {
             known: &stack.held_out,
             strangers: &stack.strangers,
             samples,
             catalogue,
             enrolled: enrolled.len(),
             centre: own / seen_again,
-            scores: (scores.mean().unwrap_or(0.0), scores.std(0.0).max(1e-6)),
-        })
+            scores: (0.0, 1.0),
+        };
+        let start = Model::of(&problem.start(held));
+        let scores_of = |wanted: fn(Truth) -> bool| {
+            let samples: Vec<&Sample> = problem.of(&wanted);
+            Opinions::of(&problem.blended(&samples, &start), 1.0).scores
+        };
+        let scores = concatenate(
+            Axis(0),
+            &[
+                scores_of(|truth| matches!(truth, Truth::Catalogue(_))).view(),
+                scores_of(|truth| !matches!(truth, Truth::Catalogue(_))).view(),
+            ],
+        )
+        .expect("both are vectors");
+        problem.scores = (scores.mean().unwrap_or(0.0), scores.std(0.0).max(1e-6));
+        Some(problem)
+    }
+
+    fn of(&self, wanted: &dyn Fn(Truth) -> bool) -> Vec<&Sample> {
+        self.samples.iter().filter(|s| wanted(s.truth)).collect()
     }
 
     /// Where an enrolled whale that is seen again is about as likely as the whole catalogue.
@@ -511,11 +520,8 @@ impl<'a> Problem<'a> {
 
     fn result(&self, parameters: &[f64], held: &Held<'_>, options: &StackOptions) -> FittedGallery {
         let model = Model::of(parameters);
-        let of = |wanted: &dyn Fn(Truth) -> bool| -> Vec<&Sample> {
-            self.samples.iter().filter(|s| wanted(s.truth)).collect()
-        };
-        let known = of(&|truth| matches!(truth, Truth::Catalogue(_)));
-        let again = of(&|truth| matches!(truth, Truth::Enrolled(_)));
+        let known = self.of(&|truth| matches!(truth, Truth::Catalogue(_)));
+        let again = self.of(&|truth| matches!(truth, Truth::Enrolled(_)));
         let power = held.stack.decision.power;
         let opinions = |samples: &[&Sample], enrolled: bool| {
             let views = self.blended(samples, &model);
