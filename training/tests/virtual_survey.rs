@@ -11,7 +11,7 @@ use callosity::bundle::Bundle;
 use callosity::camera::Replay;
 use callosity::geometry::Landmarks;
 use callosity::ground::{Received, Receiver};
-use callosity::identify::{FrameReport, HeadIdentification, Identifier, Verdict};
+use callosity::identify::{FrameReport, HeadIdentification, Identifier};
 use callosity::inference::EngineConfig;
 use callosity::link::BrokerOptions;
 use callosity::link::message::{Presence, Sighting};
