@@ -479,18 +479,12 @@ fn stack_is_measured(folder: &Path) -> Vec<serde_json::Value> {
     rows
 }
 
-/// Whales that no network was trained on, each by five photographs.
-fn strangers_are_enrolled_and_named(folder: &Path) {
-    const SHOWN: &str = "5";
-    let bundle = Bundle::open(folder.join("bundle")).expect("a bundle");
-    let gallery = bundle.gallery().expect("whole").expect("a gallery");
-    assert!(
-        gallery
-            .photographs(KNOWN)
-            .iter()
-            .all(|count| (1..=8).contains(count))
-    );
+/// Photographs of each stranger by which it is enrolled.
+const SHOWN: usize = 5;
 
+/// What the bundle names on heads that no network saw, and once the strangers are enrolled.
+fn heads_are_measured(folder: &Path) -> serde_json::Value {
+    let shown = SHOWN.to_string();
     let evaluate = [
         "evaluate",
         "--bundle",
@@ -500,11 +494,22 @@ fn strangers_are_enrolled_and_named(folder: &Path) {
         "--labels",
         "runs/data/validation_and_unknown.csv",
         "--enroll",
-        SHOWN,
+        &shown,
         "--format",
         "json",
     ];
-    let report: serde_json::Value = serde_json::from_str(&run(folder, &evaluate)).expect("JSON");
+    serde_json::from_str(&run(folder, &evaluate)).expect("JSON")
+}
+
+fn strangers_are_enrolled_and_named(folder: &Path, report: &serde_json::Value) {
+    let bundle = Bundle::open(folder.join("bundle")).expect("a bundle");
+    let gallery = bundle.gallery().expect("whole").expect("a gallery");
+    assert!(
+        gallery
+            .photographs(KNOWN)
+            .iter()
+            .all(|count| (1..=8).contains(count))
+    );
     let enrolment = &report["enrolment"];
     let number = |place: &str| {
         enrolment
@@ -513,7 +518,7 @@ fn strangers_are_enrolled_and_named(folder: &Path) {
             .expect("a number")
     };
     assert_eq!(number("/whales") as usize, STRANGERS);
-    let left = HEADS_OF_STRANGER - SHOWN.parse::<usize>().expect("a number");
+    let left = HEADS_OF_STRANGER - SHOWN;
     assert_eq!(number("/seen_again/photographs") as usize, STRANGERS * left);
     // An embedding that was learnt from twelve whales says little of others. Chance is 1 in 20.
     assert!(number("/seen_again/top1") > 0.15, "{enrolment}");
@@ -577,24 +582,10 @@ fn virtual_whales_are_learnt_and_named_over_mqtt() {
     );
     let stack_rows = stack_is_measured(folder);
     make_bundle(folder, "runs/virtual-finder", "bundle");
-    strangers_are_enrolled_and_named(folder);
     frames_are_measured_by_who_never_saw_them(folder);
 
-    let evaluate = |labels: &str| -> serde_json::Value {
-        let arguments = [
-            "evaluate",
-            "--bundle",
-            "bundle",
-            "--heads",
-            "data/heads",
-            "--labels",
-            labels,
-            "--format",
-            "json",
-        ];
-        serde_json::from_str(&run(folder, &arguments)).expect("JSON")
-    };
-    let report = evaluate("runs/data/validation_and_unknown.csv");
+    let report = heads_are_measured(folder);
+    strangers_are_enrolled_and_named(folder, &report);
     let number = |name: &str| report["heads"][name].as_f64().expect("a number");
     assert!(number("known") > 30.0, "{report}");
     assert_eq!(number("unknown") as usize, STRANGERS * HEADS_OF_STRANGER);
