@@ -209,8 +209,8 @@ pub struct Figure {
 }
 
 impl Figure {
-    /// Maps of the runs' classifiers, each with its framer, for a photograph of a whale of their catalogue, all on one scale, as
-    /// pictures of `height` pixels.
+    /// Maps of the runs' classifiers, each with its framer, for a photograph of a whale of their catalogue,
+    /// all on one scale, as pictures of `height` pixels.
     ///
     /// # Errors
     /// A run is no classifier by logits or does not know the whale, the photograph cannot be read, or the

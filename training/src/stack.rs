@@ -86,6 +86,12 @@ pub enum StackError {
     },
 }
 
+/// Place and probability of the most probable individual; 0 and 0 where there is none.
+pub(crate) fn most_probable(probabilities: impl Iterator<Item = f64>) -> (usize, f64) {
+    let each = probabilities.enumerate();
+    each.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((0, 0.0))
+}
+
 /// Multinomial logistic regression: `logits = features · weight + bias`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Regression {
@@ -434,10 +440,7 @@ impl Opinions {
     pub fn best(&self) -> Vec<(usize, f64)> {
         let rows = self.probabilities.rows();
         rows.into_iter()
-            .map(|row| {
-                let each = row.iter().copied().enumerate();
-                each.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((0, 0.0))
-            })
+            .map(|row| most_probable(row.iter().copied()))
             .collect()
     }
 

@@ -13,8 +13,8 @@ use crate::split::Split;
 /// The page needs nothing but a browser: a table of all runs, the photographs of a whale, learning curves,
 /// reliability, what the best classifier confuses, with the photographs side by side, on what it relies,
 /// whom it takes unknown whales for, and the errors of landmarks. Each classifier is measured as it names by
-/// its own outputs, by its nearest neighbours, and by both; with --stack stacks of them too. It shows photographs: mind their licence
-/// before you publish it.
+/// its own outputs, by its nearest neighbours, and by both; with --stack stacks of them too. It shows
+/// photographs: mind their licence before you publish it.
 ///
 /// With --table the rows are kept in a file too, which needs no run folders any more: a table can be
 /// completed run by run, and the page and the Markdown show all of it.

@@ -26,10 +26,10 @@ const QUALITY: u8 = 85;
 ///
 /// A grey patch is slid over each classifier's input, and a heat map over the photograph shows by how much
 /// the probability of the true whale falls (red) or rises (blue) with the patch there. The maps of one
-/// photograph are on one scale, so that classifiers can be compared; one that sees whole frames is shown the head
-/// in a composed one. The folder gets a JPEG for each
-/// photograph, with the photograph and then a map for each run from left to right, and saliency.html with
-/// all of them and the numbers. It shows photographs: mind their licence before you publish it.
+/// photograph are on one scale, so that classifiers can be compared; one that sees whole frames is shown the
+/// head in a composed one. The folder gets a JPEG for each photograph, with the photograph and then a map for
+/// each run from left to right, and saliency.html with all of them and the numbers. It shows photographs:
+/// mind their licence before you publish it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Run folders of classifiers, such as a baseline and the best one

@@ -14,7 +14,7 @@ use crate::index::{Index, IndexedPhotograph};
 use crate::neighbours::{NearestNeighbours, blend, fit_share, strangeness};
 use crate::run_folder::TrainedRun;
 use crate::split::Split;
-use crate::stack::{Opinions, fit_temperature};
+use crate::stack::{Opinions, fit_temperature, most_probable};
 
 /// A photograph with its whale.
 pub(super) type Labelled<'a> = (&'a IndexedPhotograph, &'a str);
@@ -57,16 +57,12 @@ impl<'a> Prediction<'a> {
         probabilities: Vec<f64>,
         strangeness: f64,
     ) -> Self {
-        let each = probabilities.iter().copied().enumerate();
-        let best = each.fold((0, f64::NEG_INFINITY), |most, one| {
-            if one.1 > most.1 { one } else { most }
-        });
         Self {
             photograph,
             whale,
             class: split.individual_index(whale),
+            best: most_probable(probabilities.iter().copied()),
             probabilities,
-            best,
             strangeness,
         }
     }

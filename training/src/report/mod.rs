@@ -209,9 +209,12 @@ impl Report {
         };
         let mut composers = HeldOutComposers::new(index, split, cache);
         report.add_classifiers(&of(Task::Classifier), &mut composers)?;
-        for stack in &stacks {
-            let rows = stack.measure(index, split, &measured_photographs(index, split)?)?;
-            report.measured.stacks.extend(rows);
+        if !stacks.is_empty() {
+            let photographs = measured_photographs(index, split)?;
+            for stack in &stacks {
+                let rows = stack.measure(index, split, &photographs)?;
+                report.measured.stacks.extend(rows);
+            }
         }
         report.add_aligners(&of(Task::Aligner), &mut composers)?;
         report.add_localisers(&of(Task::Localiser), &mut composers)?;
