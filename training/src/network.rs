@@ -491,6 +491,9 @@ pub fn load_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, WeightsErro
 #[cfg(test)]
 mod tests {
     use callosity::geometry::{Landmarks, Point};
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+    use rand_distr::{Distribution, StandardNormal};
 
     use super::*;
     use crate::graph::Layer;
@@ -571,34 +574,99 @@ mod tests {
             { op = "batch_norm" },
             { op = "linear", outputs = 2 },
         ]"#;
-        tch::manual_seed(3);
-        let network = network(declaration, 2);
-        let input = Tensor::randn([6, 3, 8, 8], (Kind::Float, Device::Cpu));
+        let mut random = ChaCha8Rng::seed_from_u64(3);
+        let network = with_weights_of(network(declaration, 2), &mut random);
+        let input = normal(&[6, 3, 8, 8], &mut random);
         let loss = || {
             let outputs = network.forward(&input, Mode::Train, Precision::Float32);
             outputs.output.square().sum(Kind::Float)
         };
-        loss().backward();
+        assert_gradients(&network, &loss);
+    }
+
+    #[test]
+    fn soft_argmax_and_cosine_have_the_gradients_of_finite_differences() {
+        let mut random = ChaCha8Rng::seed_from_u64(5);
+        for last in [
+            r#"{ op = "conv", channels = 2, kernel = 1, plain = true }, { op = "soft_argmax" }"#,
+            r#"{ op = "global_average_pool" }, { op = "batch_norm" },
+               { op = "cosine", sub_centres = 2, scale = 8 }"#,
+        ] {
+            let declaration =
+                format!("layers = [{{ op = \"conv\", channels = 5, stride = 2 }}, {last}]");
+            let network = with_weights_of(network(&declaration, 4), &mut random);
+            let input = normal(&[6, 3, 8, 8], &mut random);
+            let output = || {
+                let outputs = network.forward(&input, Mode::Train, Precision::Float32);
+                outputs.output
+            };
+            // Near the output, so that a step changes much of the loss.
+            let target = output().detach() * (normal(&[6, 4], &mut random) * 0.3 + 1.0);
+            let loss = || (output() - &target).square().sum(Kind::Float);
+            assert_gradients(&network, &loss);
+        }
+    }
+
+    /// Standard normal values from a generator of the test's own: libtorch's is shared by all tests that run.
+    fn normal(shape: &[i64], random: &mut ChaCha8Rng) -> Tensor {
+        let length = shape.iter().product::<i64>() as usize;
+        let values: Vec<f32> = StandardNormal.sample_iter(random).take(length).collect();
+        Tensor::from_slice(&values).view(shape)
+    }
+
+    /// The network with weights around those of [`Network::new`], drawn from `random`.
+    fn with_weights_of(network: Network, random: &mut ChaCha8Rng) -> Network {
+        tch::no_grad(|| {
+            for parameter in network.parameters().values().filter(|p| p.requires_grad()) {
+                let shape = parameter.size();
+                let drawn = normal(&shape, random);
+                let fan_in = shape[1..].iter().product::<i64>() as f64;
+                let mut parameter = parameter.shallow_clone();
+                parameter.copy_(&match shape.len() {
+                    1 => &parameter + drawn * 0.3,
+                    _ => drawn * (2.0 / fan_in).sqrt(),
+                });
+            }
+        });
+        network
+    }
+
+    /// A small step along and against each parameter's gradient changes the loss by what the gradient says.
+    fn assert_gradients(network: &Network, loss: &dyn Fn() -> Tensor) {
+        let start = loss();
+        start.backward();
+        let start = start.double_value(&[]);
         for (name, parameter) in network.parameters() {
             if !parameter.requires_grad() {
                 continue;
             }
-            let gradient = parameter.grad().view([-1]).double_value(&[0]);
-            let step = 1e-2;
-            let moved = |by: f64| {
+            let gradient = parameter.grad();
+            let slope = gradient.square().sum(Kind::Double).double_value(&[]);
+            let moved_along = |direction: &Tensor, by: f64| {
                 tch::no_grad(|| {
-                    let _ = parameter.view([-1]).narrow(0, 0, 1).g_add_scalar_(by);
+                    let _ = parameter.shallow_clone().g_add_(&(direction * by));
                     loss().double_value(&[])
                 })
             };
+            // Softmax over a map does not see a bias that the whole map shares.
+            if slope < 1e-10 * start {
+                let change = moved_along(&gradient.ones_like(), 0.1) - start;
+                assert!(
+                    change.abs() < 1e-5 * start,
+                    "{name}: no slope, yet {change}"
+                );
+                continue;
+            }
+            // Changes the loss by a part in 5,000: more than rounding does, less than curvature shows.
+            let step = 2e-4 * start / slope;
+            let moved = |by| moved_along(&gradient, by);
             let up = moved(step);
             let down = moved(-2.0 * step);
             moved(step);
             let quotient = (up - down) / (2.0 * step);
-            let slack = 0.05 * gradient.abs().max(quotient.abs()).max(0.05);
             assert!(
-                (gradient - quotient).abs() < slack,
-                "{name}: gradient {gradient}, difference quotient {quotient}"
+                (slope - quotient).abs() < 0.05 * slope,
+                "{name}: slope {slope}, difference quotient {quotient}"
             );
         }
     }
