@@ -67,6 +67,24 @@ pub enum Layer {
         /// Name under which `concat` finds the result.
         name: Option<String>,
     },
+    /// Blocks that widen their input, convolve each channel of it by itself and narrow it again, without an
+    /// activation after that; where shapes allow, the input is added (Sandler et al. 2018, "MobileNetV2"; with
+    /// other kernels and strides EfficientNet-Lite, after Tan & Le 2019). The first with the stride.
+    InvertedResidual {
+        /// Output channels.
+        channels: usize,
+        /// By how much the input is widened; at 1 it is not.
+        expansion: usize,
+        /// Side of the square kernel of the middle convolution; odd.
+        #[serde(default = "three")]
+        kernel: usize,
+        /// Step of the first block.
+        #[serde(default = "one")]
+        stride: usize,
+        /// Blocks.
+        #[serde(default = "one")]
+        repeat: usize,
+    },
     /// Four views of a map side by side, as in Inception v3 (Szegedy et al. 2016, figure 5): 1 × 1, 3 × 3,
     /// two of 3 × 3, and the mean of each pixel's neighbourhood. All convolutions are normalised.
     Inception {
@@ -181,6 +199,8 @@ pub enum Op {
         stride: usize,
         /// Whether it has a bias (it has none where batch normalisation follows).
         bias: bool,
+        /// Whether each output channel sees only the input channel of its own number.
+        depthwise: bool,
     },
     /// Convolution with a kernel for each place, step 1, padding `kernel / 2`, no bias.
     LocallyConnected {
@@ -192,8 +212,11 @@ pub enum Op {
         /// Side of the window; odd.
         size: usize,
     },
-    /// Batch normalisation over each channel, `eps` = [`BATCH_NORM_EPS`].
-    BatchNorm,
+    /// Batch normalisation over each channel.
+    BatchNorm {
+        /// Added to the variance.
+        eps: f64,
+    },
     /// `max(x, slope · x)`.
     LeakyRelu {
         /// Slope below zero, 0…1.
@@ -241,8 +264,11 @@ pub enum Op {
     },
 }
 
-/// Added to the variance in batch normalisation.
+/// Added to the variance in batch normalisation, but for [`Layer::InvertedResidual`].
 pub const BATCH_NORM_EPS: f64 = 1e-5;
+/// The same in inverted residual blocks: many of their channels vary little, and weights that were trained
+/// elsewhere were trained with this.
+pub const INVERTED_RESIDUAL_EPS: f64 = 1e-3;
 
 /// Shape of one sample's feature map, or of a feature vector (`height = width = 1`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -295,7 +321,7 @@ pub enum GraphError {
 pub struct Parameter {
     /// `<node>.<kind>`.
     pub name: String,
-    /// Convolution: out × in × kernel × kernel. Locally connected: places, row by row, × out × (in × kernel
+    /// Convolution: out × in × kernel × kernel, `in` being 1 where it is depthwise. Locally connected: places, row by row, × out × (in × kernel
     /// × kernel). Linear: out × in. Cosine: (out × centres) × in. Others: one axis.
     pub shape: Vec<i64>,
     /// Whether the optimiser changes it (running statistics it does not).
@@ -345,8 +371,15 @@ impl Builder {
             kernel,
             stride,
             bias,
+            depthwise: false,
         };
         self.push(name.to_owned(), op, vec![from], shape)
+    }
+
+    fn normalisation(&mut self, name: &str, from: usize, eps: f64) -> usize {
+        let shape = self.nodes[from].shape;
+        let op = Op::BatchNorm { eps };
+        self.push(format!("{name}_norm"), op, vec![from], shape)
     }
 
     fn normalised_conv(
@@ -358,8 +391,7 @@ impl Builder {
         stride: usize,
     ) -> usize {
         let conv = self.conv(name, from, channels, kernel, stride, false);
-        let shape = self.nodes[conv].shape;
-        self.push(format!("{name}_norm"), Op::BatchNorm, vec![conv], shape)
+        self.normalisation(name, conv, BATCH_NORM_EPS)
     }
 
     fn activation(&mut self, name: &str, from: usize) -> usize {
@@ -415,6 +447,44 @@ impl Builder {
         let second = self.conv_unit(&format!("{name}b"), first, reduced, 3, stride);
         let third = self.normalised_conv(&format!("{name}c"), second, channels, 1, 1);
         self.add_shortcut(name, from, third, stride)
+    }
+
+    fn inverted_residual(
+        &mut self,
+        name: &str,
+        from: usize,
+        channels: usize,
+        expansion: usize,
+        kernel: usize,
+        stride: usize,
+    ) -> usize {
+        let eps = INVERTED_RESIDUAL_EPS;
+        let widened = if expansion == 1 {
+            from
+        } else {
+            let name = format!("{name}a");
+            let wide = expansion * self.nodes[from].shape.channels;
+            let conv = self.conv(&name, from, wide, 1, 1, false);
+            let norm = self.normalisation(&name, conv, eps);
+            self.activation(&name, norm)
+        };
+        let middle = format!("{name}b");
+        let wide = self.nodes[widened].shape.channels;
+        let conv = self.conv(&middle, widened, wide, kernel, stride, false);
+        if let Op::Conv { depthwise, .. } = &mut self.nodes[conv].op {
+            *depthwise = true;
+        }
+        let norm = self.normalisation(&middle, conv, eps);
+        let middle = self.activation(&middle, norm);
+        let narrow = format!("{name}c");
+        let conv = self.conv(&narrow, middle, channels, 1, 1, false);
+        let norm = self.normalisation(&narrow, conv, eps);
+        let shape = self.nodes[norm].shape;
+        if self.nodes[from].shape == shape {
+            self.push(format!("{name}_add"), Op::Add, vec![norm, from], shape)
+        } else {
+            norm
+        }
     }
 
     /// The sum of a block's result and its input, the latter through a 1 × 1 convolution where shapes
@@ -558,6 +628,26 @@ impl Builder {
                         name.as_ref(),
                     )
                 }
+                Layer::InvertedResidual {
+                    channels,
+                    expansion,
+                    kernel,
+                    stride,
+                    repeat,
+                } => {
+                    positive(&[
+                        ("channels", *channels),
+                        ("expansion", *expansion),
+                        ("stride", *stride),
+                        ("repeat", *repeat),
+                    ])
+                    .map_err(fail)?;
+                    odd(*kernel).map_err(fail)?;
+                    let block = |b: &mut Builder, id: &str, from, stride| {
+                        b.inverted_residual(id, from, *channels, *expansion, *kernel, stride)
+                    };
+                    (b.repeated(index, last, *repeat, *stride, block), None)
+                }
                 Layer::Inception {
                     single,
                     triple,
@@ -588,7 +678,7 @@ impl Builder {
                     };
                     let op = Op::LocallyConnected { kernel: *kernel };
                     let local = b.push(id.clone(), op, vec![last], shape);
-                    let norm = b.push(format!("{id}_norm"), Op::BatchNorm, vec![local], shape);
+                    let norm = b.normalisation(&id, local, BATCH_NORM_EPS);
                     (b.activation(&id, norm), None)
                 }
                 Layer::MaxPool { size } => {
@@ -651,8 +741,8 @@ impl Builder {
                     (b.push(id, Op::GlobalAveragePool, vec![last], shape), None)
                 }
                 Layer::BatchNorm {} => {
-                    let id = format!("l{}_norm", index + 1);
-                    (b.push(id, Op::BatchNorm, vec![last], shape), None)
+                    let id = format!("l{}", index + 1);
+                    (b.normalisation(&id, last, BATCH_NORM_EPS), None)
                 }
                 Layer::Dropout { p } => {
                     if !(0.0..1.0).contains(p) {
@@ -800,12 +890,16 @@ impl Graph {
         self.nodes.last().expect("a graph has at least its input")
     }
 
+    /// The last fully connected layer, that of the individuals in a classifier.
+    pub fn last_connected(&self) -> Option<&Node> {
+        let connected = |n: &&Node| matches!(n.op, Op::Linear | Op::Cosine { .. });
+        self.nodes.iter().rev().find(connected)
+    }
+
     /// Index of the node whose output is the pooled features: what the last fully connected layer
     /// takes, before dropout. `None` where the network has no such layer.
     pub fn features(&self) -> Option<usize> {
-        let is_last = |n: &&Node| matches!(n.op, Op::Linear | Op::Cosine { .. });
-        let last = self.nodes.iter().rev().find(is_last)?;
-        let mut index = last.inputs[0];
+        let mut index = self.last_connected()?.inputs[0];
         while let Op::Dropout { .. } = self.nodes[index].op {
             index = self.nodes[index].inputs[0];
         }
@@ -832,7 +926,7 @@ impl Graph {
             let out = node.shape.channels;
             match node.op {
                 Op::Conv { kernel, bias, .. } => {
-                    let inputs = self.nodes[node.inputs[0]].shape.channels;
+                    let inputs = self.inputs_of_channel(node);
                     push("weight", &[out, inputs, kernel, kernel], true);
                     if bias {
                         push("bias", &[out], true);
@@ -843,7 +937,7 @@ impl Graph {
                     let places = node.shape.height * node.shape.width;
                     push("weight", &[places, out, inputs * kernel * kernel], true);
                 }
-                Op::BatchNorm => {
+                Op::BatchNorm { .. } => {
                     push("weight", &[out], true);
                     push("bias", &[out], true);
                     push("running_mean", &[out], false);
@@ -864,6 +958,16 @@ impl Graph {
         all
     }
 
+    /// How many channels of its input each output channel of a layer sees.
+    pub fn inputs_of_channel(&self, node: &Node) -> usize {
+        match node.op {
+            Op::Conv {
+                depthwise: true, ..
+            } => 1,
+            _ => self.nodes[node.inputs[0]].shape.channels,
+        }
+    }
+
     /// Number of trainable parameters.
     pub fn parameter_count(&self) -> usize {
         let trainable = self.parameters().into_iter().filter(|p| p.trainable);
@@ -881,8 +985,7 @@ impl Graph {
                 let outputs = (s.channels * s.height * s.width) as u64;
                 match node.op {
                     Op::Conv { kernel, .. } | Op::LocallyConnected { kernel } => {
-                        let inputs = self.nodes[node.inputs[0]].shape.channels;
-                        outputs * (inputs * kernel * kernel) as u64
+                        outputs * (self.inputs_of_channel(node) * kernel * kernel) as u64
                     }
                     Op::Linear => outputs * self.nodes[node.inputs[0]].shape.channels as u64,
                     Op::Cosine { sub_centres, .. } => {
@@ -902,6 +1005,7 @@ impl Layer {
             Self::Conv { .. } => "conv",
             Self::Residual { .. } => "residual",
             Self::Bottleneck { .. } => "bottleneck",
+            Self::InvertedResidual { .. } => "inverted_residual",
             Self::Inception { .. } => "inception",
             Self::LocallyConnected { .. } => "locally_connected",
             Self::MaxPool { .. } => "max_pool",

@@ -1,7 +1,9 @@
 //! Trains Callosity's networks off-line: data set → split → networks → ensemble → ONNX bundle.
 
+pub mod activations;
 pub mod augment;
 pub mod boxes;
+pub mod bundle_weights;
 pub mod cache;
 pub mod checkpoint;
 mod claim;

@@ -25,14 +25,12 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use tch::{Device, Kind, Tensor};
 
+use crate::activations::{Range, measure, sample_inputs};
 use crate::graph::{BATCH_NORM_EPS, Graph, GraphError, Layer, Op};
-use crate::loader::{Samples, measured_batch};
-use crate::network::{Mode, Network, Precision};
+use crate::loader::Samples;
+use crate::network::Network;
 use crate::recipe::Recipe;
-use crate::trainer::{LAST, RECIPE, RunInfo, to_tensors};
-
-/// Samples on which the range of values is measured.
-const MEASURED: usize = 512;
+use crate::trainer::{LAST, RECIPE, RunInfo};
 
 /// The network of `recipe` with the function of the smaller one in the run folder `run`, its last weights.
 /// Values are measured on some of `samples`, which are those of `recipe`.
@@ -64,13 +62,7 @@ pub fn grow_run(
     }
     let mut old = Network::new(smaller.graph(individuals.len())?, device);
     old.load(&run.join(LAST))?;
-    let step = samples.len().div_ceil(MEASURED).max(1);
-    let items: Vec<usize> = (0..samples.len()).step_by(step).collect();
-    let mut inputs = Vec::new();
-    for items in items.chunks(recipe.schedule.batch) {
-        let batch = measured_batch(samples, recipe.seed, items)?;
-        inputs.push(to_tensors(recipe, samples, &batch, device).0);
-    }
+    let inputs = sample_inputs(recipe, samples, device)?;
     let graph = recipe.graph(individuals.len())?;
     let layers = (&*smaller.network.layers, &*recipe.network.layers);
     grow(&old, layers, graph, &inputs)
@@ -229,9 +221,12 @@ fn check(old: &[Layer], new: &[Layer]) -> Result<Vec<Inserted>, GraphError> {
                 reason,
             })
         };
-        // Copies of features turn directions, and places have no copies.
-        if let Layer::Cosine { .. } | Layer::SoftArgmax {} | Layer::SpatialTransformer { .. } =
-            layer
+        // Copies of features turn directions, places have no copies, and copies of single channels are none of
+        // their neighbours.
+        if let Layer::Cosine { .. }
+        | Layer::SoftArgmax {}
+        | Layer::SpatialTransformer { .. }
+        | Layer::InvertedResidual { .. } = layer
         {
             return refuse("a network with this layer cannot grow".to_owned());
         }
@@ -394,60 +389,9 @@ fn new_shortcuts<'a>(
     })
 }
 
-/// What a channel's values are like.
-struct Range {
-    low: Tensor,
-    high: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-}
-
-impl Range {
-    /// What makes all values positive, with a margin of half the range.
-    fn shift(&self) -> Tensor {
-        ((&self.high - &self.low) * 0.5 - &self.low).clamp_min(0.0)
-    }
-}
-
-/// The values of nodes of a network, channel by channel.
-fn measure(network: &Network, nodes: &[usize], inputs: &[Tensor]) -> BTreeMap<usize, Range> {
-    let mut all: BTreeMap<usize, Vec<Tensor>> = BTreeMap::new();
-    for input in inputs {
-        tch::no_grad(|| {
-            network.forward_observed(input, Mode::Evaluate, Precision::Float32, &mut |node, x| {
-                if !nodes.contains(&node) {
-                    return;
-                }
-                // Channels first, then low, high, sum, sum of squares and count.
-                let x = x.transpose(0, 1).flatten(1, -1).to_kind(Kind::Double);
-                let count = Tensor::full_like(&x.select(1, 0), x.size()[1] as f64);
-                let sums = [
-                    x.amin([1].as_slice(), false),
-                    x.amax([1].as_slice(), false),
-                    x.sum_dim_intlist([1].as_slice(), false, Kind::Double),
-                    x.square()
-                        .sum_dim_intlist([1].as_slice(), false, Kind::Double),
-                    count,
-                ];
-                all.entry(node).or_default().push(Tensor::stack(&sums, 0));
-            })
-        });
-    }
-    let ranges = all.into_iter().map(|(node, parts)| {
-        // batches × 5 × channels
-        let parts = Tensor::stack(&parts, 0);
-        let sum = parts.sum_dim_intlist([0].as_slice(), false, Kind::Double);
-        let mean = sum.select(0, 2) / sum.select(0, 4);
-        let variance = (sum.select(0, 3) / sum.select(0, 4) - mean.square()).clamp_min(0.0);
-        let range = Range {
-            low: parts.select(1, 0).amin([0].as_slice(), false),
-            high: parts.select(1, 1).amax([0].as_slice(), false),
-            mean,
-            variance,
-        };
-        (node, range)
-    });
-    ranges.collect()
+/// What makes all values positive, with a margin of half the range.
+fn shift(range: &Range) -> Tensor {
+    ((&range.high - &range.low) * 0.5 - &range.low).clamp_min(0.0)
 }
 
 /// Sets what copies nodes of the smaller network, and new shortcuts.
@@ -504,7 +448,7 @@ fn widen(
                 set("weight", &(weight * shares));
                 set("bias", from("bias"));
             }
-            Op::BatchNorm => {
+            Op::BatchNorm { .. } => {
                 for kind in ["weight", "bias", "running_mean", "running_var"] {
                     set(kind, &from(kind).index_select(0, &output()));
                 }
@@ -574,7 +518,7 @@ fn deepen(
             let copied = copies[news[&inserted.before_activation(inserted.from)]].as_ref();
             let copied = copied.expect("a node of the smaller network");
             let copied = Tensor::from_slice(copied).to_device(network.device());
-            let shift = measured[&node].shift().index_select(0, &copied);
+            let shift = shift(&measured[&node]).index_select(0, &copied);
             shift.to_kind(Kind::Float)
         }
         None => bias.zeros_like(),
@@ -617,6 +561,7 @@ fn deepen(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::{Mode, Precision};
     use proptest::prelude::*;
 
     /// A layer and the same one, larger.

@@ -20,7 +20,7 @@ use tract_onnx::pb::{
     type_proto,
 };
 
-use crate::graph::{BATCH_NORM_EPS, Graph, Op, Shape};
+use crate::graph::{Graph, Op, Shape};
 use crate::network::{LEAST_LENGTH, pixel_centres, sampling_grid};
 use crate::weights::{Tensor, Weights};
 
@@ -202,7 +202,7 @@ pub fn encode(model: &ModelProto) -> Vec<u8> {
 
 /// Convolution and the batch normalisation after it as one convolution: each output channel's kernel
 /// scaled by `γ / √(σ² + ε)`, and the bias that remains.
-fn fold(weights: &Weights, conv: &str, norm: &str) -> (Vec<f32>, Vec<f32>) {
+fn fold(weights: &Weights, conv: &str, norm: &str, eps: f64) -> (Vec<f32>, Vec<f32>) {
     let kernel = weights.get(&format!("{conv}.weight"));
     let of = |kind: &str| &weights.get(&format!("{norm}.{kind}")).values;
     let (gamma, beta) = (of("weight"), of("bias"));
@@ -213,7 +213,7 @@ fn fold(weights: &Weights, conv: &str, norm: &str) -> (Vec<f32>, Vec<f32>) {
     let mut bias = Vec::with_capacity(channels);
     // In float64, so that folding adds no rounding of its own.
     for c in 0..channels {
-        let scale = f64::from(gamma[c]) / (f64::from(variance[c]) + BATCH_NORM_EPS).sqrt();
+        let scale = f64::from(gamma[c]) / (f64::from(variance[c]) + eps).sqrt();
         let kernel = &kernel.values[c * each..(c + 1) * each];
         folded.extend(kernel.iter().map(|&w| (f64::from(w) * scale) as f32));
         bias.push((f64::from(beta[c]) - f64::from(mean[c]) * scale) as f32);
@@ -255,7 +255,7 @@ impl Emitter {
             let node = &graph.nodes[index];
             let conv = *node.inputs.first()?;
             let plain = matches!(graph.nodes[conv].op, Op::Conv { bias: false, .. });
-            (node.op == Op::BatchNorm && plain && users[conv] == 1).then_some(conv)
+            (matches!(node.op, Op::BatchNorm { .. }) && plain && users[conv] == 1).then_some(conv)
         };
         let absorbed: Vec<usize> = (0..=last).filter_map(folded).collect();
 
@@ -285,9 +285,10 @@ impl Emitter {
                     let bias = bias.then(|| parameter("bias").values.as_slice());
                     self.conv(&name, inputs[0], graph, index, kernel, bias)?;
                 }
-                Op::BatchNorm => match folded(index) {
+                Op::BatchNorm { eps } => match folded(index) {
                     Some(conv) => {
-                        let (kernel, bias) = fold(weights, &graph.nodes[conv].name, &node.name);
+                        let conv_name = &graph.nodes[conv].name;
+                        let (kernel, bias) = fold(weights, conv_name, &node.name, eps);
                         self.conv(&name, inputs[0], graph, conv, &kernel, Some(&bias))?;
                     }
                     None => {
@@ -298,7 +299,7 @@ impl Emitter {
                             let size = [values.len()];
                             all.push(self.tensor(&full, &size, values, Storage::Float32)?);
                         }
-                        let eps = float("epsilon", BATCH_NORM_EPS as f32);
+                        let eps = float("epsilon", eps as f32);
                         self.node("BatchNormalization", &name, &strings(&all), &[eps]);
                     }
                 },
@@ -415,16 +416,17 @@ impl Emitter {
         bias: Option<&[f32]>,
     ) -> Result<(), ExportError> {
         let node = &graph.nodes[index];
-        let Op::Conv { kernel, stride, .. } = node.op else {
+        let Op::Conv {
+            kernel,
+            stride,
+            depthwise,
+            ..
+        } = node.op
+        else {
             unreachable!("only convolutions are emitted as such");
         };
         let channels = node.shape.channels;
-        let shape = [
-            channels,
-            graph.nodes[node.inputs[0]].shape.channels,
-            kernel,
-            kernel,
-        ];
+        let shape = [channels, graph.inputs_of_channel(node), kernel, kernel];
         let full = format!("{name}.weight");
         let readers = graph.nodes.iter().flat_map(|n| &n.inputs);
         let alone = readers.filter(|&&i| i == node.inputs[0]).count() == 1;
@@ -452,6 +454,7 @@ impl Emitter {
             ints("kernel_shape", &[kernel as i64; 2]),
             ints("strides", &[stride as i64; 2]),
             ints("pads", &[(kernel / 2) as i64; 4]),
+            int("group", if depthwise { channels as i64 } else { 1 }),
         ];
         self.node("Conv", name, &strings(&inputs), &attributes);
         Ok(())

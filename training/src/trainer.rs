@@ -19,6 +19,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+use crate::bundle_weights;
 use crate::checkpoint::Checkpoints;
 use crate::claim::Claim;
 use crate::files::{remove_partial, write_whole};
@@ -84,9 +85,11 @@ impl RunInfo {
 pub enum Start {
     /// Random numbers.
     Random,
-    /// The last weights of the run in this folder, whose network has the same layers; the last fully connected
-    /// one may have another shape, and then is random.
-    Run(PathBuf),
+    /// The weights in this safetensors file, under the names of the network's own; the last fully connected
+    /// layer may have another shape there, and then is random.
+    Weights(PathBuf),
+    /// The weights of the same layers in a bundle, see [`crate::bundle_weights`].
+    Bundle(bundle_weights::Source),
     /// Weights with which the network computes what the smaller one in this run folder does, see
     /// [`crate::net2net`].
     Grown(PathBuf),
@@ -166,7 +169,9 @@ pub fn train(
 ) -> anyhow::Result<Ending> {
     info.initialised_from = match start {
         Start::Random => None,
-        Start::Run(run) | Start::Grown(run) => Some(run.join(LAST)),
+        Start::Weights(file) => Some(file.clone()),
+        Start::Bundle(source) => Some(source.bundle.clone()),
+        Start::Grown(run) => Some(run.join(LAST)),
     };
     let samples = task.training();
     let steps_in_epoch = (samples.len() / recipe.schedule.batch) as u64;
@@ -285,7 +290,7 @@ fn resumed(
             started.frames_trained_on == info.frames_trained_on,
         ),
         (
-            "--from or --grow",
+            "--from, --weights, --from-bundle or --grow",
             started.initialised_from == info.initialised_from,
         ),
         ("--split", started.individuals == info.individuals),
@@ -408,15 +413,19 @@ impl<'a> Run<'a> {
         match &beginning {
             Beginning::Resumed(_) => {}
             Beginning::First(Start::Random) => task.initialise(&network),
-            Beginning::First(Start::Run(run)) => {
-                let weights = run.join(LAST);
-                if let Some(layer) = network.load_but_other_last_layer(&weights)? {
+            Beginning::First(Start::Weights(weights)) => {
+                if let Some(layer) = network.load_but_other_last_layer(weights)? {
                     eprintln!(
-                        "{}: the last layer, {layer}, has another shape in {}; it starts at random",
+                        "{}: {} has no last layer {layer} of this shape; it starts at random",
                         recipe.name,
                         weights.display()
                     );
                 }
+            }
+            Beginning::First(Start::Bundle(source)) => {
+                let samples = task.training();
+                let labels = &info.individuals;
+                bundle_weights::start_from(source, &network, recipe, labels, &*samples)?;
             }
             Beginning::First(Start::Grown(run)) => {
                 let samples = task.training();

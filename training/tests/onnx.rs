@@ -130,6 +130,22 @@ fn layers() -> impl Strategy<Value = Vec<Layer>> {
                 name: None,
             }
         }),
+        (
+            1..6usize,
+            1..4usize,
+            prop::sample::select(vec![1usize, 3, 5]),
+            1..3usize,
+            1..3usize
+        )
+            .prop_map(|(channels, expansion, kernel, stride, repeat)| {
+                Layer::InvertedResidual {
+                    channels,
+                    expansion,
+                    kernel,
+                    stride,
+                    repeat,
+                }
+            }),
         (1..4usize, 1..4usize, 1..3usize).prop_map(|(a, b, repeat)| Layer::Inception {
             single: a,
             triple: [b, a],

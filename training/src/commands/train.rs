@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use callosity::bundle::Bundle;
 use clap::{Args as ClapArgs, ValueEnum};
 use tch::{Cuda, Device};
 
+use crate::bundle_weights;
 use crate::cache::Cache;
 use crate::compose::{Composer, RealFrame};
 use crate::frame_folds::FRAME_FOLDS;
@@ -18,7 +20,7 @@ use crate::pseudo_labels::PseudoLabels;
 use crate::recipe::{Recipe, Task as TaskKind};
 use crate::split::Split;
 use crate::tasks::{AlignerTask, ClassifierTask, FinderTask, LocaliserTask, PretrainingTask, Task};
-use crate::trainer::{Ending, Execution, RunInfo, Start, train};
+use crate::trainer::{Ending, Execution, LAST, RunInfo, Start, train};
 
 /// Train one network as a recipe says.
 ///
@@ -56,6 +58,18 @@ pub struct Args {
     /// stays random where it has another shape there, as for other individuals
     #[arg(long, value_name = "RUN", conflicts_with = "grow")]
     from: Option<PathBuf>,
+    /// Bundle whose network is the start, where the recipe has its layers: one that flies is trained on without
+    /// the run folders from which it came
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["from", "grow"])]
+    from_bundle: Option<PathBuf>,
+    /// Which classifier of the bundle's ensemble, from 1
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "from_bundle")]
+    member: usize,
+    /// Weights from elsewhere as the start: a safetensors file with the names and shapes of this network's
+    /// layers, such as training/imagenet/efficientnet_lite.py makes; the last layer starts at random where it
+    /// has another shape there
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "grow", "from_bundle"])]
+    weights: Option<PathBuf>,
     /// Names of photographs without names, written by `callosity-train pseudo-label`, that a classifier
     /// is trained on too
     #[arg(long, value_name = "FILE")]
@@ -137,16 +151,33 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         args.recipe.display(),
         args.index.display()
     );
-    let start = match (args.from, args.grow) {
-        (Some(run), _) => Start::Run(run),
-        (None, Some(run)) => Start::Grown(run),
-        (None, None) => Start::Random,
-    };
-    if let Start::Run(run) | Start::Grown(run) = &start {
+    if let Some(run) = args.from.as_ref().or(args.grow.as_ref()) {
         frames_trained_on.extend(RunInfo::load(run)?.frames_trained_on);
-        frames_trained_on.sort();
-        frames_trained_on.dedup();
     }
+    let start = if let Some(run) = args.from {
+        Start::Weights(run.join(LAST))
+    } else if let Some(run) = args.grow {
+        Start::Grown(run)
+    } else if let Some(bundle) = args.from_bundle {
+        let opened = Bundle::open(&bundle)?;
+        let provenance = &opened.manifest().provenance;
+        ensure!(
+            provenance.data_digest != index.digest() || provenance.split_digest == split.digest(),
+            "{} was trained on another split of these photographs, so it has seen what shall be held out here",
+            bundle.display()
+        );
+        frames_trained_on.extend(provenance.frames_trained_on.iter().cloned());
+        Start::Bundle(bundle_weights::Source {
+            bundle,
+            member: args.member,
+        })
+    } else if let Some(file) = args.weights {
+        Start::Weights(file)
+    } else {
+        Start::Random
+    };
+    frames_trained_on.sort();
+    frames_trained_on.dedup();
     let composers = || -> anyhow::Result<(Composer, Composer)> {
         let fold = args.held_out_fold;
         let training = Composer::from_data(&index, &split, &cache, |f| f != fold)?;
