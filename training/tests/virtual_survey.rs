@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use assert_cmd::Command;
-use callosity::bundle::Bundle;
+use callosity::bundle::{Bundle, Manifest};
 use callosity::camera::Replay;
 use callosity::geometry::Landmarks;
 use callosity::ground::{Received, Receiver};
@@ -461,6 +461,58 @@ fn saliency_is_shown(folder: &Path) {
     );
 }
 
+/// Without its run folder the classifier is taken out of the bundle, and is as good as it was: an epoch with steps
+/// of almost nothing is trained on it.
+fn a_bundle_is_trained_on(folder: &Path) {
+    let text = std::fs::read_to_string(recipe("classifier")).expect("the recipe");
+    let text = text
+        .replace("\"virtual-classifier\"", "\"from-bundle\"")
+        .replace("epochs = 60", "epochs = 1")
+        .replace("learning_rate = 3e-3", "learning_rate = 1e-9")
+        .replace("weight_average = 0.98", "");
+    std::fs::write(folder.join("from_bundle.toml"), text).expect("written");
+    let train = ["train", "from_bundle.toml", "--from-bundle", "bundle"];
+    run(folder, &train);
+    let top1 =
+        |name: &str| best_epoch(&folder.join("runs").join(name), "held_out")["validation_top1"];
+    let (there, here) = (top1("virtual-classifier"), top1("from-bundle"));
+    assert!((there - here).abs() < 0.1, "{there} became {here}");
+
+    let (success, _, complaint) = try_run(
+        folder,
+        &[&train[..], &["--member", "2", "--out", "runs/second"]].concat(),
+    );
+    assert!(!success && complaint.contains("m2/"), "{complaint}");
+}
+
+/// Classifiers in the place of those of another bundle, whose finder and aligner stay.
+fn classifiers_are_exchanged(folder: &Path) {
+    let bundle = [
+        "bundle",
+        "--name",
+        "virtual",
+        "--out",
+        "exchanged",
+        "--finder-and-aligner-of",
+        "bundle",
+        "--classifiers",
+        "runs/virtual-classifier",
+    ];
+    run(folder, &bundle);
+    let open = |name: &str| Bundle::open(folder.join(name)).expect("a bundle");
+    let (before, after) = (open("bundle"), open("exchanged"));
+    let (before, after) = (before.manifest(), after.manifest());
+    assert_eq!(before.finder, after.finder);
+    assert_eq!(before.aligner, after.aligner);
+    assert_eq!(before.ensemble, after.ensemble);
+    assert_eq!(before.provenance, after.provenance);
+    let tests = |m: &Manifest| -> BTreeSet<String> {
+        let tests = m.self_test.iter();
+        tests.map(|t| format!("{} {}", t.role, t.output)).collect()
+    };
+    assert_eq!(tests(before), tests(after));
+}
+
 /// Rows of the stack, without its gallery and with it.
 fn stack_is_measured(folder: &Path) -> Vec<serde_json::Value> {
     let table = "results/stacks.json";
@@ -582,6 +634,8 @@ fn virtual_whales_are_learnt_and_named_over_mqtt() {
     );
     let stack_rows = stack_is_measured(folder);
     make_bundle(folder, "runs/virtual-finder", "bundle");
+    a_bundle_is_trained_on(folder);
+    classifiers_are_exchanged(folder);
     frames_are_measured_by_who_never_saw_them(folder);
 
     let report = heads_are_measured(folder);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use callosity::bundle::{
     Aligner, Bundle, Catalogue, CloserLook, Embedding, Ensemble, FORMAT_VERSION, Finder,
-    GalleryFile, MANIFEST_FILE, Manifest, Provenance, SelfTest,
+    GalleryFile, MANIFEST_FILE, Manifest, Provenance, Role, SelfTest,
 };
 use callosity::identify::Identifier;
 use callosity::inference::EngineConfig;
@@ -59,6 +59,10 @@ pub struct Args {
     /// Run folder of the aligner
     #[arg(long, value_name = "RUN", requires = "finder")]
     aligner: Option<PathBuf>,
+    /// Bundle whose finder and aligner are taken over as they are, so that classifiers can be exchanged without
+    /// the run folders of the others
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["finder", "aligner", "finder_threshold"])]
+    finder_and_aligner_of: Option<PathBuf>,
     /// Run folders of the classifiers, in the order given to `stack`
     #[arg(long, value_name = "RUN", required = true, num_args = 1..)]
     classifiers: Vec<PathBuf>,
@@ -160,6 +164,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         record.split_digest
     );
 
+    let taken_over = match &args.finder_and_aligner_of {
+        Some(folder) => Some(TakenOver::open(folder, &stack)?),
+        None => None,
+    };
     let about = match &args.about {
         Some(path) => {
             Some(std::fs::read_to_string(path).with_context(|| path.display().to_string())?)
@@ -190,6 +198,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             views: args.aligner_views,
         }),
         None => None,
+    };
+    let (finder, aligner) = match &taken_over {
+        Some(taken_over) => {
+            writer.take_over(&taken_over.0)?;
+            let manifest = taken_over.0.manifest();
+            (manifest.finder.clone(), manifest.aligner.clone())
+        }
+        None => (finder, aligner),
     };
     let ensemble = Ensemble {
         network: writer.ensemble(&classifiers, &stack, args.storage.into())?,
@@ -252,6 +268,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             enrolments: Vec::new(),
         },
     };
+    if let Some(taken_over) = &taken_over {
+        taken_over.add_provenance(&mut manifest.provenance);
+    }
     writer.manifest(&manifest)?;
     if let (Some(run), None) = (&finder_run, args.finder_threshold) {
         choose_threshold(&mut manifest, &writer, run, &args)?;
@@ -275,6 +294,49 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         manifest.name
     );
     Ok(())
+}
+
+/// A bundle whose finder and aligner go into another one.
+struct TakenOver(Bundle);
+
+impl TakenOver {
+    /// # Errors
+    /// It is no bundle, has no finder and aligner, or they were trained on another split than the stack's classifiers.
+    fn open(folder: &Path, stack: &StackFile) -> anyhow::Result<Self> {
+        let bundle = Bundle::open(folder)?;
+        let manifest = bundle.manifest();
+        ensure!(
+            manifest.finder.is_some() && manifest.aligner.is_some(),
+            "{} has no finder and aligner",
+            folder.display()
+        );
+        ensure!(
+            manifest.provenance.split_digest == stack.split_digest,
+            "{} was trained on split {}, the stack on {}: its finder may have seen what the stack is measured on",
+            folder.display(),
+            manifest.provenance.split_digest,
+            stack.split_digest
+        );
+        Ok(Self(bundle))
+    }
+
+    /// Says where finder and aligner come from, as their own bundle said it.
+    fn add_provenance(&self, to: &mut Provenance) {
+        let from = &self.0.manifest().provenance;
+        // Only classifiers are measured by whom they name.
+        let is_classifier =
+            |name: &str| from.metrics.contains_key(&format!("{name}.held_out_top1"));
+        for (name, digest) in from.recipes.iter().filter(|(name, _)| !is_classifier(name)) {
+            let prefix = format!("{name}.");
+            let metrics = from.metrics.iter().filter(|(m, _)| m.starts_with(&prefix));
+            to.metrics
+                .extend(metrics.map(|(m, value)| (m.clone(), *value)));
+            to.recipes.insert(name.clone(), digest.clone());
+        }
+        let mut frames: BTreeSet<&String> = from.frames_trained_on.iter().collect();
+        frames.extend(&to.frames_trained_on);
+        to.frames_trained_on = frames.into_iter().cloned().collect();
+    }
 }
 
 /// Chooses the finder's threshold with the bundle as it is written so far, and records what it does.
@@ -480,6 +542,33 @@ impl Writer {
         let mut network = self.add("ensemble", &bytes, &runs[0].network, &runs[0])?;
         network.output = "logits".to_owned();
         Ok(network)
+    }
+
+    /// Copies the files of a bundle's finder and aligner, and their self-tests.
+    fn take_over(&mut self, bundle: &Bundle) -> anyhow::Result<()> {
+        let manifest = bundle.manifest();
+        let copy = |file: &str| {
+            let path = bundle.directory().join(file);
+            let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
+            self.file(file, &bytes)
+        };
+        for role in [Role::Finder, Role::Aligner] {
+            if let Some(network) = manifest.network(role) {
+                copy(&network.file)?;
+            }
+        }
+        let own = manifest.self_test.iter().filter(|test| {
+            matches!(
+                Role::from_name(&test.role),
+                Some(Role::Finder | Role::Aligner)
+            )
+        });
+        for test in own.clone() {
+            copy(&test.input)?;
+            copy(&test.output)?;
+        }
+        self.self_test.extend(own.cloned());
+        Ok(())
     }
 
     /// Writes a network's file and its self-test.
