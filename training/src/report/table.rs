@@ -14,7 +14,7 @@ use crate::run_folder::TrainedRun;
 use crate::split::Split;
 
 /// Version of the table's file that this program reads and writes.
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 
 /// What every row says of its run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,8 @@ pub struct Trained {
     /// What the recipe says of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub about: Option<String>,
+    /// Width and height of the network's input in pixels.
+    pub input: [u32; 2],
     /// Trainable parameters.
     pub parameters: usize,
     /// Multiply-adds for one image.
@@ -48,6 +50,7 @@ impl Trained {
             recipe_digest: run.recipe_digest.clone(),
             split_digest: run.record.split_digest.clone(),
             about: run.recipe.about.clone(),
+            input: [run.recipe.input.width, run.recipe.input.height],
             parameters: run.record.parameters,
             multiply_adds: run.record.multiply_adds,
             epochs: run.record.epochs_completed,
@@ -346,6 +349,7 @@ mod tests {
             recipe_digest: "of the recipe".into(),
             split_digest: digest.into(),
             about: Some("thin | deep".into()),
+            input: [160, 128],
             parameters: 1_234_567,
             multiply_adds: 98_700_000,
             epochs: 12,
@@ -504,11 +508,12 @@ mod tests {
                 .collect()
         };
         let counts: Vec<usize> = lines.iter().map(|l| cells(l).len()).collect();
-        assert_eq!(counts, [17, 17, 17, 9, 9, 9], "{text}");
+        assert_eq!(counts, [18, 18, 18, 10, 10, 10], "{text}");
         let of_classifier = [
             "x",
             "thin ! deep",
             "neighbours",
+            "160 × 128",
             "1.23",
             "99",
             "12 of 24, unfinished",
@@ -528,6 +533,7 @@ mod tests {
         let of_aligner = [
             "y",
             "thin ! deep",
+            "160 × 128",
             "1.23",
             "99",
             "24",
