@@ -29,8 +29,16 @@ network aligner aligner
 network resnet-18-fine-small resnet-18-fine-small
 network resnet-18-fine resnet-18-fine --from "$runs/resnet-18-fine-small"
 network resnet-18-fine-snapshot resnet-18-fine-snapshot --from "$runs/resnet-18-fine"
-classifiers=("$runs/resnet-18-fine" "$runs/resnet-18-fine-snapshot")
-"$train" stack "${classifiers[@]}" --views 8 "${common[@]}" --out "$runs/stack.json"
+# Photographs without names that the first of them is sure of are trained on too.
+pseudo_labels=$runs/data/pseudo_labels_right_whales.json
+[ -e "$pseudo_labels" ] ||
+  "$train" pseudo-label "$runs/resnet-18-fine" "${common[@]}" --precision 0.85 --out "$pseudo_labels"
+network resnet-18-fine-pseudo-labels resnet-18-fine-pseudo-labels --from "$runs/resnet-18-fine" \
+  --pseudo-labels "$pseudo_labels"
+network resnet-18-fine-pseudo-labels-light resnet-18-fine-pseudo-labels-light \
+  --from "$runs/resnet-18-fine-snapshot" --pseudo-labels "$pseudo_labels"
+classifiers=("$runs/resnet-18-fine-pseudo-labels" "$runs/resnet-18-fine-pseudo-labels-light")
+"$train" stack "${classifiers[@]}" --views 8 --gallery-photographs 8 "${common[@]}" --out "$runs/stack.json"
 # bundle FINDER OUT
 bundle() {
   "$train" bundle --name right-whales --bundle-version 1.2.0 --finder "$runs/$1" --aligner "$runs/aligner" \
