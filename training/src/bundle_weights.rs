@@ -70,8 +70,9 @@ fn floats(tensor: &TensorProto) -> Option<Tensor> {
 
 /// Gives `network`, that of `recipe`, the weights that the same layers have in a bundle. Statistics of
 /// normalisation are measured on some of `samples`, which are those of `recipe`. A classifier's last layer gets
-/// what the ensemble's last layer has for it, by the names of `individuals`; one that the catalogue lacks stays
-/// as it is.
+/// its part of the ensemble's, by the names of `individuals`, where that is the mean of its members' own; one that
+/// was fitted has seen the held-out fold, so the classifier's stays as it is. So do rows of individuals that the
+/// catalogue lacks.
 ///
 /// # Errors
 /// The bundle cannot be read, or its network has other layers or another normalisation of the input.
@@ -120,13 +121,22 @@ fn take(
     let constants = Constants::read(&bytes).with_context(|| declared.file.clone())?;
     let folded =
         take_layers(network, &constants, &prefix).with_context(|| declared.file.clone())?;
-    if role == Role::Ensemble {
+    if role == Role::Ensemble && averages(&bundle) {
         let catalogue = &bundle.manifest().catalogue.individuals;
         take_last_layer(network, &constants, source.member, catalogue, individuals);
     }
     let inputs = sample_inputs(recipe, samples, network.device())?;
     tch::no_grad(|| give_statistics(network, &folded, &inputs));
     Ok(())
+}
+
+/// Whether the ensemble's last layer is the mean of its members' own, as nothing that was fitted on the held-out
+/// fold was better there.
+fn averages(bundle: &Bundle) -> bool {
+    let metrics = &bundle.manifest().provenance.metrics;
+    let loss = |name: &str| metrics.get(&format!("stack.{name}_log_loss"));
+    let losses = loss("held_out").zip(loss("averaging"));
+    losses.is_some_and(|(fitted, averaging)| (fitted - averaging).abs() < 1e-6)
 }
 
 /// A normalisation that was folded into the convolution before it.
@@ -230,8 +240,8 @@ fn give_statistics(network: &Network, folded: &[Folded], inputs: &[Tensor]) {
     }
 }
 
-/// Gives a classifier's last layer its part of the ensemble's, which is fitted on the features of all members
-/// side by side, standardised. It stays random where that part cannot be told.
+/// Gives a classifier's last layer its part of the ensemble's, which acts on the features of all members side by
+/// side, standardised. It stays random where that part cannot be told.
 fn take_last_layer(
     network: &Network,
     constants: &Constants,

@@ -461,14 +461,13 @@ fn saliency_is_shown(folder: &Path) {
     );
 }
 
-/// Without its run folder the classifier is taken out of the bundle, and is as good as it was: an epoch with steps
-/// of almost nothing is trained on it.
+/// Without its run folder the classifier is taken out of the bundle. Its last layer, which was fitted on the fold
+/// that is held out again, starts at random, but its features are there: a few epochs suffice.
 fn a_bundle_is_trained_on(folder: &Path) {
     let text = std::fs::read_to_string(recipe("classifier")).expect("the recipe");
     let text = text
         .replace("\"virtual-classifier\"", "\"from-bundle\"")
-        .replace("epochs = 60", "epochs = 1")
-        .replace("learning_rate = 3e-3", "learning_rate = 1e-9")
+        .replace("epochs = 60", "epochs = 8")
         .replace("weight_average = 0.98", "");
     std::fs::write(folder.join("from_bundle.toml"), text).expect("written");
     let train = ["train", "from_bundle.toml", "--from-bundle", "bundle"];
@@ -476,7 +475,7 @@ fn a_bundle_is_trained_on(folder: &Path) {
     let top1 =
         |name: &str| best_epoch(&folder.join("runs").join(name), "held_out")["validation_top1"];
     let (there, here) = (top1("virtual-classifier"), top1("from-bundle"));
-    assert!((there - here).abs() < 0.1, "{there} became {here}");
+    assert!(here > there - 0.3, "{there} became {here}");
 
     let (success, _, complaint) = try_run(
         folder,
