@@ -38,10 +38,10 @@ network resnet-18-fine-pseudo-labels resnet-18-fine-pseudo-labels --from "$runs/
 network resnet-18-fine-pseudo-labels-light resnet-18-fine-pseudo-labels-light \
   --from "$runs/resnet-18-fine-snapshot" --pseudo-labels "$pseudo_labels"
 classifiers=("$runs/resnet-18-fine-pseudo-labels" "$runs/resnet-18-fine-pseudo-labels-light")
-"$train" stack "${classifiers[@]}" --views 8 --gallery-photographs 8 "${common[@]}" --out "$runs/stack.json"
+"$train" stack "${classifiers[@]}" --views 8 --gallery-photographs 16 "${common[@]}" --out "$runs/stack.json"
 # bundle FINDER OUT
 bundle() {
-  "$train" bundle --name right-whales --bundle-version 1.2.0 --finder "$runs/$1" --aligner "$runs/aligner" \
+  "$train" bundle --name right-whales --bundle-version 1.3.0 --finder "$runs/$1" --aligner "$runs/aligner" \
     --classifiers "${classifiers[@]}" --stack "$runs/stack.json" "${common[@]}" \
     --cache "$runs/data/cache" --about training/model_cards/right-whales.md --out "$2"
 }
