@@ -69,9 +69,10 @@ pub fn grow_run(
         .with_context(|| format!("{} cannot grow from {}", recipe.name, run.display()))
 }
 
-/// A network of `graph`, which the second of `layers` declare, that computes in [`Mode::Evaluate`] what `old`
-/// does, which the first declare. `inputs`, at least one `N × 3 × height × width`, are those on which the range
-/// of values is measured; beyond it by more than half of it the functions may differ. Seed libtorch before.
+/// A network of `graph`, which the second of `layers` declare, that computes in
+/// [evaluation](crate::network::Mode::Evaluate) what `old` does, which the first declare. `inputs`, at least one
+/// `N × 3 × height × width`, are those on which the range of values is measured; beyond it by more than half of it
+/// the functions may differ. Seed libtorch before.
 ///
 /// # Errors
 /// A layer is not one of the smaller network with more channels or blocks.
