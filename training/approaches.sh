@@ -32,10 +32,6 @@ approach() {
       approach small-pretraining
       start=(--from "$runs/small-pretraining")
       ;;
-    small-efficientnet-lite0)
-      start=(--weights "$runs/efficientnet-lite0.safetensors")
-      [ -e "${start[1]}" ] || python3 training/imagenet/efficientnet_lite.py 0 "${start[1]}"
-      ;;
     small-net2net-*)
       approach small-oxfordnet-19-128
       start=(--grow "$runs/small-oxfordnet-19-128")
