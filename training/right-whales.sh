@@ -29,19 +29,35 @@ network aligner aligner
 network resnet-18-fine-small resnet-18-fine-small
 network resnet-18-fine resnet-18-fine --from "$runs/resnet-18-fine-small"
 network resnet-18-fine-snapshot resnet-18-fine-snapshot --from "$runs/resnet-18-fine"
-# Photographs without names that the first of them is sure of are trained on too.
-pseudo_labels=$runs/data/pseudo_labels_right_whales.json
-[ -e "$pseudo_labels" ] ||
-  "$train" pseudo-label "$runs/resnet-18-fine" "${common[@]}" --precision 0.85 --out "$pseudo_labels"
+# Photographs without names that networks are sure of are trained on too; the better networks that come of it name
+# more of them, for a second round.
+pseudo_labels() { # OUT NETWORK...
+  local out=$runs/data/$1
+  shift
+  [ -e "$out" ] || "$train" pseudo-label "$@" "${common[@]}" --precision 0.88 --out "$out"
+}
+pseudo_labels pseudo_labels_right_whales.json "$runs/resnet-18-fine" "$runs/resnet-18-fine-snapshot"
 network resnet-18-fine-pseudo-labels resnet-18-fine-pseudo-labels --from "$runs/resnet-18-fine" \
-  --pseudo-labels "$pseudo_labels"
+  --pseudo-labels "$runs/data/pseudo_labels_right_whales.json"
 network resnet-18-fine-pseudo-labels-light resnet-18-fine-pseudo-labels-light \
-  --from "$runs/resnet-18-fine-snapshot" --pseudo-labels "$pseudo_labels"
+  --from "$runs/resnet-18-fine-snapshot" --pseudo-labels "$runs/data/pseudo_labels_right_whales.json"
 classifiers=("$runs/resnet-18-fine-pseudo-labels" "$runs/resnet-18-fine-pseudo-labels-light")
-"$train" stack "${classifiers[@]}" --views 8 --gallery-photographs 16 "${common[@]}" --out "$runs/stack.json"
+for round in 2; do
+  pseudo_labels "pseudo_labels_right_whales_$round.json" "${classifiers[@]}"
+  next=()
+  for classifier in "${classifiers[@]}"; do
+    name=$(basename "${classifier%-round-*}")
+    network "$name" "$name-round-$round" --from "$classifier" \
+      --pseudo-labels "$runs/data/pseudo_labels_right_whales_$round.json"
+    next+=("$runs/$name-round-$round")
+  done
+  classifiers=("${next[@]}")
+done
+"$train" stack "${classifiers[@]}" --views 8 --power fit --gallery-photographs 16 "${common[@]}" \
+  --out "$runs/stack.json"
 # bundle FINDER OUT
 bundle() {
-  "$train" bundle --name right-whales --bundle-version 1.3.0 --finder "$runs/$1" --aligner "$runs/aligner" \
+  "$train" bundle --name right-whales --bundle-version 1.4.0 --finder "$runs/$1" --aligner "$runs/aligner" \
     --classifiers "${classifiers[@]}" --stack "$runs/stack.json" "${common[@]}" \
     --cache "$runs/data/cache" --about training/model_cards/right-whales.md --out "$2"
 }

@@ -168,7 +168,8 @@ pub struct Ensemble {
 }
 
 /// The ensemble's second output, `N × length`: a unit vector for each head crop, near for crops of one
-/// individual. It is the classifiers' standardised pooled features side by side, over their length.
+/// individual. It is the classifiers' standardised pooled features side by side, over their length; in bundles that
+/// say less of one individual's variety by a linear map, that map's result over its length.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Embedding {
@@ -210,7 +211,7 @@ pub struct GalleryFile {
 ///
 /// `n_k` stands for the logarithm of how much likelier the head is if it is `k`'s, up to what all share, so
 /// that an individual more changes the others' probabilities only as far as the head looks like it. "Unknown"
-/// ([`UnknownModel`]) is worked out from the same `l_k`: a head that is like an enrolled individual raises the
+/// ([`UnknownModel`]) is worked out from the same `l_k`: a head that is like one enrolled individual raises the
 /// score, and is unknown less.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -257,17 +258,40 @@ fn is_unchanged(power: &f32) -> bool {
     *power == unchanged()
 }
 
-/// Logistic model of "not in the catalogue" from the largest logit, fitted on whales held out whole:
-/// `p = 1 / (1 + exp(−(intercept + slope · s)))`, where `s` is the natural logarithm of the sum of the
-/// exponentials of the logits over the temperature (the negative free energy of Liu et al. 2020,
-/// "Energy-based out-of-distribution detection"), averaged over views.
+/// Logistic model of "not in the catalogue", fitted on whales held out whole:
+/// `p = 1 / (1 + exp(−(intercept + slope · s)))` for the [score](UnknownScore) `s`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnknownModel {
+    /// What it looks at; where absent, the free energy.
+    #[serde(default, skip_serializing_if = "UnknownScore::is_free_energy")]
+    pub score: UnknownScore,
     /// Change of the log odds for each unit of the score; negative in a useful model.
     pub slope: f32,
     /// Log odds at score 0.
     pub intercept: f32,
+}
+
+/// A number that is higher for whales of the catalogue than for others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownScore {
+    /// The natural logarithm of the sum of the exponentials of the logits over the temperature, averaged over
+    /// views (the negative free energy of Liu et al. 2020, "Energy-based out-of-distribution detection"). Of
+    /// bundles that were made before there was another.
+    #[default]
+    FreeEnergy,
+    /// The natural logarithm of the sum of the squares of the probabilities, averaged over views and not yet
+    /// raised to a power: 0 where one individual has all, −ln n where all n are alike (Rényi's entropy of
+    /// order 2 with its sign turned). It is near the logarithm of the greatest probability (Hendrycks &
+    /// Gimpel 2017, "A baseline for detecting misclassified and out-of-distribution examples") and smooth.
+    Concentration,
+}
+
+impl UnknownScore {
+    fn is_free_energy(&self) -> bool {
+        *self == Self::FreeEnergy
+    }
 }
 
 /// A photograph in the bundle and what the networks must say of it.

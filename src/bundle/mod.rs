@@ -17,6 +17,6 @@ pub use gallery::{Gallery, GalleryError};
 pub use manifest::{
     Aligner, Catalogue, CloserLook, Decision, Embedding, EnrolledPhotograph, Enrolment, Ensemble,
     FORMAT_VERSION, Finder, GalleryFile, MANIFEST_FILE, Manifest, NeighbourModel, Network,
-    NetworkInput, Provenance, SelfTest, UnknownModel,
+    NetworkInput, Provenance, SelfTest, UnknownModel, UnknownScore,
 };
 pub use open::{Bundle, Role, SelfTestVectors};

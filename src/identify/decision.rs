@@ -32,7 +32,7 @@ pub(super) fn decide(decision: &Decision, opinion: &Opinion) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::UnknownModel;
+    use crate::bundle::{UnknownModel, UnknownScore};
 
     #[test]
     fn thresholds_decide_and_unknown_comes_first() {
@@ -40,6 +40,7 @@ mod tests {
             temperature: 1.0,
             power: 1.0,
             unknown: UnknownModel {
+                score: UnknownScore::default(),
                 slope: -1.0,
                 intercept: 0.0,
             },

@@ -1,5 +1,5 @@
 use super::aligner;
-use crate::bundle::{Decision, NeighbourModel};
+use crate::bundle::{Decision, NeighbourModel, UnknownScore};
 use crate::geometry::{Affine, Point};
 
 /// Probabilities that an ensemble's logits mean, averaged over views.
@@ -80,6 +80,11 @@ pub fn raise(probabilities: &mut [f64], power: f64) {
     probabilities.iter_mut().for_each(|p| *p /= sum);
 }
 
+/// How much probabilities lie on few individuals: [`UnknownScore::Concentration`].
+pub fn concentration(probabilities: impl Iterator<Item = f64>) -> f64 {
+    probabilities.map(|p| p * p).sum::<f64>().ln()
+}
+
 /// From the logits of each view, and where there is a gallery the similarities to it, to probabilities. Views
 /// without logits give `None`.
 pub fn opinion<'a>(
@@ -89,7 +94,7 @@ pub fn opinion<'a>(
 ) -> Option<Opinion> {
     let temperature = f64::from(decision.temperature);
     let mut probabilities: Vec<f64> = Vec::new();
-    let (mut score, mut count) = (0.0, 0.0);
+    let (mut free_energy, mut count) = (0.0, 0.0);
     for logits in views {
         let mut scaled: Vec<f64> = logits.iter().map(|&l| f64::from(l) / temperature).collect();
         if let Some(similarities) = &similarities {
@@ -101,16 +106,20 @@ pub fn opinion<'a>(
         for (total, l) in probabilities.iter_mut().zip(&scaled) {
             *total += (l - largest).exp() / sum;
         }
-        score += largest + sum.ln();
+        free_energy += largest + sum.ln();
         count += 1.0;
     }
     if count == 0.0 || probabilities.is_empty() {
         return None;
     }
     probabilities.iter_mut().for_each(|p| *p /= count);
+    let score = match decision.unknown.score {
+        UnknownScore::FreeEnergy => free_energy / count,
+        UnknownScore::Concentration => concentration(probabilities.iter().copied()),
+    };
     raise(&mut probabilities, f64::from(decision.power));
     let model = &decision.unknown;
-    let odds = f64::from(model.intercept) + f64::from(model.slope) * (score / count);
+    let odds = f64::from(model.intercept) + f64::from(model.slope) * score;
     Some(Opinion {
         probabilities: probabilities.into_iter().map(|p| p as f32).collect(),
         unknown: (1.0 / (1.0 + (-odds).exp())) as f32,
@@ -129,6 +138,7 @@ mod tests {
             temperature,
             power: 1.0,
             unknown: UnknownModel {
+                score: UnknownScore::FreeEnergy,
                 slope: -1.0,
                 intercept: 2.0,
             },
@@ -146,6 +156,25 @@ mod tests {
         assert!((opinion.probabilities[1] - 0.75).abs() < 1e-6);
         let expected = 1.0 / (1.0 + (-(2.0 - 4.0_f64.ln())).exp());
         assert!((f64::from(opinion.unknown) - expected).abs() < 1e-6);
+    }
+
+    /// By hand: probabilities (1/4, 3/4) and (3/4, 1/4) average to halves, whose squares sum to a half; one
+    /// view alone has 10/16.
+    #[test]
+    fn concentration_by_hand() {
+        let mut decision = decision(1.0);
+        decision.unknown.score = UnknownScore::Concentration;
+        decision.power = 3.0;
+        let views = [[0.0, 3.0_f32.ln()], [3.0_f32.ln(), 0.0]];
+        for (views, sum) in [(&views[..], 0.5_f64), (&views[..1], 0.625)] {
+            let views = views.iter().map(<[f32; 2]>::as_slice);
+            let found = opinion(&decision, None, views).unwrap();
+            let expected = 1.0 / (1.0 + (-(2.0 - sum.ln())).exp());
+            assert!(
+                (f64::from(found.unknown) - expected).abs() < 1e-6,
+                "{found:?}"
+            );
+        }
     }
 
     const MODEL: NeighbourModel = NeighbourModel {

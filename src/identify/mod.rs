@@ -33,7 +33,8 @@ mod neighbours;
 mod report;
 
 pub use ensemble::{
-    Opinion, Similarities, opinion, raise as raise_probabilities, view as ensemble_view,
+    Opinion, Similarities, concentration, opinion, raise as raise_probabilities,
+    view as ensemble_view,
 };
 pub use finder::FoundHead;
 pub use identifier::{Identifier, IdentifyError, SeenHead};

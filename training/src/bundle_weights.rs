@@ -42,7 +42,26 @@ impl Constants {
             let name = tensor.name.strip_suffix(".half").unwrap_or(&tensor.name);
             Some((name.to_owned(), floats(tensor)?))
         });
-        Ok(Self(constants.collect()))
+        let mut constants: HashMap<String, Tensor> = constants.collect();
+        let steps = graph.initializer.iter().filter_map(|tensor| {
+            let name = tensor.name.strip_suffix(".int8")?;
+            Some((name, tensor, constants.get(&format!("{name}.scale"))?))
+        });
+        let widened: Vec<(String, Tensor)> = steps
+            .filter_map(|(name, tensor, scale)| {
+                let values: Vec<f32> = tensor
+                    .raw_data
+                    .iter()
+                    .map(|b| f32::from(*b as i8))
+                    .collect();
+                let rows = *tensor.dims.first()?;
+                let values = Tensor::from_slice(&values).f_view([rows, -1]).ok()?;
+                let widened = (values * scale.unsqueeze(1)).f_view(&*tensor.dims).ok()?;
+                Some((name.to_owned(), widened))
+            })
+            .collect();
+        constants.extend(widened);
+        Ok(Self(constants))
     }
 
     fn get(&self, name: &str) -> anyhow::Result<&Tensor> {
@@ -350,6 +369,7 @@ mod tests {
         let head = Head {
             mean: floats(&[10], random),
             std: floats(&[10], random).iter().map(|v| v.exp()).collect(),
+            whitening: None,
             weight: floats(&[3, 10], random),
             bias: floats(&[3], random),
         };

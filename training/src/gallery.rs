@@ -4,7 +4,8 @@
 //! [`NeighbourModel`] says how neighbours enter the logits `l_k(θ)` of the catalogue and of who is enrolled. Its
 //! slope, intercept and share, the temperature, and the model of "unknown" are fitted together, by the greatest
 //! likelihood of what the decision in flight says of photographs that no network saw: with
-//! `S = mean over views of ln Σ_k exp l_k` and `u = 1 / (1 + exp(−(a + b·S)))`,
+//! the [concentration](callosity::bundle::UnknownScore::Concentration) `S` of the probabilities and
+//! `u = 1 / (1 + exp(−(a + b·S)))`,
 //!
 //! - a photograph of a catalogued whale `y` of the held-out fold has the loss `−ln (1 − u) − ln p(y)`, where
 //!   `p` is the softmax of `l`, averaged over views, of the catalogue **and** all whales that are enrolled below;
@@ -26,6 +27,10 @@
 //! an enrolled whale that is seen again is about as likely as the whole catalogue; the prior weighs as much as
 //! one of the enrolled whales.
 //!
+//! One temperature serves two ends here: how sure a name is, and how far a score tells a stranger. Where
+//! [`StackOptions::power`] is fitted, the power is what brings the first right afterwards: it is fitted on the
+//! catalogued photographs as the gallery names them, and moves no score.
+//!
 //! Nothing of this is fitted where fewer than two whales that were held out have two photographs.
 //!
 //! # Which photographs
@@ -36,16 +41,18 @@
 
 use std::collections::BTreeMap;
 
-use callosity::bundle::{Decision, Gallery, GalleryError, NeighbourModel, UnknownModel};
-use callosity::identify::mean_embedding;
+use callosity::bundle::{
+    Decision, Gallery, GalleryError, NeighbourModel, UnknownModel, UnknownScore,
+};
+use callosity::identify::{concentration, mean_embedding};
 use ndarray::{Array1, Array2, ArrayView1, Axis, concatenate};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::onnx::Head;
 use crate::stack::{
-    Fitted, Opinions, StackError, StackOptions, Standardisation, minimise, sigmoid, softplus,
-    thresholds, unknown_probability,
+    Fitted, Opinions, Power, StackError, StackOptions, Standardisation, fit_power, minimise,
+    sigmoid, softplus, thresholds, unknown_probability,
 };
 
 /// Fewest whales that are enrolled for the fit.
@@ -58,14 +65,28 @@ const PRIOR_DEVIATIONS: [f64; PARAMETERS] = [0.5, 2.0, 1.0, 2.0, 1.0, 1.0];
 
 /// Embeddings of photographs, one a row, from their [features](crate::features::extract) in each view: as
 /// the exported ensemble computes them.
+///
+/// # Panics
+/// Where the head's lengths do not go together.
 pub fn embeddings(views: &[Array2<f64>], head: &Head) -> Array2<f32> {
     let standardisation = Standardisation::from(head);
+    let width = head.mean.len();
+    let whitening = head.whitening.as_ref().map(|values| {
+        Array2::from_shape_fn((width, width), |(i, j)| f64::from(values[i * width + j]))
+    });
     let views: Vec<Array2<f32>> = views
         .iter()
-        .map(|view| standardisation.apply(&view.view()).mapv(|v| v as f32))
+        .map(|view| {
+            let standardised = standardisation.apply(&view.view());
+            let whitened = match &whitening {
+                Some(whitening) => standardised.dot(whitening),
+                None => standardised,
+            };
+            whitened.mapv(|v| v as f32)
+        })
         .collect();
     let photographs = views.first().map_or(0, Array2::nrows);
-    let mut result = Array2::zeros((photographs, head.mean.len()));
+    let mut result = Array2::zeros((photographs, width));
     for (photograph, mut row) in result.rows_mut().into_iter().enumerate() {
         let units = views.iter().map(|view| {
             let features = view.row(photograph).to_vec();
@@ -207,7 +228,7 @@ pub fn fit(
         (cost, gradient)
     };
     let parameters = minimise("the gallery", posterior, start.clone(), 1e-6)?;
-    Ok(Some(problem.result(&parameters, held, options)))
+    problem.result(&parameters, held, options).map(Some)
 }
 
 /// Number of parameters: ln temperature, log odds of the share, ln slope, neighbour logit at the centre, ln of how
@@ -416,10 +437,11 @@ impl<'a> Problem<'a> {
             Truth::Enrolled(whale) => Some(self.catalogue + whale),
             Truth::Nobody => None,
         };
-        let mut score = 0.0;
-        let mut score_gradient = [0.0; OF_LOGITS];
+        let share_of_view = 1.0 / views.len() as f64;
         // Of the true individual: ln p in each view and its gradient.
         let mut of_truth: Vec<(f64, [f64; OF_LOGITS])> = Vec::with_capacity(views.len());
+        // Averaged over views, each individual's probability and its gradient.
+        let mut averaged: Vec<(f64, [f64; OF_LOGITS])> = Vec::new();
         let mut logits: Vec<(f64, [f64; OF_LOGITS])> = Vec::with_capacity(sample.nearest.len());
         for view in views {
             let own = view.row(sample.row);
@@ -456,14 +478,27 @@ impl<'a> Problem<'a> {
             }
             mean.iter_mut().for_each(|m| *m /= sum);
             let normaliser = largest + sum.ln();
-            score += normaliser / views.len() as f64;
-            for (total, mean) in score_gradient.iter_mut().zip(mean) {
-                *total += mean / views.len() as f64;
+            averaged.resize(logits.len(), (0.0, [0.0; OF_LOGITS]));
+            for (total, (logit, gradient)) in averaged.iter_mut().zip(&logits) {
+                let p = (logit - normaliser).exp() * share_of_view;
+                total.0 += p;
+                for (total, (gradient, mean)) in total.1.iter_mut().zip(gradient.iter().zip(mean)) {
+                    *total += p * (gradient - mean);
+                }
             }
             if let (Some(_), Some((log_p, gradient))) = (truth, of_truth.last_mut()) {
                 *log_p -= normaliser;
                 gradient.iter_mut().zip(mean).for_each(|(g, m)| *g -= m);
             }
+        }
+        let score = concentration(averaged.iter().map(|(p, _)| *p));
+        let mut score_gradient = [0.0; OF_LOGITS];
+        for (p, gradient) in &averaged {
+            let weight = 2.0 * p / score.exp();
+            score_gradient
+                .iter_mut()
+                .zip(gradient)
+                .for_each(|(total, g)| *total += weight * g);
         }
         let (mean, deviation) = self.scores;
         let away = (score - mean) / deviation;
@@ -518,22 +553,32 @@ impl<'a> Problem<'a> {
             .collect()
     }
 
-    fn result(&self, parameters: &[f64], held: &Held<'_>, options: &StackOptions) -> FittedGallery {
+    fn result(
+        &self,
+        parameters: &[f64],
+        held: &Held<'_>,
+        options: &StackOptions,
+    ) -> Result<FittedGallery, StackError> {
         let model = Model::of(parameters);
         let known = self.of(&|truth| matches!(truth, Truth::Catalogue(_)));
         let again = self.of(&|truth| matches!(truth, Truth::Enrolled(_)));
-        let power = held.stack.decision.power;
-        let opinions = |samples: &[&Sample], enrolled: bool| {
+        let as_they_are = |samples: &[&Sample], enrolled: bool| {
             let views = self.blended(samples, &model);
             let columns = self.catalogue + if enrolled { self.enrolled } else { 0 };
             let views: Vec<Array2<f64>> = views
                 .iter()
                 .map(|view| view.slice(ndarray::s![.., ..columns]).to_owned())
                 .collect();
-            Opinions::of(&views, 1.0).raised(f64::from(power))
+            Opinions::of(&views, 1.0)
         };
+        let power = match options.power {
+            Power::Fixed(power) => power,
+            Power::Fitted => fit_power(&as_they_are(&known, false), held.labels)?,
+        };
+        let opinions = |samples: &[&Sample], enrolled| as_they_are(samples, enrolled).raised(power);
         let by_score = model.steepness / self.scores.1;
         let unknown = UnknownModel {
+            score: UnknownScore::Concentration,
             slope: -by_score as f32,
             intercept: (model.odds + by_score * self.scores.0) as f32,
         };
@@ -554,7 +599,7 @@ impl<'a> Problem<'a> {
             unknown.count() as f64 / opinions.scores.len() as f64
         };
         let seen_again = opinions(&again, true);
-        FittedGallery {
+        Ok(FittedGallery {
             neighbours: NeighbourModel {
                 slope: model.slope as f32,
                 intercept: (model.level - model.slope * self.centre) as f32,
@@ -572,12 +617,12 @@ impl<'a> Problem<'a> {
             },
             decision: Decision {
                 temperature: (1.0 / model.inverse_temperature) as f32,
-                power,
+                power: power as f32,
                 unknown,
                 unknown_threshold: thresholds.unknown as f32,
                 identified_threshold: thresholds.identified as f32,
             },
-        }
+        })
     }
 }
 
@@ -709,7 +754,7 @@ mod tests {
         ) {
             let data = Data::new(seed, 0.6);
             let problem = data.problem();
-            let fitted = problem.result(&parameters, &data.held(), &data.options);
+            let fitted = problem.result(&parameters, &data.held(), &data.options).unwrap();
             for sample in &problem.samples {
                 let (loss, _) = problem.loss_of(sample, &Model::of(&parameters));
                 let narrow = |value: &f64| *value as f32;
@@ -761,6 +806,7 @@ mod tests {
             let head = Head {
                 mean: vec![0.0; FEATURES],
                 std: vec![1.0; FEATURES],
+                whitening: None,
                 weight: vec![],
                 bias: vec![],
             };

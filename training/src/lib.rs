@@ -38,3 +38,4 @@ pub mod stack;
 pub mod tasks;
 pub mod trainer;
 pub mod weights;
+pub mod whitening;

@@ -3,7 +3,8 @@
 //! A [`Graph`] and its [`Weights`] become one `ModelProto` for inference: batch normalisation is folded
 //! into the convolution before it, dropout is gone, the batch axis is open. An ensemble becomes one
 //! model too: all members on one input, their pooled features side by side, standardised, and the
-//! logistic regression on them; where asked for, the standardised features over their length as well.
+//! logistic regression on them; where asked for, the standardised and whitened features over their length as
+//! well.
 //!
 //! The messages are the `prost` types of `tract-onnx`, generated from ONNX's own definition. The
 //! operators are those of opset 17, which ONNX Runtime has had since 1.13 and the built-in engine reads.
@@ -28,6 +29,8 @@ use crate::weights::{Tensor, Weights};
 const OPSET: i64 = 17;
 /// Version of the file format; the one that came with [`OPSET`].
 const IR_VERSION: i64 = 8;
+/// Steps from 0 to the largest weight of [`Storage::Int8`].
+const INT8_STEPS: f32 = 127.0;
 /// Name of the open axis.
 const BATCH: &str = "batch";
 
@@ -41,6 +44,9 @@ pub enum Storage {
     /// Rounded to half precision (relative error at most 2⁻¹¹), in half the space. Engines widen
     /// them once, when they load the file.
     Float16,
+    /// Rounded to 255 steps between minus and plus the largest weight of their output channel or output (the
+    /// first axis), in a quarter of the space. Engines widen them.
+    Int8,
 }
 
 /// Names of what goes in and out.
@@ -55,13 +61,17 @@ pub struct Interface<'a> {
     pub features: Option<&'a str>,
 }
 
-/// The last layer of an ensemble: `weight · (features − mean) / std + bias`.
+/// The last layer of an ensemble, `weight · (features − mean) / std + bias`, and the way to its embedding.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Head {
     /// Mean of each feature, in the order of the members.
     pub mean: Vec<f32>,
     /// Standard deviation of each feature; above 0.
     pub std: Vec<f32>,
+    /// What standardised features are multiplied with before they are an embedding: `features × features`,
+    /// symmetric, row by row ([`whitening`](crate::whitening)). Where absent they are one as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whitening: Option<Vec<f32>>,
     /// `individuals × features`, row by row.
     pub weight: Vec<f32>,
     /// One for each individual.
@@ -154,6 +164,11 @@ pub fn ensemble(
         ("a mean", head.mean.len(), width),
         ("a standard deviation", head.std.len(), width),
         ("weights", head.weight.len(), individuals * width),
+        (
+            "a whitening",
+            head.whitening.as_ref().map_or(width * width, Vec::len),
+            width * width,
+        ),
     ];
     if let Some(&(what, found, wanted)) = sizes.iter().find(|(_, found, wanted)| found != wanted) {
         return Err(ExportError::Head {
@@ -179,7 +194,15 @@ pub fn ensemble(
     let inputs = ["standardised", &weight, &bias];
     emit.node("Gemm", interface.output, &inputs, &[int("transB", 1)]);
     if let Some(embedding) = interface.features {
-        emit.unit(embedding, "standardised")?;
+        let whitened = match &head.whitening {
+            None => "standardised",
+            Some(whitening) => {
+                let matrix = emit.tensor("whiten.weight", &[width, width], whitening, storage)?;
+                emit.node("MatMul", "whitened", &["standardised", &matrix], &[]);
+                "whitened"
+            }
+        };
+        emit.unit(embedding, whitened)?;
     }
 
     let vector = |channels| Shape {
@@ -619,7 +642,11 @@ impl Emitter {
             return Err(ExportError::NotFinite { name, value });
         }
         let mut proto = TensorProto {
-            name: name.to_owned(),
+            name: match storage {
+                Storage::Float32 => name.to_owned(),
+                Storage::Float16 => format!("{name}.half"),
+                Storage::Int8 => format!("{name}.int8"),
+            },
             dims: shape.iter().map(|&d| d as i64).collect(),
             ..Default::default()
         };
@@ -629,7 +656,6 @@ impl Emitter {
                 proto.raw_data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
             }
             Storage::Float16 => {
-                proto.name = format!("{name}.half");
                 proto.data_type = DataType::Float16 as i32;
                 proto.raw_data.reserve(values.len() * 2);
                 for &value in values {
@@ -642,6 +668,33 @@ impl Emitter {
                 }
                 let wide = int("to", DataType::Float as i64);
                 self.node("Cast", name, &[&proto.name], &[wide]);
+            }
+            Storage::Int8 => {
+                let rows = shape.first().copied().unwrap_or(1);
+                let each = values.len() / rows.max(1);
+                let scales: Vec<f32> = values
+                    .chunks(each.max(1))
+                    .map(|row| row.iter().fold(0.0_f32, |most, v| most.max(v.abs())) / INT8_STEPS)
+                    // A row of zeros has no scale; any will do.
+                    .map(|scale| if scale > 0.0 { scale } else { 1.0 })
+                    .collect();
+                proto.data_type = DataType::Int8 as i32;
+                let scaled = values
+                    .chunks(each.max(1))
+                    .zip(&scales)
+                    .flat_map(|(row, scale)| row.iter().map(move |v| (v / scale).round() as i8));
+                proto.raw_data = scaled.flat_map(i8::to_le_bytes).collect();
+                let (scale, zero) = (format!("{name}.scale"), format!("{name}.zero"));
+                let scale = self.tensor(&scale, &[rows], &scales, Storage::Float32)?;
+                self.graph.initializer.push(TensorProto {
+                    name: zero.clone(),
+                    dims: vec![rows as i64],
+                    data_type: DataType::Int8 as i32,
+                    raw_data: vec![0; rows],
+                    ..Default::default()
+                });
+                let inputs = [proto.name.as_str(), &scale, &zero];
+                self.node("DequantizeLinear", name, &inputs, &[int("axis", 0)]);
             }
         }
         self.graph.initializer.push(proto);

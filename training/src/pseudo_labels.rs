@@ -1,5 +1,4 @@
-//! Names for photographs without names, from the nearest neighbours of a trained network's embedding: more
-//! to train on (Lee 2013, "Pseudo-label").
+//! Names for photographs without names, from trained networks: more to train on (Lee 2013, "Pseudo-label").
 
 use std::path::Path;
 
@@ -8,10 +7,13 @@ use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use crate::index::read_json;
-use crate::neighbours::{NearestNeighbours, nearest};
+use crate::neighbours::{NearestNeighbours, blend, fit_share};
+use crate::run_folder::{Member, TrainedRun};
+use crate::stack::{Opinions, StackError, Standardisation, fit_temperature};
+use crate::whitening::within_whales;
 
 /// Version of the file that this program reads and writes.
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 
 /// Fewest held-out photographs above a threshold that say how often it is right.
 const LEAST_EVIDENCE: usize = 10;
@@ -21,13 +23,13 @@ const LEAST_EVIDENCE: usize = 10;
 pub struct PseudoLabel {
     /// Identifier in the index.
     pub image: String,
-    /// Whale of the most similar photograph with a name.
+    /// The most probable whale.
     pub individual: String,
-    /// Cosine of the angle between the two embeddings, −1…1.
-    pub similarity: f64,
+    /// Its probability, 0…1.
+    pub probability: f64,
 }
 
-/// Names that a network gave, and how often it is right.
+/// Names that networks gave, and how often they are right.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PseudoLabels {
     format_version: u32,
@@ -35,13 +37,11 @@ pub struct PseudoLabels {
     pub data_digest: String,
     /// Digest of the split.
     pub split_digest: String,
-    /// The fold that the network did not see, by which the threshold was chosen.
+    /// The fold that the networks did not see, by which the threshold was chosen.
     pub held_out_fold: u32,
-    /// Name of the network's recipe.
-    pub recipe: String,
-    /// SHA-256 of its weights' file.
-    pub weights_digest: String,
-    /// Similarity from which a name is given.
+    /// The networks.
+    pub members: Vec<Member>,
+    /// Probability from which a name is given.
     pub threshold: f64,
     /// Share of the held-out photographs above the threshold whose name was right.
     pub precision: f64,
@@ -51,36 +51,36 @@ pub struct PseudoLabels {
     pub labels: Vec<PseudoLabel>,
 }
 
-/// A similarity and what the held-out photographs from it on say.
+/// A probability and what the held-out photographs from it on say.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Threshold {
-    /// Cosine of the angle between embeddings.
-    pub similarity: f64,
-    /// Share of the photographs from here on whose nearest neighbour is of their whale.
+    /// Of the most probable whale.
+    pub probability: f64,
+    /// Share of the photographs from here on that are named rightly.
     pub precision: f64,
     /// Share of all photographs from here on.
     pub named: f64,
 }
 
-/// The lowest similarity from which at least a share `precision` of photographs are named rightly, at
-/// least ten of them; `None` where there is none. Each photograph is its highest similarity and whether that
-/// names it rightly.
+/// The lowest probability from which at least a share `precision` of photographs are named rightly, at
+/// least ten of them; `None` where there is none. Each photograph is the probability of its most probable whale
+/// and whether that is the right one.
 pub fn choose_threshold(photographs: &[(f64, bool)], precision: f64) -> Option<Threshold> {
     let mut sorted = photographs.to_vec();
     sorted.sort_by(|a, b| b.0.total_cmp(&a.0));
     let mut right = 0;
     let mut best = None;
-    for (i, &(similarity, is_right)) in sorted.iter().enumerate() {
+    for (i, &(probability, is_right)) in sorted.iter().enumerate() {
         right += usize::from(is_right);
         let (count, next) = (i + 1, sorted.get(i + 1));
-        // Photographs of one similarity are named together or not at all.
-        if count < LEAST_EVIDENCE || next.is_some_and(|n| n.0 == similarity) {
+        // Photographs of one probability are named together or not at all.
+        if count < LEAST_EVIDENCE || next.is_some_and(|n| n.0 == probability) {
             continue;
         }
         let reached = right as f64 / count as f64;
         if reached >= precision {
             best = Some(Threshold {
-                similarity,
+                probability,
                 precision: reached,
                 named: count as f64 / sorted.len() as f64,
             });
@@ -89,33 +89,98 @@ pub fn choose_threshold(photographs: &[(f64, bool)], precision: f64) -> Option<T
     best
 }
 
-/// For each photograph the whale of the most similar known one, and the similarity. Features are
-/// `photographs × features`.
-pub fn name_by_nearest(
-    neighbours: &NearestNeighbours,
-    features: &Array2<f64>,
-) -> Vec<(usize, f64)> {
-    let scores = neighbours.scores(&neighbours.similarities(features));
-    let rows = scores.rows().into_iter();
-    rows.filter_map(|row| nearest(row, 1).first().copied())
-        .collect()
+/// What networks make of photographs, one view of each.
+pub struct Seen {
+    /// Pooled features of all networks side by side, `photographs × features`.
+    pub features: Array2<f64>,
+    /// Logits averaged over the networks, `photographs × individuals`; absent where one of them has none.
+    pub logits: Option<Array2<f64>>,
+}
+
+/// Names photographs by the similarity of their [whitened](within_whales) features to those of photographs with
+/// names, and by the networks' logits where they have such.
+pub struct Namer {
+    standardisation: Standardisation,
+    whitening: Array2<f64>,
+    neighbours: NearestNeighbours,
+    neighbour_temperature: f64,
+    /// Temperature of the logits, and the share that they leave the neighbours.
+    logits: Option<(f64, f64)>,
+}
+
+impl Namer {
+    /// Compares with photographs of these features, `photographs × features`, and whales, places below
+    /// `individuals`. Temperatures and share are fitted on photographs that no network saw and their whales.
+    ///
+    /// # Errors
+    /// A search fails.
+    ///
+    /// # Panics
+    /// Where there is not one whale for each photograph, or no photograph.
+    pub fn fit(
+        features: &Array2<f64>,
+        whales: Vec<usize>,
+        individuals: usize,
+        held_out: &Seen,
+        labels: &[usize],
+    ) -> Result<Self, StackError> {
+        let standardisation = Standardisation::of(&features.view());
+        let standardised = standardisation.apply(&features.view());
+        let whitening = within_whales(&standardised, &whales);
+        let neighbours = NearestNeighbours::new(&standardised.dot(&whitening), whales, individuals);
+        let mut namer = Self {
+            standardisation,
+            whitening,
+            neighbours,
+            neighbour_temperature: 1.0,
+            logits: None,
+        };
+        let scores = namer.scores(&held_out.features);
+        namer.neighbour_temperature = fit_temperature(std::slice::from_ref(&scores), labels)?;
+        if let Some(logits) = &held_out.logits {
+            let temperature = fit_temperature(std::slice::from_ref(logits), labels)?;
+            let scores = scores / namer.neighbour_temperature;
+            let share = fit_share(&(logits / temperature), &scores, labels)?;
+            namer.logits = Some((temperature, share));
+        }
+        Ok(namer)
+    }
+
+    fn scores(&self, features: &Array2<f64>) -> Array2<f64> {
+        let standardised = self.standardisation.apply(&features.view());
+        let similarities = self
+            .neighbours
+            .similarities(&standardised.dot(&self.whitening));
+        self.neighbours.scores(&similarities)
+    }
+
+    /// For each photograph the most probable whale and its probability.
+    pub fn name(&self, photographs: &Seen) -> Vec<(usize, f64)> {
+        let scores = self.scores(&photographs.features) / self.neighbour_temperature;
+        let logits = match (self.logits, &photographs.logits) {
+            (Some((temperature, share)), Some(logits)) => {
+                blend(&(logits / temperature), &scores, share)
+            }
+            _ => scores,
+        };
+        Opinions::of(&[logits], 1.0).best()
+    }
 }
 
 impl PseudoLabels {
-    /// Names given on `threshold`, by a network of this provenance.
-    pub fn new(
-        run: &crate::run_folder::TrainedRun,
-        threshold: Threshold,
-        labels: Vec<PseudoLabel>,
-    ) -> Self {
+    /// Names given on `threshold` by these networks, which [belong together](crate::run_folder::check_together).
+    ///
+    /// # Panics
+    /// Where there is no network.
+    pub fn new(runs: &[TrainedRun], threshold: Threshold, labels: Vec<PseudoLabel>) -> Self {
+        let record = &runs[0].record;
         Self {
             format_version: FORMAT_VERSION,
-            data_digest: run.record.data_digest.clone(),
-            split_digest: run.record.split_digest.clone(),
-            held_out_fold: run.record.held_out_fold,
-            recipe: run.recipe.name.clone(),
-            weights_digest: run.weights_digest.clone(),
-            threshold: threshold.similarity,
+            data_digest: record.data_digest.clone(),
+            split_digest: record.split_digest.clone(),
+            held_out_fold: record.held_out_fold,
+            members: runs.iter().map(Member::from).collect(),
+            threshold: threshold.probability,
             precision: threshold.precision,
             named: threshold.named,
             labels,
@@ -139,9 +204,8 @@ impl PseudoLabels {
         );
         ensure!(
             file.held_out_fold == held_out_fold,
-            "{}: {} held out fold {}, this run holds out fold {held_out_fold}",
+            "{}: the networks that gave the names held out fold {}, this run holds out fold {held_out_fold}",
             path.display(),
-            file.recipe,
             file.held_out_fold
         );
         Ok(file)
@@ -150,6 +214,7 @@ impl PseudoLabels {
 
 #[cfg(test)]
 mod tests {
+    use ndarray::array;
     use proptest::prelude::*;
 
     use super::*;
@@ -160,11 +225,56 @@ mod tests {
         let mixed = (0..20).map(|i| (0.5 + f64::from(i) * 1e-3, i % 2 == 0));
         let photographs: Vec<_> = good.chain(mixed).collect();
         let all = choose_threshold(&photographs, 0.75).unwrap();
-        assert_eq!((all.similarity, all.precision, all.named), (0.5, 0.75, 1.0));
+        assert_eq!(
+            (all.probability, all.precision, all.named),
+            (0.5, 0.75, 1.0)
+        );
         let strict = choose_threshold(&photographs, 1.0).unwrap();
-        assert_eq!((strict.similarity, strict.named), (0.9, 0.5));
+        assert_eq!((strict.probability, strict.named), (0.9, 0.5));
         assert_eq!(choose_threshold(&photographs[20..], 0.9), None);
         assert_eq!(choose_threshold(&photographs[..9], 0.9), None);
+    }
+
+    /// Two whales in two dimensions. The photographs that differ from their whale's by a little are named by
+    /// their neighbours, and the logits, which say nothing, get no share.
+    #[test]
+    fn logits_that_say_nothing_get_no_share() {
+        let features = array![[9.0, 1.0], [10.0, 1.2], [-9.0, 1.1], [-10.0, 1.0]];
+        let seen = |logits: Option<Array2<f64>>| Seen {
+            features: array![[9.5, 0.9], [9.0, 1.3], [-9.2, 1.1], [-9.9, 0.8]],
+            logits,
+        };
+        let labels = [1, 1, 0, 0];
+        let names = |logits: Option<Array2<f64>>| {
+            let namer = Namer::fit(
+                &features,
+                vec![1, 1, 0, 0],
+                2,
+                &seen(logits.clone()),
+                &labels,
+            );
+            namer.unwrap().name(&seen(logits))
+        };
+        let silent = Array2::zeros((4, 2));
+        for named in [names(None), names(Some(silent))] {
+            for (&(whale, probability), label) in named.iter().zip(labels) {
+                assert!(whale == label && probability > 0.99, "{named:?}");
+            }
+        }
+    }
+
+    /// Where the neighbours say nothing, the logits name.
+    #[test]
+    fn neighbours_that_say_nothing_leave_the_names_to_logits() {
+        let features = array![[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]];
+        let seen = Seen {
+            features: features.clone(),
+            logits: Some(array![[3.0, 0.0], [3.0, 0.0], [0.0, 3.0], [0.0, 3.0]]),
+        };
+        let labels = [0, 0, 1, 1];
+        let namer = Namer::fit(&features, vec![0, 1, 1, 0], 2, &seen, &labels).unwrap();
+        let named: Vec<usize> = namer.name(&seen).iter().map(|n| n.0).collect();
+        assert_eq!(named, labels);
     }
 
     proptest! {
@@ -177,7 +287,7 @@ mod tests {
             if let Some(found) = choose_threshold(&photographs, wanted) {
                 let above: Vec<bool> = photographs
                     .iter()
-                    .filter(|p| p.0 >= found.similarity)
+                    .filter(|p| p.0 >= found.probability)
                     .map(|p| p.1)
                     .collect();
                 let right = above.iter().filter(|right| **right).count();

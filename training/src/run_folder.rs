@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
@@ -25,6 +26,24 @@ pub struct TrainedRun {
     pub network: Network,
     /// SHA-256 of the weights' file.
     pub weights_digest: String,
+}
+
+/// Which classifier stands at a place of an ensemble.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// Name of its recipe.
+    pub name: String,
+    /// SHA-256 of its weights' file.
+    pub weights_digest: String,
+}
+
+impl From<&TrainedRun> for Member {
+    fn from(run: &TrainedRun) -> Self {
+        Self {
+            name: run.recipe.name.clone(),
+            weights_digest: run.weights_digest.clone(),
+        }
+    }
 }
 
 /// Lower-case hexadecimal SHA-256.

@@ -27,8 +27,8 @@ use argmin::core::{CostFunction, Executor, Gradient, State};
 use argmin::solver::brent::BrentOpt;
 use argmin::solver::linesearch::MoreThuenteLineSearch;
 use argmin::solver::quasinewton::LBFGS;
-use callosity::bundle::{Decision, UnknownModel};
-use callosity::identify::raise_probabilities;
+use callosity::bundle::{Decision, UnknownModel, UnknownScore};
+use callosity::identify::{concentration, raise_probabilities};
 use nalgebra::{DMatrix, SVD};
 use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
 use rand::SeedableRng;
@@ -390,7 +390,7 @@ impl<F: Fn(f64) -> f64> CostFunction for Scalar<F> {
 }
 
 /// What an ensemble says of photographs, as the decision in flight works it out: probabilities averaged
-/// over views, and the mean over views of the logarithm of the sum of exponentials.
+/// over views, and their [concentration](UnknownScore::Concentration).
 #[derive(Clone, Debug)]
 pub struct Opinions {
     /// `photographs × individuals`.
@@ -404,14 +404,13 @@ impl Opinions {
     pub fn of(views: &[Array2<f64>], temperature: f64) -> Self {
         let share = 1.0 / views.len() as f64;
         let mut probabilities = Array2::zeros(views[0].dim());
-        let mut scores = Array1::zeros(views[0].nrows());
         for logits in views {
             let scaled = logits / temperature;
             let normaliser = log_sum_exp(&scaled);
             let each = (&scaled - &normaliser.view().insert_axis(Axis(1))).mapv(f64::exp);
             probabilities.scaled_add(share, &each);
-            scores.scaled_add(share, &normaliser);
         }
+        let scores = probabilities.map_axis(Axis(1), |row| concentration(row.iter().copied()));
         Self {
             probabilities,
             scores,
@@ -538,6 +537,7 @@ pub fn fit_unknown(known: &[f64], unknown: &[f64], prior: f64) -> Result<Unknown
     };
     let p = minimise("the model of unknown whales", loss, vec![0.0, 0.0], 1e-9)?;
     Ok(UnknownModel {
+        score: UnknownScore::Concentration,
         slope: (p[0] / deviation) as f32,
         intercept: (p[1] - p[0] * mean / deviation) as f32,
     })
@@ -807,6 +807,7 @@ pub fn stack(
     let unknown_model = if unknown_photographs == 0 {
         // Nothing to learn from: nobody is called unknown.
         UnknownModel {
+            score: UnknownScore::Concentration,
             slope: 0.0,
             intercept: -20.0,
         }
@@ -830,6 +831,7 @@ pub fn stack(
         head: Head {
             mean: narrow(&mut standardisation.mean.iter().copied()),
             std: narrow(&mut standardisation.std.iter().copied()),
+            whitening: None,
             weight: narrow(&mut regression.weight.t().iter().copied()),
             bias: narrow(&mut regression.bias.iter().copied()),
         },

@@ -306,6 +306,7 @@ fn head(width: usize, individuals: usize) -> Head {
     Head {
         mean: some(width, 0.3),
         std: (0..width).map(|i| 0.5 + (i % 3) as f32 * 0.4).collect(),
+        whitening: Some(some(width * width, 0.4)),
         weight: some(width * individuals, 0.5),
         bias: some(individuals, 1.0),
     }
@@ -323,8 +324,10 @@ fn expected_ensemble(members: &[Network], head: &Head, input: &Tensor) -> [Vec<f
     let standardised = (features - Tensor::from_slice(&head.mean)) / Tensor::from_slice(&head.std);
     let weight = Tensor::from_slice(&head.weight).view([-1, width]);
     let logits = floats(&standardised.linear(&weight, Some(Tensor::from_slice(&head.bias))));
-    let standardised = floats(&standardised);
-    let embeddings = standardised.chunks(width as usize).flat_map(|row| {
+    let whitening = head.whitening.as_ref().unwrap();
+    let whitened = standardised.matmul(&Tensor::from_slice(whitening).view([width, width]));
+    let whitened = floats(&whitened);
+    let embeddings = whitened.chunks(width as usize).flat_map(|row| {
         let length = row
             .iter()
             .map(|v| f64::from(*v).powi(2))
@@ -378,6 +381,15 @@ fn an_ensemble_is_its_members_and_their_regression() {
         tensors.map(|t| t.raw_data.len()).sum()
     };
     assert!(constants(&half) * 100 < constants(&model) * 60);
+
+    // 8 bits: less still.
+    let int8 = ensemble(&pairs, &head, &EMBEDDED, Storage::Int8).unwrap();
+    let outputs = run_tract(&encode(&int8), &input);
+    for (found, expected) in outputs.iter().zip(&expected) {
+        let error = difference(found, expected);
+        assert!(error < 0.15 && error > 0.0, "{error}");
+    }
+    assert!(constants(&int8) < constants(&half));
 }
 
 /// Features that are all at their mean have no direction, and no NaN comes of it.
@@ -529,7 +541,7 @@ fn the_reference_checker_reads_files_back_and_onnx_runtime_agrees() {
     );
     command.arg(&sampled).arg("3");
     let mut cases = Vec::new();
-    for storage in [Storage::Float32, Storage::Float16] {
+    for storage in [Storage::Float32, Storage::Float16, Storage::Int8] {
         let single = export(finder.graph(), &finder_weights, &INTERFACE, storage).unwrap();
         let joint = ensemble(&pairs, &head, &EMBEDDED, storage).unwrap();
         for (name, model) in [("finder", single), ("ensemble", joint)] {

@@ -535,7 +535,7 @@ impl Writer {
         agree(&exact, &images, 1, &embeddings).context("the ensemble's embedding")?;
         let bytes = match storage {
             Storage::Float32 => onnx::encode(&exact),
-            Storage::Float16 => {
+            Storage::Float16 | Storage::Int8 => {
                 onnx::encode(&onnx::ensemble(&members, &stack.head, &interface, storage)?)
             }
         };
@@ -668,8 +668,12 @@ fn ensemble_outputs(
     let standardised = (features - Tensor::from_slice(&head.mean)) / Tensor::from_slice(&head.std);
     let weight = Tensor::from_slice(&head.weight).view([-1, width]);
     let logits = standardised.linear(&weight, Some(Tensor::from_slice(&head.bias)));
-    let length = standardised.norm_scalaropt_dim(2, [1i64], true);
-    Ok((floats(&logits)?, floats(&(standardised / length))?))
+    let whitened = match &head.whitening {
+        Some(whitening) => standardised.matmul(&Tensor::from_slice(whitening).view([width, width])),
+        None => standardised,
+    };
+    let length = whitened.norm_scalaropt_dim(2, [1i64], true);
+    Ok((floats(&logits)?, floats(&(whitened / length))?))
 }
 
 fn model_card(manifest: &Manifest, stack: &StackFile, about: Option<&str>) -> String {

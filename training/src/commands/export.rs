@@ -39,6 +39,8 @@ pub enum StorageChoice {
     Float32,
     /// Half the size; computed in float32 all the same
     Float16,
+    /// A quarter of the size, weights rounded to 255 steps; computed in float32 all the same
+    Int8,
 }
 
 impl From<StorageChoice> for Storage {
@@ -46,6 +48,7 @@ impl From<StorageChoice> for Storage {
         match choice {
             StorageChoice::Float32 => Self::Float32,
             StorageChoice::Float16 => Self::Float16,
+            StorageChoice::Int8 => Self::Int8,
         }
     }
 }
@@ -110,9 +113,9 @@ pub(crate) fn checked(
     agree(&exact, &input, 0, &floats(&expected.output)?)?;
     Ok(match storage {
         Storage::Float32 => onnx::encode(&exact),
-        Storage::Float16 => {
-            let half = onnx::export(network.graph(), &weights, interface, storage)?;
-            onnx::encode(&half)
+        Storage::Float16 | Storage::Int8 => {
+            let narrow = onnx::export(network.graph(), &weights, interface, storage)?;
+            onnx::encode(&narrow)
         }
     })
 }

@@ -12,9 +12,10 @@ use crate::gallery::{self, GalleryReport, Held};
 use crate::index::{Index, IndexedPhotograph, read_json, write_json};
 use crate::onnx::Head;
 use crate::recipe::Task;
-use crate::run_folder::{TrainedRun, check_together, sha256};
+use crate::run_folder::{Member, TrainedRun, check_together, sha256};
 use crate::split::{Role, Split};
-use crate::stack::{Power, Regression, StackOptions, StackReport, stack};
+use crate::stack::{Power, Regression, StackOptions, StackReport, Standardisation, stack};
+use crate::whitening::within_whales;
 
 /// Version of the stack's file that this program reads and writes.
 const FORMAT_VERSION: u32 = 1;
@@ -66,15 +67,6 @@ pub struct Args {
     /// From which the parts of the cross-validation are drawn
     #[arg(long, default_value_t = 0)]
     seed: u64,
-}
-
-/// A classifier of a stack.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Member {
-    /// Name of its recipe.
-    pub name: String,
-    /// SHA-256 of its weights' file.
-    pub weights_digest: String,
 }
 
 /// A fitted stack, as its file holds it.
@@ -251,7 +243,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         power: args.power,
         ..StackOptions::default()
     };
-    let stacked = stack(&known, &labels, &unknown, &average, &options)?;
+    let mut stacked = stack(&known, &labels, &unknown, &average, &options)?;
     let report = &stacked.report;
     println!(
         "{} photographs of fold {fold}, cross-validated: log loss {:.3} (averaging {:.3}), top-1 {:.3} \
@@ -284,8 +276,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         None
     } else {
         let (shown, whales) = split.catalogued(&index, |role| role.trains_outside(fold));
+        let shown = extract(&members, &heads(shown), args.views)?;
+        let standardised = Standardisation::from(&stacked.head).apply(&shown[0].view());
+        let whitening = within_whales(&standardised, &whales);
+        stacked.head.whitening = Some(whitening.iter().map(|v| *v as f32).collect());
         let embeddings = |views: &[Array2<f64>]| gallery::embeddings(views, &stacked.head);
-        let shown = embeddings(&extract(&members, &heads(shown), args.views)?);
+        let shown = embeddings(&shown);
         let rows = gallery::choose(&shown, &whales, args.gallery_photographs);
         let held = Held {
             stack: &stacked,
@@ -307,13 +303,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         split_digest: record.split_digest.clone(),
         held_out_fold: fold,
         unknown_individuals: fitted,
-        members: runs
-            .iter()
-            .map(|run| Member {
-                name: run.recipe.name.clone(),
-                weights_digest: run.weights_digest.clone(),
-            })
-            .collect(),
+        members: runs.iter().map(Member::from).collect(),
         views: args.views,
         options,
         report: stacked.report,
