@@ -29,29 +29,20 @@ network aligner aligner
 network resnet-18-fine-small resnet-18-fine-small
 network resnet-18-fine resnet-18-fine --from "$runs/resnet-18-fine-small"
 network resnet-18-fine-snapshot resnet-18-fine-snapshot --from "$runs/resnet-18-fine"
-# Photographs without names that networks are sure of are trained on too; the better networks that come of it name
-# more of them, for a second round.
-pseudo_labels() { # OUT NETWORK...
-  local out=$runs/data/$1
-  shift
-  [ -e "$out" ] || "$train" pseudo-label "$@" "${common[@]}" --precision 0.88 --out "$out"
-}
-pseudo_labels pseudo_labels_right_whales.json "$runs/resnet-18-fine" "$runs/resnet-18-fine-snapshot"
-network resnet-18-fine-pseudo-labels resnet-18-fine-pseudo-labels --from "$runs/resnet-18-fine" \
-  --pseudo-labels "$runs/data/pseudo_labels_right_whales.json"
-network resnet-18-fine-pseudo-labels-light resnet-18-fine-pseudo-labels-light \
-  --from "$runs/resnet-18-fine-snapshot" --pseudo-labels "$runs/data/pseudo_labels_right_whales.json"
-classifiers=("$runs/resnet-18-fine-pseudo-labels" "$runs/resnet-18-fine-pseudo-labels-light")
-for round in 2; do
-  pseudo_labels "pseudo_labels_right_whales_$round.json" "${classifiers[@]}"
-  next=()
-  for classifier in "${classifiers[@]}"; do
-    name=$(basename "${classifier%-round-*}")
-    network "$name" "$name-round-$round" --from "$classifier" \
-      --pseudo-labels "$runs/data/pseudo_labels_right_whales_$round.json"
-    next+=("$runs/$name-round-$round")
+# Photographs without names that networks are sure of are trained on too. The better networks that come of it name
+# more of them, for another round.
+classifiers=("$runs/resnet-18-fine" "$runs/resnet-18-fine-snapshot")
+recipes=(resnet-18-fine-pseudo-labels resnet-18-fine-pseudo-labels-light)
+for round in 1 2; do
+  named=$runs/data/pseudo_labels_round_$round.json
+  [ -e "$named" ] || "$train" pseudo-label "${classifiers[@]}" "${common[@]}" --precision 0.88 --out "$named"
+  students=()
+  for i in 0 1; do
+    student=${recipes[i]}-round-$round
+    network "${recipes[i]}" "$student" --from "${classifiers[i]}" --pseudo-labels "$named"
+    students+=("$runs/$student")
   done
-  classifiers=("${next[@]}")
+  classifiers=("${students[@]}")
 done
 "$train" stack "${classifiers[@]}" --views 8 --power fit --gallery-photographs 16 "${common[@]}" \
   --out "$runs/stack.json"

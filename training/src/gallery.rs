@@ -10,8 +10,8 @@
 //! - a photograph of a catalogued whale `y` of the held-out fold has the loss `−ln (1 − u) − ln p(y)`, where
 //!   `p` is the softmax of `l`, averaged over views, of the catalogue **and** all whales that are enrolled below;
 //! - whales held out whole stand for those that will be enrolled: each that has at least two photographs is
-//!   enrolled by all of them but the one that is looked at (leave one photograph out), and the photograph has the
-//!   loss `−ln (1 − u) − ln p(y)` as well;
+//!   enrolled by up to five of them, drawn for each photograph that is looked at, but never by that one, and the
+//!   photograph has the loss `−ln (1 − u) − ln p(y)` as well;
 //! - the same photographs stand for whales that nobody knows: its whale is not enrolled, the others are, and
 //!   the loss is `−ln u`.
 //!
@@ -46,6 +46,9 @@ use callosity::bundle::{
 };
 use callosity::identify::{concentration, mean_embedding};
 use ndarray::{Array1, Array2, ArrayView1, Axis, concatenate};
+use rand::SeedableRng;
+use rand::seq::IteratorRandom;
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +60,8 @@ use crate::stack::{
 
 /// Fewest whales that are enrolled for the fit.
 const FEWEST_WHALES: usize = 2;
+/// Most photographs by which one of them is enrolled: the more there are the likelier is one of them near.
+const PHOTOGRAPHS_ENROLLED: usize = 5;
 /// Share of the neighbours, and how fast their logit rises with the cosine, before anything was seen.
 const SHARE: f64 = 0.3;
 const SLOPE: f64 = 10.0;
@@ -303,14 +308,18 @@ impl<'a> Problem<'a> {
         if enrolled.len() < FEWEST_WHALES || stack.strangers.is_empty() {
             return None;
         }
-        // Of a photograph to the photographs of each enrolled whale but itself.
-        let to_enrolled = |embedding: ArrayView1<'_, f32>, itself: Option<usize>| -> Vec<f64> {
+        let mut random = ChaCha8Rng::seed_from_u64(options.seed);
+        // Of a photograph to those of each enrolled whale but itself, of which so many are drawn as a person
+        // enrols.
+        let mut to_enrolled = |embedding: ArrayView1<'_, f32>, itself: Option<usize>| -> Vec<f64> {
             let cosines = held.strangers.dot(&embedding);
             enrolled
                 .iter()
                 .map(|own| {
                     let others = own.iter().filter(|row| Some(**row) != itself);
                     others
+                        .choose_multiple(&mut random, PHOTOGRAPHS_ENROLLED)
+                        .into_iter()
                         .map(|&row| f64::from(cosines[row]))
                         .fold(f64::NAN, f64::max)
                 })
@@ -630,8 +639,7 @@ impl<'a> Problem<'a> {
 mod tests {
     use callosity::identify::{Similarities, opinion};
     use proptest::prelude::*;
-    use rand::{Rng, SeedableRng};
-    use rand_chacha::ChaCha8Rng;
+    use rand::Rng;
     use rand_distr::{Distribution, StandardNormal};
 
     use super::*;
