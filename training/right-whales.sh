@@ -44,7 +44,7 @@ for round in 1 2; do
   done
   classifiers=("${students[@]}")
 done
-"$train" stack "${classifiers[@]}" --views 8 --power fit --gallery-photographs 16 "${common[@]}" \
+"$train" stack "${classifiers[@]}" --views 8 --power fit --unknown-score concentration --gallery-photographs 16 "${common[@]}" \
   --out "$runs/stack.json"
 # bundle FINDER OUT
 bundle() {

@@ -4,8 +4,7 @@
 //! [`NeighbourModel`] says how neighbours enter the logits `l_k(θ)` of the catalogue and of who is enrolled. Its
 //! slope, intercept and share, the temperature, and the model of "unknown" are fitted together, by the greatest
 //! likelihood of what the decision in flight says of photographs that no network saw: with
-//! the [concentration](callosity::bundle::UnknownScore::Concentration) `S` of the probabilities and
-//! `u = 1 / (1 + exp(−(a + b·S)))`,
+//! the [score](callosity::bundle::UnknownScore) `S` and `u = 1 / (1 + exp(−(a + b·S)))`,
 //!
 //! - a photograph of a catalogued whale `y` of the held-out fold has the loss `−ln (1 − u) − ln p(y)`, where
 //!   `p` is the softmax of `l`, averaged over views, of the catalogue **and** all whales that are enrolled below;
@@ -292,6 +291,8 @@ struct Problem<'a> {
     enrolled: usize,
     /// Similarity about which the neighbour logit is written, so that slope and level vary alone.
     centre: f64,
+    /// What tells strangers.
+    unknown_score: UnknownScore,
     /// Mean and deviation of the scores where the search starts, for the same reason.
     scores: (f64, f64),
 }
@@ -372,12 +373,14 @@ impl<'a> Problem<'a> {
             catalogue,
             enrolled: enrolled.len(),
             centre: own / seen_again,
+            unknown_score: options.unknown_score,
             scores: (0.0, 1.0),
         };
         let start = Model::of(&problem.start(held));
         let scores_of = |wanted: fn(Truth) -> bool| {
             let samples: Vec<&Sample> = problem.of(&wanted);
-            Opinions::of(&problem.blended(&samples, &start), 1.0).scores
+            let opinions = Opinions::of(&problem.blended(&samples, &start), 1.0);
+            opinions.scores(options.unknown_score).clone()
         };
         let scores = concatenate(
             Axis(0),
@@ -398,7 +401,7 @@ impl<'a> Problem<'a> {
     /// Where an enrolled whale that is seen again is about as likely as the whole catalogue.
     fn start(&self, held: &Held<'_>) -> Vec<f64> {
         let temperature = f64::from(held.stack.decision.temperature);
-        let strangers = Opinions::of(self.strangers, temperature).scores;
+        let strangers = Opinions::of(self.strangers, temperature).free_energies;
         vec![
             temperature.ln(),
             (SHARE / (1.0 - SHARE)).ln(),
@@ -449,6 +452,7 @@ impl<'a> Problem<'a> {
         let share_of_view = 1.0 / views.len() as f64;
         // Of the true individual: ln p in each view and its gradient.
         let mut of_truth: Vec<(f64, [f64; OF_LOGITS])> = Vec::with_capacity(views.len());
+        let (mut free_energy, mut free_energy_gradient) = (0.0, [0.0; OF_LOGITS]);
         // Averaged over views, each individual's probability and its gradient.
         let mut averaged: Vec<(f64, [f64; OF_LOGITS])> = Vec::new();
         let mut logits: Vec<(f64, [f64; OF_LOGITS])> = Vec::with_capacity(sample.nearest.len());
@@ -487,6 +491,10 @@ impl<'a> Problem<'a> {
             }
             mean.iter_mut().for_each(|m| *m /= sum);
             let normaliser = largest + sum.ln();
+            free_energy += normaliser * share_of_view;
+            for (total, mean) in free_energy_gradient.iter_mut().zip(mean) {
+                *total += mean * share_of_view;
+            }
             averaged.resize(logits.len(), (0.0, [0.0; OF_LOGITS]));
             for (total, (logit, gradient)) in averaged.iter_mut().zip(&logits) {
                 let p = (logit - normaliser).exp() * share_of_view;
@@ -500,15 +508,19 @@ impl<'a> Problem<'a> {
                 gradient.iter_mut().zip(mean).for_each(|(g, m)| *g -= m);
             }
         }
-        let score = concentration(averaged.iter().map(|(p, _)| *p));
-        let mut score_gradient = [0.0; OF_LOGITS];
-        for (p, gradient) in &averaged {
-            let weight = 2.0 * p / score.exp();
-            score_gradient
-                .iter_mut()
-                .zip(gradient)
-                .for_each(|(total, g)| *total += weight * g);
-        }
+        let (score, score_gradient) = match self.unknown_score {
+            UnknownScore::FreeEnergy => (free_energy, free_energy_gradient),
+            UnknownScore::Concentration => {
+                let score = concentration(averaged.iter().map(|(p, _)| *p));
+                let mut score_gradient = [0.0; OF_LOGITS];
+                for (p, gradient) in &averaged {
+                    let weight = 2.0 * p / score.exp();
+                    let each = score_gradient.iter_mut().zip(gradient);
+                    each.for_each(|(total, g)| *total += weight * g);
+                }
+                (score, score_gradient)
+            }
+        };
         let (mean, deviation) = self.scores;
         let away = (score - mean) / deviation;
         let odds = model.odds - model.steepness * away;
@@ -587,7 +599,7 @@ impl<'a> Problem<'a> {
         let opinions = |samples: &[&Sample], enrolled| as_they_are(samples, enrolled).raised(power);
         let by_score = model.steepness / self.scores.1;
         let unknown = UnknownModel {
-            score: UnknownScore::Concentration,
+            score: self.unknown_score,
             slope: -by_score as f32,
             intercept: (model.odds + by_score * self.scores.0) as f32,
         };
@@ -602,10 +614,10 @@ impl<'a> Problem<'a> {
             .collect();
         let called_unknown = |opinions: &Opinions| {
             let unknown = opinions
-                .scores
+                .scores(self.unknown_score)
                 .iter()
                 .filter(|&&score| unknown_probability(&unknown, score) >= thresholds.unknown);
-            unknown.count() as f64 / opinions.scores.len() as f64
+            unknown.count() as f64 / opinions.probabilities.nrows() as f64
         };
         let seen_again = opinions(&again, true);
         Ok(FittedGallery {
@@ -738,8 +750,12 @@ mod tests {
         fn the_gradient_is_the_losss(
             seed in 0..1000u64,
             parameters in prop::collection::vec(-1.0..1.0f64, PARAMETERS),
+            concentration in any::<bool>(),
         ) {
-            let data = Data::new(seed, 0.6);
+            let mut data = Data::new(seed, 0.6);
+            if concentration {
+                data.options.unknown_score = UnknownScore::Concentration;
+            }
             let problem = data.problem();
             let (_, gradient) = problem.loss(&parameters);
             let h = 1e-5;
@@ -759,8 +775,12 @@ mod tests {
         fn the_loss_is_of_what_is_said_in_flight(
             seed in 0..1000u64,
             parameters in prop::collection::vec(-1.0..1.0f64, PARAMETERS),
+            concentration in any::<bool>(),
         ) {
-            let data = Data::new(seed, 0.6);
+            let mut data = Data::new(seed, 0.6);
+            if concentration {
+                data.options.unknown_score = UnknownScore::Concentration;
+            }
             let problem = data.problem();
             let fitted = problem.result(&parameters, &data.held(), &data.options).unwrap();
             for sample in &problem.samples {

@@ -390,13 +390,15 @@ impl<F: Fn(f64) -> f64> CostFunction for Scalar<F> {
 }
 
 /// What an ensemble says of photographs, as the decision in flight works it out: probabilities averaged
-/// over views, and their [concentration](UnknownScore::Concentration).
+/// over views, and the scores that tell whales of the catalogue from others.
 #[derive(Clone, Debug)]
 pub struct Opinions {
     /// `photographs × individuals`.
     pub probabilities: Array2<f64>,
-    /// One score for each photograph; high where the whale is of the catalogue.
-    pub scores: Array1<f64>,
+    /// [`UnknownScore::FreeEnergy`] of each photograph.
+    pub free_energies: Array1<f64>,
+    /// [`UnknownScore::Concentration`] of each photograph.
+    pub concentrations: Array1<f64>,
 }
 
 impl Opinions {
@@ -404,16 +406,27 @@ impl Opinions {
     pub fn of(views: &[Array2<f64>], temperature: f64) -> Self {
         let share = 1.0 / views.len() as f64;
         let mut probabilities = Array2::zeros(views[0].dim());
+        let mut free_energies = Array1::zeros(views[0].nrows());
         for logits in views {
             let scaled = logits / temperature;
             let normaliser = log_sum_exp(&scaled);
             let each = (&scaled - &normaliser.view().insert_axis(Axis(1))).mapv(f64::exp);
             probabilities.scaled_add(share, &each);
+            free_energies.scaled_add(share, &normaliser);
         }
-        let scores = probabilities.map_axis(Axis(1), |row| concentration(row.iter().copied()));
         Self {
+            concentrations: probabilities
+                .map_axis(Axis(1), |row| concentration(row.iter().copied())),
+            free_energies,
             probabilities,
-            scores,
+        }
+    }
+
+    /// One score for each photograph; high where the whale is of the catalogue.
+    pub fn scores(&self, kind: UnknownScore) -> &Array1<f64> {
+        match kind {
+            UnknownScore::FreeEnergy => &self.free_energies,
+            UnknownScore::Concentration => &self.concentrations,
         }
     }
 
@@ -501,7 +514,12 @@ pub(crate) fn softplus(x: f64) -> f64 {
 
 /// How likely a whale of a given score is none of the catalogue, if a share `prior` of the whales that
 /// are met is: both kinds are weighted so that the samples have that share.
-pub fn fit_unknown(known: &[f64], unknown: &[f64], prior: f64) -> Result<UnknownModel, StackError> {
+pub fn fit_unknown(
+    score: UnknownScore,
+    known: &[f64],
+    unknown: &[f64],
+    prior: f64,
+) -> Result<UnknownModel, StackError> {
     if !(prior > 0.0 && prior < 1.0) {
         return Err(StackError::Share(prior));
     }
@@ -537,7 +555,7 @@ pub fn fit_unknown(known: &[f64], unknown: &[f64], prior: f64) -> Result<Unknown
     };
     let p = minimise("the model of unknown whales", loss, vec![0.0, 0.0], 1e-9)?;
     Ok(UnknownModel {
-        score: UnknownScore::Concentration,
+        score,
         slope: (p[0] / deviation) as f32,
         intercept: (p[1] - p[0] * mean / deviation) as f32,
     })
@@ -632,6 +650,9 @@ pub struct StackOptions {
     /// What probabilities averaged over views are raised to.
     #[serde(default)]
     pub power: Power,
+    /// By what unknown whales are told.
+    #[serde(default)]
+    pub unknown_score: UnknownScore,
 }
 
 fn enrolled_share() -> f64 {
@@ -649,6 +670,7 @@ impl Default for StackOptions {
             identified_precision: 0.9,
             components: None,
             power: Power::default(),
+            unknown_score: UnknownScore::default(),
         }
     }
 }
@@ -807,15 +829,16 @@ pub fn stack(
     let unknown_model = if unknown_photographs == 0 {
         // Nothing to learn from: nobody is called unknown.
         UnknownModel {
-            score: UnknownScore::Concentration,
+            score: options.unknown_score,
             slope: 0.0,
             intercept: -20.0,
         }
     } else {
         let strange = Opinions::of(&strangers, temperature);
         fit_unknown(
-            &opinions.scores.to_vec(),
-            &strange.scores.to_vec(),
+            options.unknown_score,
+            &opinions.scores(options.unknown_score).to_vec(),
+            &strange.scores(options.unknown_score).to_vec(),
             options.unknown_share,
         )?
     };
@@ -963,7 +986,7 @@ pub(crate) fn thresholds(
     options: &StackOptions,
 ) -> Thresholds {
     let strange: Vec<f64> = opinions
-        .scores
+        .scores(unknown_model.score)
         .iter()
         .map(|&score| unknown_probability(unknown_model, score))
         .collect();
@@ -1124,7 +1147,7 @@ mod tests {
                 prop_assert!(loss(power) <= loss(other) + 1e-6);
             }
             prop_assert_eq!(opinions.raised(power).top1(&labels), opinions.top1(&labels));
-            prop_assert_eq!(opinions.raised(power).scores, opinions.scores);
+            prop_assert_eq!(opinions.raised(power).concentrations, opinions.concentrations);
         }
 
         /// From the threshold on, enough are right; any lower one that differs would not do.
@@ -1203,19 +1226,19 @@ mod tests {
             noise.iter().map(|v| v + mean).collect()
         };
         let (known, unknown) = (draw(2.0, 6000), draw(0.0, 2000));
-        let model = fit_unknown(&known, &unknown, 0.5).unwrap();
+        let model = fit_unknown(UnknownScore::default(), &known, &unknown, 0.5).unwrap();
         assert!((model.slope + 2.0).abs() < 0.2, "{model:?}");
         assert!((model.intercept - 2.0).abs() < 0.2, "{model:?}");
         // A share of 1 in 5 lowers the odds by ln 4.
-        let rarer = fit_unknown(&known, &unknown, 0.2).unwrap();
+        let rarer = fit_unknown(UnknownScore::default(), &known, &unknown, 0.2).unwrap();
         let lowered = f64::from(model.intercept - rarer.intercept);
         assert!((lowered - 4.0_f64.ln()).abs() < 0.2, "{lowered}");
         assert!(matches!(
-            fit_unknown(&known, &unknown, 1.0),
+            fit_unknown(UnknownScore::default(), &known, &unknown, 1.0),
             Err(StackError::Share(_))
         ));
         // Separable scores have an answer too.
-        let model = fit_unknown(&[5.0, 6.0], &[1.0, 2.0], 0.5).unwrap();
+        let model = fit_unknown(UnknownScore::default(), &[5.0, 6.0], &[1.0, 2.0], 0.5).unwrap();
         assert!(unknown_probability(&model, 1.0) > 0.9 && unknown_probability(&model, 6.0) < 0.1);
     }
 

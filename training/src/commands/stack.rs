@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use callosity::bundle::{Decision, Gallery, NeighbourModel};
+use callosity::bundle::{Decision, Gallery, NeighbourModel, UnknownScore};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
@@ -64,9 +64,32 @@ pub struct Args {
     /// Raise probabilities averaged over views to this power, or to the one that fits the fold best (`fit`)
     #[arg(long, value_name = "POWER|fit", default_value = "1")]
     power: Power,
+    /// What unknown whales are told by: how large logits are, which never makes an enrolled whale more unknown, or
+    /// how much the probabilities lie on few whales, which may tell strangers better but names enrolled whales less
+    #[arg(long, value_enum, default_value_t)]
+    unknown_score: UnknownScoreChoice,
     /// From which the parts of the cross-validation are drawn
     #[arg(long, default_value_t = 0)]
     seed: u64,
+}
+
+/// By what unknown whales are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum UnknownScoreChoice {
+    /// How large logits are
+    #[default]
+    FreeEnergy,
+    /// How much probabilities lie on few whales
+    Concentration,
+}
+
+impl From<UnknownScoreChoice> for UnknownScore {
+    fn from(choice: UnknownScoreChoice) -> Self {
+        match choice {
+            UnknownScoreChoice::FreeEnergy => Self::FreeEnergy,
+            UnknownScoreChoice::Concentration => Self::Concentration,
+        }
+    }
 }
 
 /// A fitted stack, as its file holds it.
@@ -241,6 +264,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         identified_precision: args.identified_precision,
         components: args.pca,
         power: args.power,
+        unknown_score: args.unknown_score.into(),
         ..StackOptions::default()
     };
     let mut stacked = stack(&known, &labels, &unknown, &average, &options)?;
