@@ -44,8 +44,8 @@ for round in 1 2; do
   done
   classifiers=("${students[@]}")
 done
-"$train" stack "${classifiers[@]}" --views 8 --power fit --unknown-score concentration --gallery-photographs 16 "${common[@]}" \
-  --out "$runs/stack.json"
+"$train" stack "${classifiers[@]}" --views 8 --power fit --unknown-score concentration \
+  --gallery-photographs 16 "${common[@]}" --out "$runs/stack.json"
 # bundle FINDER OUT
 bundle() {
   "$train" bundle --name right-whales --bundle-version 1.4.0 --finder "$runs/$1" --aligner "$runs/aligner" \

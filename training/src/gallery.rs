@@ -38,8 +38,6 @@
 //! Fisher 1978, within 1 − 1/e of the best choice). Photographs far from all others, which are mostly bad ones,
 //! come last.
 
-use std::collections::BTreeMap;
-
 use callosity::bundle::{
     Decision, Gallery, GalleryError, NeighbourModel, UnknownModel, UnknownScore,
 };
@@ -51,6 +49,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::neighbours::photographs_of_whales;
 use crate::onnx::Head;
 use crate::stack::{
     Fitted, Opinions, Power, StackError, StackOptions, Standardisation, fit_power, minimise,
@@ -105,11 +104,7 @@ pub fn embeddings(views: &[Array2<f64>], head: &Head) -> Array2<f32> {
 
 /// Of each whale at most `limit` photographs, in rising order. `whales` says whose each row of `embeddings` is.
 pub fn choose(embeddings: &Array2<f32>, whales: &[usize], limit: usize) -> Vec<usize> {
-    let mut of_whale: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for (photograph, &whale) in whales.iter().enumerate() {
-        of_whale.entry(whale).or_default().push(photograph);
-    }
-    let mut chosen: Vec<usize> = of_whale
+    let mut chosen: Vec<usize> = photographs_of_whales(whales)
         .into_values()
         .flat_map(|photographs| {
             if photographs.len() <= limit {
@@ -301,11 +296,10 @@ impl<'a> Problem<'a> {
     fn new(held: &Held<'a>, gallery: &Gallery, options: &StackOptions) -> Option<Self> {
         let stack = held.stack;
         let catalogue = stack.held_out.first()?.ncols();
-        let mut photographs: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for (row, &whale) in held.whales.iter().enumerate() {
-            photographs.entry(whale).or_default().push(row);
-        }
-        let enrolled: Vec<Vec<usize>> = photographs.into_values().filter(|p| p.len() > 1).collect();
+        let enrolled: Vec<Vec<usize>> = photographs_of_whales(held.whales)
+            .into_values()
+            .filter(|p| p.len() > 1)
+            .collect();
         if enrolled.len() < FEWEST_WHALES || stack.strangers.is_empty() {
             return None;
         }

@@ -4,6 +4,8 @@
 //! It needs no last layer: an embedding names with it, and a whale joins the catalogue with its first
 //! photograph. Beside a classifier's own logits it is a second opinion, which [`blend`] mixes in.
 
+use std::collections::BTreeMap;
+
 use ndarray::{Array1, Array2, ArrayView1, Axis};
 
 use crate::stack::{Opinions, StackError, minimise_scalar};
@@ -66,6 +68,15 @@ fn normalised(features: &Array2<f64>) -> Array2<f64> {
         if length > 0.0 { length } else { 1.0 }
     });
     features / &lengths.insert_axis(Axis(1))
+}
+
+/// The photographs of each whale, in rising order. `whales` says whose each photograph is.
+pub(crate) fn photographs_of_whales(whales: &[usize]) -> BTreeMap<usize, Vec<usize>> {
+    let mut of_whale: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (photograph, &whale) in whales.iter().enumerate() {
+        of_whale.entry(whale).or_default().push(photograph);
+    }
+    of_whale
 }
 
 /// The `count` places with the highest values, highest first; of equals the first.

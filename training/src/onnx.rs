@@ -671,16 +671,14 @@ impl Emitter {
             }
             Storage::Int8 => {
                 let rows = shape.first().copied().unwrap_or(1);
-                let each = values.len() / rows.max(1);
-                let scales: Vec<f32> = values
-                    .chunks(each.max(1))
+                let by_row = || values.chunks((values.len() / rows.max(1)).max(1));
+                let scales: Vec<f32> = by_row()
                     .map(|row| row.iter().fold(0.0_f32, |most, v| most.max(v.abs())) / INT8_STEPS)
                     // A row of zeros has no scale; any will do.
                     .map(|scale| if scale > 0.0 { scale } else { 1.0 })
                     .collect();
                 proto.data_type = DataType::Int8 as i32;
-                let scaled = values
-                    .chunks(each.max(1))
+                let scaled = by_row()
                     .zip(&scales)
                     .flat_map(|(row, scale)| row.iter().map(move |v| (v / scale).round() as i8));
                 proto.raw_data = scaled.flat_map(i8::to_le_bytes).collect();

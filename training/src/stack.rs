@@ -1147,7 +1147,9 @@ mod tests {
                 prop_assert!(loss(power) <= loss(other) + 1e-6);
             }
             prop_assert_eq!(opinions.raised(power).top1(&labels), opinions.top1(&labels));
-            prop_assert_eq!(opinions.raised(power).concentrations, opinions.concentrations);
+            let raised = opinions.raised(power);
+            prop_assert_eq!(raised.free_energies, opinions.free_energies);
+            prop_assert_eq!(raised.concentrations, opinions.concentrations);
         }
 
         /// From the threshold on, enough are right; any lower one that differs would not do.

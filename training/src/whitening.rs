@@ -5,10 +5,10 @@
 //! for SVM-based speaker recognition"): features are multiplied with `(C + λ c I)^(−1/2)`, where `C` is the
 //! covariance of features about their whale's mean and `c` its mean eigenvalue.
 
-use std::collections::BTreeMap;
-
 use nalgebra::{DMatrix, SymmetricEigen};
 use ndarray::{Array2, Axis};
+
+use crate::neighbours::photographs_of_whales;
 
 /// λ: how much every direction is taken to vary at least, in units of what they vary on average. From 0.1 to 1
 /// it hardly matters.
@@ -18,13 +18,9 @@ const SHRINKAGE: f64 = 0.25;
 /// `photographs × features`, `whales` says whose each photograph is. The identity where no whale has two
 /// photographs that differ.
 pub fn within_whales(features: &Array2<f64>, whales: &[usize]) -> Array2<f64> {
-    let mut of_whale: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for (photograph, &whale) in whales.iter().enumerate() {
-        of_whale.entry(whale).or_default().push(photograph);
-    }
     let width = features.ncols();
     let mut covariance = Array2::<f64>::zeros((width, width));
-    for photographs in of_whale.values() {
+    for photographs in photographs_of_whales(whales).values() {
         let own = features.select(Axis(0), photographs);
         if let Some(mean) = own.mean_axis(Axis(0)) {
             let about_mean = own - mean;
