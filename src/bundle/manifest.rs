@@ -320,6 +320,10 @@ pub struct Provenance {
     pub data_digest: String,
     /// SHA-256 of the split that every network was trained on.
     pub split_digest: String,
+    /// SHA-256 of the split on which networks of the same recipes were measured and calibrated, where classifiers
+    /// were trained on all photographs with names: no photograph of the data says how good they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibrated_on_split: Option<String>,
     /// Recipe and its digest for each network, by name.
     pub recipes: BTreeMap<String, String>,
     /// Metrics on held-out data, by name.

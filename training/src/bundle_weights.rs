@@ -102,20 +102,6 @@ pub fn start_from(
     individuals: &[String],
     samples: &dyn Samples,
 ) -> anyhow::Result<()> {
-    let failed = || {
-        let folder = source.bundle.display();
-        format!("{} cannot start from the bundle {folder}", recipe.name)
-    };
-    take(source, network, recipe, individuals, samples).with_context(failed)
-}
-
-fn take(
-    source: &Source,
-    network: &Network,
-    recipe: &Recipe,
-    individuals: &[String],
-    samples: &dyn Samples,
-) -> anyhow::Result<()> {
     let bundle = Bundle::open(&source.bundle)?;
     let (role, prefix) = match recipe.task {
         Task::Finder => (Role::Finder, String::new()),

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use callosity::geometry::{HeadCrop, Landmarks};
 use callosity::pixels::{OUTSIDE_HEAD_PHOTOGRAPH, warp};
 use image::RgbImage;
-use indicatif::{ParallelProgressIterator, ProgressBar, ProgressStyle};
+use indicatif::ParallelProgressIterator;
 use memmap2::{Mmap, MmapMut};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 
 use crate::index::{Index, IndexedPhotograph, PhotographKind, write_json};
 use crate::photograph;
+use crate::progress::progress_bar;
 
 /// Part of the key: changes where decoding gives other pixels.
 const FORMAT_VERSION: u32 = 3;
@@ -241,12 +242,7 @@ fn build(
             slots.push(slot);
             rest = after;
         }
-        let progress = ProgressBar::new(photographs.len() as u64).with_style(
-            ProgressStyle::with_template(
-                "caching photographs {bar:40} {pos}/{len} {per_sec} {eta} left",
-            )
-            .expect("the template is well formed"),
-        );
+        let progress = progress_bar("caching photographs", photographs.len());
         photographs
             .par_iter()
             .zip(slots)

@@ -8,13 +8,13 @@ use callosity::geometry::{Affine, HeadCrop, Landmarks};
 use callosity::identify::ensemble_view;
 use callosity::pixels::{EncodedPhotograph, OUTSIDE_HEAD_PHOTOGRAPH, warp, write_input};
 use image::RgbImage;
-use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::{Array1, Array2};
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 use crate::framing::{Framed, Framer};
 use crate::index::{Index, IndexedPhotograph, PhotographKind};
+use crate::progress::progress_bar;
 use crate::run_folder::TrainedRun;
 
 /// Photographs whose views go through the networks together.
@@ -151,9 +151,7 @@ pub fn pass(
     let views = views as usize;
     let zeros = |width| vec![Array2::zeros((photographs.len(), width)); views];
     let (mut features, mut outputs) = (zeros(feature_width), zeros(output_width));
-    let style =
-        ProgressStyle::with_template("photographs {bar:40} {pos}/{len} {per_sec} {eta} left")?;
-    let progress = ProgressBar::new(photographs.len() as u64).with_style(style);
+    let progress = progress_bar("photographs", photographs.len());
     for (chunk_index, chunk) in photographs.chunks(BATCH).enumerate() {
         let values: Result<Vec<Vec<f32>>, _> = chunk
             .par_iter()

@@ -4,12 +4,12 @@
 use callosity::geometry::Landmarks;
 use callosity::identify::{FoundHead, Identifier, IdentifyError};
 use callosity::pixels::Photograph;
-use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 
 use crate::compose::Composer;
 use crate::evaluation::match_heads;
 use crate::loader::random;
+use crate::progress::progress_bar;
 
 /// Frames on which a threshold is chosen.
 const FRAMES: usize = 600;
@@ -41,9 +41,7 @@ pub fn choose(
     seed: u64,
 ) -> Result<Chosen, IdentifyError> {
     let (width, height) = (input.0 * DETAIL, input.1 * DETAIL);
-    let style = ProgressStyle::with_template("threshold {bar:40} {pos}/{len} {per_sec} {eta} left")
-        .expect("the template is well formed");
-    let progress = ProgressBar::new(FRAMES as u64).with_style(style);
+    let progress = progress_bar("threshold", FRAMES);
     let judged = (0..FRAMES)
         .into_par_iter()
         .map(|i| {

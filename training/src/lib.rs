@@ -28,6 +28,7 @@ pub mod network;
 pub mod onnx;
 pub mod optimiser;
 mod photograph;
+mod progress;
 pub mod pseudo_labels;
 pub mod recipe;
 pub mod report;

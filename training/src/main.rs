@@ -31,6 +31,8 @@ enum Command {
 }
 
 fn main() -> anyhow::Result<()> {
+    // `callosity-train evaluate … | head` has got what it wanted.
+    sigpipe::reset();
     match Cli::parse().command {
         Command::Import(args) => commands::import::run(args),
         Command::Split(args) => commands::split::run(args),

@@ -346,6 +346,57 @@ impl Network {
         Ok(other)
     }
 
+    /// Reads all parameters as [`load`](Self::load) does, but of the last fully connected layer only the rows of
+    /// outputs that the file has too: `rows` says for each output here which of the file's it is. The others stay as
+    /// they are. Gives how many rows were read, 0 where the layer has anything but one row for each output, here or in
+    /// the file.
+    pub fn load_rows_of_last_layer(
+        &mut self,
+        path: &Path,
+        rows: &[Option<usize>],
+    ) -> Result<usize, WeightsError> {
+        let found = load_tensors(path)?;
+        let last = self.graph.last_connected().map(|node| node.name.clone());
+        self.take(&found, path, last.as_deref())?;
+        let Some(last) = last else { return Ok(0) };
+        let prefix = format!("{last}.");
+        let mut pairs = Vec::new();
+        for (name, parameter) in &self.parameters {
+            if !name.starts_with(&prefix) {
+                continue;
+            }
+            let Some(theirs) = found.get(name) else {
+                return Ok(0);
+            };
+            let (own_size, size) = (parameter.size(), theirs.size());
+            let last_row = rows.iter().flatten().max();
+            let fits = own_size[0] == rows.len() as i64
+                && own_size[1..] == size[1..]
+                && last_row.is_none_or(|row| (*row as i64) < size[0]);
+            if !fits {
+                return Ok(0);
+            }
+            if !tensor_is_finite(theirs) {
+                return Err(WeightsError::NotFinite {
+                    path: path.to_owned(),
+                    name: name.clone(),
+                });
+            }
+            pairs.push((parameter, theirs.to_device(self.device)));
+        }
+        tch::no_grad(|| {
+            for (parameter, theirs) in &pairs {
+                for (row, from) in rows.iter().enumerate() {
+                    if let Some(from) = from {
+                        let row = parameter.get(row as i64);
+                        row.shallow_clone().copy_(&theirs.get(*from as i64));
+                    }
+                }
+            }
+        });
+        Ok(rows.iter().flatten().count())
+    }
+
     /// Takes over the parameters of all nodes but `left` from those of a file.
     fn take(
         &mut self,
@@ -558,6 +609,25 @@ mod tests {
                 assert!(t.equal(more.parameter(name)), "{name}");
             }
         }
+
+        // Outputs 0 and 2 of seven are 2 and 0 of the file's three.
+        let mut others = network(&layers(5), 7);
+        let random = others.parameter("l4_linear.weight").copy();
+        let mut rows = [None; 7];
+        (rows[0], rows[2]) = (Some(2), Some(0));
+        assert_eq!(others.load_rows_of_last_layer(&file, &rows).unwrap(), 2);
+        for (name, t) in old.parameters() {
+            let own = others.parameter(name);
+            if name.starts_with("l4_linear") {
+                assert!(own.get(0).equal(&t.get(2)) && own.get(2).equal(&t.get(0)));
+            } else {
+                assert!(t.equal(own), "{name}");
+            }
+        }
+        let kept = others.parameter("l4_linear.weight").get(1);
+        assert!(kept.equal(&random.get(1)));
+        rows[3] = Some(3);
+        assert_eq!(others.load_rows_of_last_layer(&file, &rows).unwrap(), 0);
 
         let error = network(&layers(6), 7).load_but_other_last_layer(&file);
         assert!(error.unwrap_err().to_string().contains("l1_1.weight"));

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::index::read_json;
 use crate::neighbours::{NearestNeighbours, blend, fit_share};
 use crate::run_folder::{Member, TrainedRun};
+use crate::split::Split;
 use crate::stack::{Opinions, StackError, Standardisation, fit_temperature};
 use crate::whitening::within_whales;
 
@@ -187,20 +188,29 @@ impl PseudoLabels {
         }
     }
 
-    /// Reads names, for a network that is trained on this split and does not see this fold.
+    /// Reads names, for a network that is trained on this split and does not see this fold. Names that were given
+    /// on another split of the same data will do where this one holds nothing out.
     ///
     /// # Errors
     /// The file cannot be read, has another format, or the network that named had seen what the new one
     /// shall be measured on.
-    pub fn load(path: &Path, split_digest: &str, held_out_fold: u32) -> anyhow::Result<Self> {
+    pub fn load(path: &Path, split: &Split, held_out_fold: u32) -> anyhow::Result<Self> {
         let remedy = "run `callosity-train pseudo-label` again";
         let file: Self = read_json(path, "pseudo-labels", FORMAT_VERSION, remedy)?;
         ensure!(
-            file.split_digest == split_digest,
-            "{}: names given on split {}, this is {split_digest}: its validation photographs may have \
-             named these",
+            file.data_digest == split.data_digest,
+            "{}: names given to photographs of other data",
+            path.display()
+        );
+        if split.options.hold_nothing_out {
+            return Ok(file);
+        }
+        ensure!(
+            file.split_digest == split.digest(),
+            "{}: names given on split {}, this is {}: its validation photographs may have named these",
             path.display(),
-            file.split_digest
+            file.split_digest,
+            split.digest()
         );
         ensure!(
             file.held_out_fold == held_out_fold,

@@ -9,7 +9,7 @@ use callosity::bundle::NetworkInput;
 use callosity::geometry::Affine;
 use callosity::pixels::write_input;
 use image::{ImageBuffer, Luma, Pixel, Rgb, RgbImage, imageops};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use ndarray::Array2;
 use plotters::style::RGBColor;
 use plotters::style::colors::colormaps::{ColorMap, DerivedColorMap};
@@ -157,14 +157,8 @@ pub fn occlusion_map(
 }
 
 /// Places of the patch in one map, for a progress bar.
-pub fn places(occlusion: &Occlusion) -> u64 {
-    (occlusion.places() * occlusion.places()) as u64
-}
-
-/// A bar for so many places of the patch.
-pub fn progress_bar(places: u64) -> anyhow::Result<ProgressBar> {
-    let style = ProgressStyle::with_template("patches {bar:40} {pos}/{len} {per_sec} {eta} left")?;
-    Ok(ProgressBar::new(places).with_style(style))
+pub fn places(occlusion: &Occlusion) -> usize {
+    occlusion.places() * occlusion.places()
 }
 
 /// The map over the grey photograph of the same crop: red where hiding makes the whale less probable,
@@ -349,7 +343,7 @@ mod tests {
                 outputs.output.detach()
             };
             let map = occlusion_map(classifier, &input, &image, 0, &occlusion, &bar).unwrap();
-            prop_assert_eq!(bar.position(), places(&occlusion));
+            prop_assert_eq!(bar.position(), places(&occlusion) as u64);
             let most = map.largest();
             prop_assert!(map.probability > 0.6);
             for ((down, across), fall) in map.fall.indexed_iter() {

@@ -15,6 +15,7 @@
 //!   ([folds of frames](crate::frame_folds)).
 //! - Training photographs carry a fold. A whale with one training photograph is never in fold 0, which
 //!   is the one held out from the networks of an ensemble for stacking.
+//! - Where [nothing is held out](SplitOptions::hold_nothing_out) all labelled heads are in fold 1.
 //! - Unlabelled heads train, except where they show the same as a held-out photograph.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -105,6 +106,22 @@ pub struct SplitOptions {
     pub unknown_minimum: usize,
     /// Most photographs of a whale held out whole.
     pub unknown_maximum: usize,
+    /// Whether all labelled heads train in all networks: there is no validation, no whale held out and nothing in
+    /// fold 0. For the networks that fly, once another split has said how good such networks are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hold_nothing_out: bool,
+}
+
+impl SplitOptions {
+    /// These, but with nothing held out.
+    pub fn holding_nothing_out(self) -> Self {
+        Self {
+            validation_fraction: 0.0,
+            unknown_whales: 0,
+            hold_nothing_out: true,
+            ..self
+        }
+    }
 }
 
 impl Default for SplitOptions {
@@ -116,6 +133,7 @@ impl Default for SplitOptions {
             unknown_whales: 20,
             unknown_minimum: 4,
             unknown_maximum: 15,
+            hold_nothing_out: false,
         }
     }
 }
@@ -183,11 +201,17 @@ impl Split {
             }
         }
         let fraction = options.validation_fraction;
-        let (validation, training) = draw_validation(&known, fraction, &mut random);
+        let (validation, training) = if options.hold_nothing_out {
+            let all = known.values().map(|units| units.iter().collect());
+            (Vec::new(), all.collect())
+        } else {
+            draw_validation(&known, fraction, &mut random)
+        };
         for image in validation.iter().flat_map(|unit| &unit.images) {
             roles.insert(image.clone(), Role::Validation);
         }
         for (fold, unit) in deal_folds(&training, options.folds, &mut random) {
+            let fold = if options.hold_nothing_out { 1 } else { fold };
             for image in &unit.images {
                 roles.insert(image.clone(), Role::Training { fold });
             }
@@ -641,6 +665,23 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn all_labelled_heads_train_in_all_networks_where_nothing_is_held_out(
+            whales in prop::collection::vec(1..20usize, 3..30), same in 2..9usize, framed in 3..40usize,
+        ) {
+            let index = data(&whales, same, framed);
+            let options = SplitOptions::default().holding_nothing_out();
+            let split = Split::make(&index, options).expect("the options can be met");
+            prop_assert_eq!(split.individuals.len(), whales.len());
+            let heads = whales.iter().sum::<usize>();
+            prop_assert_eq!(split.labelled(&index, |role| role.trains_outside(0)).count(), heads);
+            prop_assert_eq!(split.labelled(&index, |role| !role.trains_outside(0)).count(), 0);
+            let unlabelled = index.photographs.iter().filter(|p| p.kind == PhotographKind::UnlabelledHead);
+            for photograph in unlabelled {
+                prop_assert!(split.role(&photograph.image).is_some_and(|role| role.trains_outside(0)));
+            }
+        }
 
         #[test]
         fn keeps_its_rules(

@@ -123,7 +123,8 @@ impl Regression {
         Self { weight, bias }
     }
 
-    fn scaled(&self, factor: f64) -> Self {
+    /// Logits `factor` times as large.
+    pub fn scaled(&self, factor: f64) -> Self {
         Self {
             weight: &self.weight * factor,
             bias: &self.bias * factor,
@@ -159,6 +160,18 @@ impl Standardisation {
         let weight = &raw.weight * &self.std.view().insert_axis(Axis(1));
         let bias = &raw.bias + &self.mean.dot(&raw.weight);
         Regression { weight, bias }
+    }
+
+    /// The last layer that applies `regression` to standardised features. Its embedding is not whitened.
+    pub fn head(&self, regression: &Regression) -> Head {
+        let narrow = |values: &mut dyn Iterator<Item = &f64>| values.map(|v| *v as f32).collect();
+        Head {
+            mean: narrow(&mut self.mean.iter()),
+            std: narrow(&mut self.std.iter()),
+            whitening: None,
+            weight: narrow(&mut regression.weight.t().iter()),
+            bias: narrow(&mut regression.bias.iter()),
+        }
     }
 }
 
@@ -653,6 +666,9 @@ pub struct StackOptions {
     /// By what unknown whales are told.
     #[serde(default)]
     pub unknown_score: UnknownScore,
+    /// Whether the members are averaged and no regression is fitted, even if one would be better.
+    #[serde(default)]
+    pub average: bool,
 }
 
 fn enrolled_share() -> f64 {
@@ -671,6 +687,7 @@ impl Default for StackOptions {
             components: None,
             power: Power::default(),
             unknown_score: UnknownScore::default(),
+            average: false,
         }
     }
 }
@@ -716,6 +733,8 @@ pub struct StackReport {
     pub averaging_log_loss: f64,
     /// Its share of right first candidates.
     pub averaging_top1: f64,
+    /// That temperature; the last layer, where averaging won, is the members' mean over it.
+    pub averaging_temperature: f64,
     /// Where the features were reduced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub components: Option<ComponentsReport>,
@@ -788,10 +807,12 @@ pub fn stack(
     let (known, unknown) = (standardise(known), standardise(unknown));
     let plain = standardisation.carry(average);
     let averaged = logits_of(&plain, &known);
-    let averaging = Opinions::of(&averaged, fit_temperature(&averaged, labels)?);
+    let averaging_temperature = fit_temperature(&averaged, labels)?;
+    let averaging = Opinions::of(&averaged, averaging_temperature);
 
     let parts = cross_validation_parts(count, wanted, options.seed);
-    let of_features = cross_validate(&known, labels, &plain, &parts)?;
+    let strengths: &[f64] = if options.average { &[] } else { &STRENGTHS };
+    let of_features = cross_validate(&known, labels, &plain, &parts, strengths)?;
     let (chosen, projection, components) = match options.components {
         None => (of_features, None, None),
         Some(components) => {
@@ -799,7 +820,7 @@ pub fn stack(
             let project: Vec<Array2<f64>> =
                 known.iter().map(|v| projection.apply(&v.view())).collect();
             let carried = projection.carry(&plain);
-            let chosen = cross_validate(&project, labels, &carried, &parts)?;
+            let chosen = cross_validate(&project, labels, &carried, &parts, strengths)?;
             let without = Opinions::of(&of_features.held_out, of_features.temperature);
             let report = ComponentsReport {
                 components,
@@ -849,15 +870,8 @@ pub fn stack(
         unknown_photographs > 0,
         options,
     );
-    let narrow = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v as f32).collect();
     Ok(Fitted {
-        head: Head {
-            mean: narrow(&mut standardisation.mean.iter().copied()),
-            std: narrow(&mut standardisation.std.iter().copied()),
-            whitening: None,
-            weight: narrow(&mut regression.weight.t().iter().copied()),
-            bias: narrow(&mut regression.bias.iter().copied()),
-        },
+        head: standardisation.head(&regression),
         decision: Decision {
             temperature: temperature as f32,
             power: power as f32,
@@ -873,6 +887,7 @@ pub fn stack(
             top1: opinions.top1(labels),
             averaging_log_loss: averaging.log_loss(labels),
             averaging_top1: averaging.top1(labels),
+            averaging_temperature,
             components,
             power: (power != 1.0).then(|| PowerReport {
                 power,
@@ -907,13 +922,14 @@ impl CrossValidated {
     }
 }
 
-/// Chooses the strength and fits. `known` holds each view's features, `plain` says the same of them as the
-/// members' mean.
+/// Chooses one of the strengths, or averaging, and fits. `known` holds each view's features, `plain` says the same of
+/// them as the members' mean.
 fn cross_validate(
     known: &[Array2<f64>],
     labels: &[usize],
     plain: &Regression,
     parts: &[Vec<usize>],
+    strengths: &[f64],
 ) -> Result<CrossValidated, StackError> {
     let count = labels.len();
     let averaged = logits_of(plain, known);
@@ -926,8 +942,8 @@ fn cross_validate(
         logits_of(&prior, known),
     );
     let mut worse = 0;
-    for unit in STRENGTHS {
-        let strength = unit * prior.weight.nrows() as f64;
+    for unit in strengths {
+        let strength = *unit * prior.weight.nrows() as f64;
         let fitted: Result<Vec<Regression>, StackError> = parts
             .par_iter()
             .zip(&starts)

@@ -7,7 +7,7 @@
 //! `failure.txt`.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -85,6 +85,9 @@ impl RunInfo {
 pub enum Start {
     /// Random numbers.
     Random,
+    /// The last weights of the same layers in this run folder. The last fully connected layer keeps what it says of
+    /// individuals that are known there too, and is random for others.
+    Run(PathBuf),
     /// The weights in this safetensors file, under the names of the network's own; the last fully connected
     /// layer may have another shape there, and then is random.
     Weights(PathBuf),
@@ -169,9 +172,9 @@ pub fn train(
 ) -> anyhow::Result<Ending> {
     info.initialised_from = match start {
         Start::Random => None,
+        Start::Run(run) | Start::Grown(run) => Some(run.join(LAST)),
         Start::Weights(file) => Some(file.clone()),
         Start::Bundle(source) => Some(source.bundle.clone()),
-        Start::Grown(run) => Some(run.join(LAST)),
     };
     let samples = task.training();
     let steps_in_epoch = (samples.len() / recipe.schedule.batch) as u64;
@@ -390,6 +393,36 @@ impl EpochClock {
     }
 }
 
+/// Starts from the last weights in a run folder, whose outputs are the individuals `theirs`.
+fn start_from_run(
+    network: &mut Network,
+    recipe: &Recipe,
+    individuals: &[String],
+    run: &Path,
+    theirs: &[String],
+) -> anyhow::Result<()> {
+    let weights = run.join(LAST);
+    let taken = if theirs == individuals {
+        match network.load_but_other_last_layer(&weights)? {
+            None => return Ok(()),
+            Some(_) => 0,
+        }
+    } else {
+        let places: HashMap<&String, usize> = theirs.iter().zip(0..).collect();
+        let rows: Vec<Option<usize>> = individuals
+            .iter()
+            .map(|individual| places.get(individual).copied())
+            .collect();
+        network.load_rows_of_last_layer(&weights, &rows)?
+    };
+    eprintln!(
+        "{}: the last layer starts at random but for {taken} individuals that {} knows",
+        recipe.name,
+        run.display()
+    );
+    Ok(())
+}
+
 /// A bar with rate and time left, shown where standard error is a terminal.
 fn progress_bar(images: u64) -> ProgressBar {
     let style = "{prefix}[{elapsed_precise}] {bar:30} {percent}% {per_sec}, {eta} left  {msg}";
@@ -413,6 +446,10 @@ impl<'a> Run<'a> {
         match &beginning {
             Beginning::Resumed(_) => {}
             Beginning::First(Start::Random) => task.initialise(&network),
+            Beginning::First(Start::Run(run)) => {
+                let theirs = RunInfo::load(run)?.individuals;
+                start_from_run(&mut network, recipe, &info.individuals, run, &theirs)?;
+            }
             Beginning::First(Start::Weights(weights)) => {
                 if let Some(layer) = network.load_but_other_last_layer(weights)? {
                     eprintln!(
@@ -425,7 +462,11 @@ impl<'a> Run<'a> {
             Beginning::First(Start::Bundle(source)) => {
                 let samples = task.training();
                 let labels = &info.individuals;
-                bundle_weights::start_from(source, &network, recipe, labels, &*samples)?;
+                bundle_weights::start_from(source, &network, recipe, labels, &*samples)
+                    .with_context(|| {
+                        let bundle = source.bundle.display();
+                        format!("{} cannot start from the bundle {bundle}", recipe.name)
+                    })?;
             }
             Beginning::First(Start::Grown(run)) => {
                 let samples = task.training();

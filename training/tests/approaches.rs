@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
+use callosity::bundle::Bundle;
 use image::{Rgb, RgbImage};
 use serde_json::Value;
 
 const WHALES: u32 = 4;
+const HEADS: u32 = 72;
 const SIDE: u32 = 48;
 
 /// A head photograph: stripes as wide as the whale says, a bright bonnet and a dark blowhead, and in each
@@ -33,23 +35,23 @@ fn head(whale: u32, photograph: u32) -> RgbImage {
     })
 }
 
-fn write_data(folder: &Path) {
+fn write_data(folder: &Path, whales: u32) {
     for name in ["heads", "unlabelled_heads"] {
         std::fs::create_dir_all(folder.join(name)).expect("made");
     }
     let mut labels = String::from("image,whale\n");
-    for i in 0..72 {
+    for i in 0..HEADS {
         let name = format!("h_{i}.png");
-        let picture = head(i % WHALES, i);
+        let picture = head(i % whales, i);
         picture
             .save(folder.join("heads").join(&name))
             .expect("saved");
-        labels += &format!("{name},whale_{}\n", i % WHALES);
+        labels += &format!("{name},whale_{}\n", i % whales);
     }
     std::fs::write(folder.join("heads.csv"), labels).expect("written");
     for i in 100..148 {
-        let name = format!("u_{}_{i}.png", i % WHALES);
-        let picture = head(i % WHALES, i);
+        let name = format!("u_{}_{i}.png", i % whales);
+        let picture = head(i % whales, i);
         picture
             .save(folder.join("unlabelled_heads").join(name))
             .expect("saved");
@@ -126,15 +128,19 @@ warm_up = 0.1
     std::fs::write(folder.join(format!("{name}.toml")), text).expect("written");
 }
 
-/// Runs the program and returns what it printed.
-fn program(folder: &Path, arguments: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_callosity-train"))
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_callosity-train"))
         // More threads than idle cores would wait for each other in a spin loop.
         .env("OMP_NUM_THREADS", "1")
         .current_dir(folder)
         .args(arguments)
         .output()
-        .expect("it starts");
+        .expect("it starts")
+}
+
+/// Runs the program, which succeeds, and returns what it printed.
+fn program(folder: &Path, arguments: &[&str]) -> String {
+    let output = run(folder, arguments);
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {complaint}");
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -165,7 +171,7 @@ fn metric(folder: &Path, run: &str, column: &str) -> Vec<f64> {
 fn every_approach_trains_to_its_end_and_is_measured() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
-    write_data(&folder.join("data"));
+    write_data(&folder.join("data"), WHALES);
     program(folder, &["import", "data"]);
     program(folder, &["split", "--unknown-whales", "0", "--folds", "4"]);
 
@@ -285,4 +291,83 @@ fn every_approach_trains_to_its_end_and_is_measured() {
         .map(|row| &row["named_by"])
         .collect();
     assert_eq!(by, ["neighbours"]);
+}
+
+/// The networks that fly are trained on all photographs, with the decision of networks of the same recipe that a
+/// split has measured.
+#[test]
+fn networks_of_all_photographs_decide_as_a_split_has_shown() {
+    const WHALES: u32 = 8;
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    write_data(&folder.join("data"), WHALES);
+    program(folder, &["import", "data"]);
+    program(folder, &["split", "--unknown-whales", "4", "--folds", "4"]);
+    train(folder, "plain", &PLAIN, &[]);
+    let stack = ["stack", "runs/plain", "--views", "2", "--average"];
+    program(
+        folder,
+        &[&stack[..], &["--gallery-photographs", "4"]].concat(),
+    );
+
+    let all = "runs/data/all.json";
+    program(folder, &["split", "--hold-nothing-out", "--output", all]);
+    let everything = ["--split", all, "--out", "runs/all", "--from", "runs/plain"];
+    train(folder, "plain", &PLAIN, &everything);
+    let start = read_json(&folder.join("runs/all/run.json"));
+    assert_eq!(start["individuals"].as_array().map(Vec::len), Some(8));
+    let refused = run(folder, &["stack", "runs/all", "--split", all]);
+    let complaint = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        !refused.status.success() && complaint.contains("holds nothing out"),
+        "{complaint}"
+    );
+    let calibrated = ["--calibrated-by", "runs/stack.json"];
+    let refused = run(folder, &[&stack[..2], &calibrated].concat());
+    let complaint = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        !refused.status.success() && complaint.contains("holds photographs out"),
+        "{complaint}"
+    );
+    let stack = [
+        "stack",
+        "runs/all",
+        "--split",
+        all,
+        "--out",
+        "runs/all.json",
+    ];
+    program(folder, &[&stack[..], &calibrated].concat());
+    let bundle = ["bundle", "--name", "all", "--classifiers", "runs/all"];
+    let of_stack = ["--split", all, "--stack", "runs/all.json", "--out", "all"];
+    program(folder, &[&bundle[..], &of_stack].concat());
+
+    let (fitted, manifest) = (
+        read_json(&folder.join("runs/stack.json")),
+        read_json(&folder.join("all/manifest.json")),
+    );
+    assert_eq!(manifest["decision"], fitted["gallery"]["decision"]);
+    assert_eq!(
+        manifest["gallery"]["neighbours"],
+        fitted["gallery"]["neighbours"]
+    );
+    assert_eq!(
+        manifest["provenance"]["calibrated_on_split"],
+        fitted["split_digest"]
+    );
+    let card = std::fs::read_to_string(folder.join("all/MODEL_CARD.md")).expect("a card");
+    assert!(card.contains("trained on all photographs with names"));
+    let bundle = Bundle::open(folder.join("all")).expect("a bundle");
+    let gallery = bundle.gallery().expect("whole").expect("a gallery");
+    assert_eq!(gallery.len(), 4 * WHALES as usize);
+
+    let evaluate = ["evaluate", "--bundle", "all", "--format", "json"];
+    let heads = ["--heads", "data/heads", "--labels", "data/heads.csv"];
+    let output = run(folder, &[&evaluate[..], &heads].concat());
+    let warning = String::from_utf8_lossy(&output.stderr);
+    assert!(warning.contains("look better than they are"), "{warning}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["heads"]["known"], HEADS);
+    let top1 = report["heads"]["top1"].as_f64().expect("a number");
+    assert!(top1 > 0.5, "{top1}");
 }

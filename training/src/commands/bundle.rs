@@ -28,7 +28,7 @@ use crate::tasks::ALIGNER_FIELD_HEAD_LENGTHS;
 use crate::weights::Weights;
 
 /// Version from which programs can use the bundles written here.
-const MINIMUM_PROGRAM_VERSION: semver::Version = semver::Version::new(0, 1, 0);
+const MINIMUM_PROGRAM_VERSION: semver::Version = semver::Version::new(0, 2, 0);
 /// Largest difference that a self-test allows, as a fraction of the output's largest value: room for
 /// engines that multiply in reduced precision, far less than any decision.
 const SELF_TEST_TOLERANCE: f32 = 5e-3;
@@ -254,6 +254,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         provenance: Provenance {
             data_digest: stack.data_digest.clone(),
             split_digest: stack.split_digest.clone(),
+            calibrated_on_split: stack.calibrated_by.as_ref().map(|c| c.split_digest.clone()),
             recipes: all()
                 .map(|run| (run.recipe.name.clone(), run.recipe_digest.clone()))
                 .collect(),
@@ -311,7 +312,7 @@ impl TakenOver {
             folder.display()
         );
         ensure!(
-            manifest.provenance.split_digest == stack.split_digest,
+            manifest.provenance.split_digest == stack.split_digest || stack.calibrated_by.is_some(),
             "{} was trained on split {}, the stack on {}: its finder may have seen what the stack is measured on",
             folder.display(),
             manifest.provenance.split_digest,
@@ -689,13 +690,23 @@ fn model_card(manifest: &Manifest, stack: &StackFile, about: Option<&str>) -> St
     }
     let _ = write!(
         card,
-        "\n## Data\n\nIndex `{}`, split `{}`. The last layer was fitted on {} photographs that no \
-         network was trained on, the model of unknown whales on {} photographs of whales that no network \
-         knows.\n\n",
-        manifest.provenance.data_digest,
-        manifest.provenance.split_digest,
-        stack.report.photographs,
-        stack.report.unknown_photographs
+        "\n## Data\n\nIndex `{}`, split `{}`. ",
+        manifest.provenance.data_digest, manifest.provenance.split_digest,
+    );
+    if let Some(calibration) = &stack.calibrated_by {
+        let _ = write!(
+            card,
+            "**The classifiers were trained on all photographs with names.** What follows of how sure they are, and all \
+             that was measured of stack and gallery, is of networks that the same recipes trained on split `{}`, which \
+             holds photographs out. ",
+            calibration.split_digest
+        );
+    }
+    let _ = write!(
+        card,
+        "The last layer was fitted on {} photographs that no network was trained on, the model of unknown whales on {} \
+         photographs of whales that no network knows.\n\n",
+        stack.report.photographs, stack.report.unknown_photographs
     );
     if let Some(gallery) = &stack.gallery {
         let report = &gallery.report;

@@ -1,21 +1,35 @@
-//! `callosity-train compose`: composed training pictures for people to look at.
+//! `callosity-train compose`: composed pictures for people to look at, and composed frames to measure on.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use callosity::geometry::{Landmarks, Rectangle};
+use image::codecs::jpeg::JpegEncoder;
 use image::{Rgb, RgbImage};
+use indicatif::ParallelProgressIterator;
 use rand::SeedableRng;
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 
+use super::evaluate::FrameRow;
 use crate::boxes::padded_box;
 use crate::cache::Cache;
-use crate::compose::{Composer, RealFrame};
-use crate::index::Index;
-use crate::split::Split;
+use crate::compose::{Composer, FULL_FRAME, RealFrame};
+use crate::index::{Index, IndexedPhotograph};
+use crate::loader::random;
+use crate::progress::progress_bar;
+use crate::split::{Role, Split};
+
+/// Quality of the JPEGs of frames to measure on; what a camera's file takes away is composed already.
+const JPEG_QUALITY: u8 = 95;
+/// Purpose of the random numbers behind them.
+const VALIDATION_FRAMES: u64 = 7;
 
 /// Write composed training frames and crops with their landmarks drawn, and frames with one head and its box,
-/// for people to look at
+/// for people to look at; or whole frames to measure on
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The index that `import` wrote
@@ -33,6 +47,15 @@ pub struct Args {
     /// Folder for the pictures
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+
+    /// Instead of these, whole frames with the head of a validation photograph in each, as a camera might have
+    /// taken them, and frames.csv, the table that `evaluate --frames DIR --truth DIR/frames.csv` measures with
+    #[arg(long, conflicts_with = "real_frames")]
+    validation_frames: bool,
+
+    /// Width in pixels of these frames, which are 3 : 2
+    #[arg(long, value_name = "PIXELS", default_value_t = FULL_FRAME.0, value_parser = clap::value_parser!(u32).range(64..=4096))]
+    frame_width: u32,
 
     /// How many frames, as many crops, and as many frames with a box
     #[arg(long, value_name = "N", default_value_t = 20)]
@@ -56,6 +79,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let index = Index::load(&args.index)?;
     let split = Split::load(&args.split)?;
     let cache = Cache::open_or_build(&index, &args.cache)?;
+    if args.validation_frames {
+        return write_validation_frames(&index, &split, &cache, &args);
+    }
     let mut composer = Composer::from_data(&index, &split, &cache, |_| true)?;
     if args.real_frames > 0.0 {
         let (_, frames) = RealFrame::from_data(&index, |_| true)?;
@@ -86,6 +112,63 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 .with_context(|| path.display().to_string())?;
         }
     }
+    Ok(())
+}
+
+/// Writes a frame each for some of the validation photographs, and the table of what is in them.
+fn write_validation_frames(
+    index: &Index,
+    split: &Split,
+    cache: &Cache,
+    args: &Args,
+) -> anyhow::Result<()> {
+    let mut photographs: Vec<(&IndexedPhotograph, &str)> = split
+        .labelled(index, |role| role == Role::Validation)
+        .filter(|(photograph, ..)| photograph.duplicate_of.is_none())
+        .map(|(photograph, whale, _)| (photograph, whale))
+        .collect();
+    ensure!(
+        !photographs.is_empty(),
+        "{} has no validation photographs",
+        args.split.display()
+    );
+    photographs.shuffle(&mut ChaCha8Rng::seed_from_u64(args.seed));
+    photographs.truncate(args.count);
+    let heads: Vec<&IndexedPhotograph> = photographs.iter().map(|p| p.0).collect();
+    let composer = Composer::from_photographs(index, split, cache, &heads)?;
+    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
+    let (width, height) = (args.frame_width, args.frame_width * 2 / 3);
+    let rows = photographs
+        .par_iter()
+        .zip(composer.heads())
+        .enumerate()
+        .progress_with(progress_bar("frames", photographs.len()))
+        .map(|(i, ((photograph, whale), head))| {
+            let mut rng = random(args.seed, VALIDATION_FRAMES, i as u64);
+            let frame = composer.frame_with_head(&mut rng, head, width, height);
+            let name = Path::new(&photograph.image).with_extension("jpg");
+            let name = name.file_name().context("a photograph without a name")?;
+            let path = args.out.join(name);
+            let context = || path.display().to_string();
+            let file = BufWriter::new(File::create(&path).with_context(context)?);
+            JpegEncoder::new_with_quality(file, JPEG_QUALITY)
+                .encode_image(&frame.image)
+                .with_context(context)?;
+            Ok(FrameRow::new(
+                name.to_string_lossy().into_owned(),
+                (*whale).to_owned(),
+                &frame.heads[0],
+            ))
+        })
+        .collect::<anyhow::Result<Vec<FrameRow>>>()?;
+    let path = args.out.join("frames.csv");
+    let context = || path.display().to_string();
+    let mut table = csv::Writer::from_path(&path).with_context(context)?;
+    rows.iter()
+        .try_for_each(|row| table.serialize(row))
+        .with_context(context)?;
+    table.flush().with_context(context)?;
+    println!("{}: {} frames", path.display(), rows.len());
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use callosity::identify::{HeadIdentification, Identifier, SeenHead, Verdict};
 use callosity::inference::EngineConfig;
 use callosity::pixels::{EncodedPhotograph, Photograph};
 use clap::ValueEnum;
-use indicatif::{ParallelProgressIterator, ProgressBar, ProgressStyle};
+use indicatif::ParallelProgressIterator;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::evaluation::{Answer, NamingMetrics, match_heads, naming};
 use crate::metrics::{auroc, quantile};
+use crate::progress::progress_bar;
 
 /// Measure a bundle on head photographs or on whole frames.
 ///
@@ -204,9 +205,14 @@ struct FrameMetrics {
     /// Of found heads, mean distance of the landmarks over the head length.
     landmark_error_median: Option<f64>,
     landmark_error_90th_percentile: Option<f64>,
-    /// True heads of the bundle's whales, found and named rightly by the first candidate.
+    /// True heads of the bundle's whales.
     catalogued: usize,
+    /// Of these found and named rightly by the first candidate.
     top1: usize,
+    /// Of those of them that were found how many are named rightly at the landmarks that were found, and how
+    /// many at the true ones.
+    found_catalogued: usize,
+    top1_at_true_landmarks: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -221,8 +227,9 @@ struct LabelRow {
     whale: String,
 }
 
-#[derive(Debug, Deserialize)]
-struct FrameRow {
+/// A head in a frame, as the table `--truth` has it; a frame without one has a row without landmarks.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct FrameRow {
     image: String,
     #[serde(default)]
     whale: Option<String>,
@@ -230,6 +237,21 @@ struct FrameRow {
     bonnet_y: Option<f64>,
     blowhead_x: Option<f64>,
     blowhead_y: Option<f64>,
+}
+
+impl FrameRow {
+    /// A known whale's head, its landmarks in pixels of the frame.
+    pub(super) fn new(image: String, whale: String, landmarks: &Landmarks) -> Self {
+        let Landmarks { bonnet, blowhead } = landmarks;
+        Self {
+            image,
+            whale: Some(whale),
+            bonnet_x: Some(bonnet.x),
+            bonnet_y: Some(bonnet.y),
+            blowhead_x: Some(blowhead.x),
+            blowhead_y: Some(blowhead.y),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -299,6 +321,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         }
         _ => None,
     };
+    for bundle in &bundles {
+        let manifest = bundle.manifest();
+        if let Some(split) = &manifest.provenance.calibrated_on_split {
+            eprintln!(
+                "warning: the classifiers of {} {} were trained on all photographs with names of data {}: on these they \
+                 look better than they are; how good they are say networks of split {split}",
+                manifest.name, manifest.version, manifest.provenance.data_digest
+            );
+        }
+    }
     let report = Report {
         bundles: bundles.iter().map(|b| Subject::of(b.manifest())).collect(),
         engine: identifiers.0[0].engine().to_owned(),
@@ -341,12 +373,6 @@ fn require_files<'a>(
     Ok(())
 }
 
-fn progress(count: usize, what: &'static str) -> ProgressBar {
-    let template = format!("{what} {{bar:40}} {{pos}}/{{len}} {{per_sec}} {{eta}} left");
-    let style = ProgressStyle::with_template(&template).expect("the template is well formed");
-    ProgressBar::new(count as u64).with_style(style)
-}
-
 /// A head photograph that the ensemble has seen, and who is on it.
 struct Seen {
     head: SeenHead,
@@ -379,7 +405,7 @@ fn see_heads(identifier: &Identifier, folder: &Path, labels: &Path) -> anyhow::R
         .map(String::as_str)
         .collect();
     rows.par_iter()
-        .progress_with(progress(rows.len(), "heads"))
+        .progress_with(progress_bar("heads", rows.len()))
         .map(|row| {
             let path = folder.join(&row.image);
             let context = || path.display().to_string();
@@ -422,7 +448,7 @@ fn measure_enrolment(
 
     let mut again: Vec<(&Seen, HeadIdentification, HeadIdentification)> = Vec::new();
     let (mut known_after, mut others_after) = (Vec::new(), Vec::new());
-    let progress = progress(draws.get(), "draws");
+    let progress = progress_bar("draws", draws.get());
     let mut random = ChaCha8Rng::seed_from_u64(0);
     for _ in 0..draws.get() {
         let mut after = before.clone();
@@ -627,18 +653,22 @@ fn measure_frames(
     folder: &Path,
     frames: &[FrameTruth],
 ) -> anyhow::Result<FrameMetrics> {
-    let seen: anyhow::Result<Vec<Vec<HeadIdentification>>> = frames
+    let seen: anyhow::Result<Vec<[Vec<HeadIdentification>; 2]>> = frames
         .par_iter()
-        .progress_with(progress(frames.len(), "frames"))
+        .progress_with(progress_bar("frames", frames.len()))
         .map(|frame| {
             let path = folder.join(&frame.image);
             let context = || path.display().to_string();
             let photograph = EncodedPhotograph::open(&path).with_context(context)?;
-            Ok(subjects
-                .for_frame(&frame.image)?
+            let identifier = subjects.for_frame(&frame.image)?;
+            let found = identifier
                 .identify_frame(&photograph)
-                .with_context(context)?
-                .heads)
+                .with_context(context)?;
+            let truth: Vec<Landmarks> = frame.heads.iter().map(|h| h.1).collect();
+            let at_truth = identifier
+                .identify_landmarks(&photograph, &truth)
+                .with_context(context)?;
+            Ok([found.heads, at_truth.heads])
         })
         .collect();
     let mut metrics = FrameMetrics {
@@ -649,9 +679,11 @@ fn measure_frames(
         landmark_error_90th_percentile: None,
         catalogued: 0,
         top1: 0,
+        found_catalogued: 0,
+        top1_at_true_landmarks: 0,
     };
     let mut errors = Vec::new();
-    for (frame, heads) in frames.iter().zip(seen?) {
+    for (frame, [heads, at_truth]) in frames.iter().zip(seen?) {
         let truth: Vec<Landmarks> = frame.heads.iter().map(|h| h.1).collect();
         let found: Vec<Landmarks> = heads.iter().map(HeadIdentification::landmarks).collect();
         let individuals: Vec<&String> = subjects
@@ -662,14 +694,21 @@ fn measure_frames(
         let (matched, others) = match_heads(&truth, &found);
         metrics.heads += truth.len();
         metrics.other_heads += others;
-        for ((whale, landmarks), matched) in frame.heads.iter().zip(matched) {
+        for (((whale, landmarks), matched), at_truth) in
+            frame.heads.iter().zip(matched).zip(&at_truth)
+        {
             let catalogued = whale.as_ref().filter(|w| individuals.contains(w));
             metrics.catalogued += usize::from(catalogued.is_some());
             let Some(index) = matched else { continue };
             metrics.found += 1;
             errors.push(found[index].error(landmarks));
-            let best = heads[index].best().map(|c| &c.individual);
-            metrics.top1 += usize::from(catalogued.is_some() && best == catalogued);
+            let right = |head: &HeadIdentification| {
+                let best = head.best().map(|c| &c.individual);
+                usize::from(catalogued.is_some() && best == catalogued)
+            };
+            metrics.found_catalogued += usize::from(catalogued.is_some());
+            metrics.top1 += right(&heads[index]);
+            metrics.top1_at_true_landmarks += right(at_truth);
         }
     }
     metrics.landmark_error_median = quantile(&errors, 0.5);
@@ -688,7 +727,7 @@ fn measure_open_water(
     for row in &rows {
         by_image.entry(&row.image).or_default().push(row);
     }
-    let progress = progress(rows.len(), "open water");
+    let progress = progress_bar("open water", rows.len());
     let mut false_heads = 0;
     for (image, pieces) in by_image {
         let path = folder.join(image);
@@ -811,6 +850,10 @@ fn print_table(report: &Report) {
             println!(
                 "  {:<44} {} of {}",
                 "frame to name, top-1", m.top1, m.catalogued
+            );
+            println!(
+                "  {:<44} {} of {}; at true landmarks {}",
+                "of those found, top-1", m.top1, m.found_catalogued, m.top1_at_true_landmarks
             );
         }
         if let Some(water) = &frames.open_water {

@@ -13,9 +13,10 @@ use crate::commands::export::write;
 use crate::features::HeadPhotograph;
 use crate::framing::{Framer, HeldOutComposers};
 use crate::index::{Index, IndexedPhotograph};
+use crate::progress::progress_bar;
 use crate::recipe::Task;
 use crate::run_folder::TrainedRun;
-use crate::saliency::{Figure, Occlusion, places, progress_bar};
+use crate::saliency::{Figure, Occlusion, places};
 use crate::split::{Role, Split};
 
 /// Height of each picture in pixels.
@@ -87,7 +88,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         stride: args.stride,
     };
     let photographs = chosen(&args, &index, &split)?;
-    let bar = progress_bar(places(&occlusion) * (photographs.len() * runs.len()) as u64)?;
+    let bar = progress_bar(
+        "patches",
+        places(&occlusion) * photographs.len() * runs.len(),
+    );
     let mut composers = HeldOutComposers::new(&index, &split, &args.cache);
     let runs: Vec<(&TrainedRun, Framer)> = runs
         .iter()

@@ -28,6 +28,11 @@ pub struct Args {
     #[arg(long, default_value_t = SplitOptions::default().seed)]
     seed: u64,
 
+    /// Train on all labelled heads: no validation, no whale held out, and fold 0, which no network sees, is empty.
+    /// For the networks that fly, once those of another split have said how good they are
+    #[arg(long, conflicts_with_all = ["validation", "unknown_whales"])]
+    hold_nothing_out: bool,
+
     /// Fraction of the labelled photographs for validation
     #[arg(long, value_name = "FRACTION", default_value_t = SplitOptions::default().validation_fraction)]
     validation: f64,
@@ -55,19 +60,25 @@ pub struct Args {
 /// Where the index cannot be read, the options cannot be met, or a file cannot be written.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let index = Index::load(&args.index)?;
-    let split = Split::make(
-        &index,
-        SplitOptions {
-            seed: args.seed,
-            validation_fraction: args.validation,
-            folds: args.folds,
-            unknown_whales: args.unknown_whales,
-            unknown_minimum: args.unknown_minimum,
-            unknown_maximum: args.unknown_maximum,
-        },
-    )?;
+    let options = SplitOptions {
+        seed: args.seed,
+        validation_fraction: args.validation,
+        folds: args.folds,
+        unknown_whales: args.unknown_whales,
+        unknown_minimum: args.unknown_minimum,
+        unknown_maximum: args.unknown_maximum,
+        hold_nothing_out: false,
+    };
+    let options = if args.hold_nothing_out {
+        options.holding_nothing_out()
+    } else {
+        options
+    };
+    let split = Split::make(&index, options)?;
     split.save(&args.output)?;
-    write_labels(&index, &split, &args.output)?;
+    if !args.hold_nothing_out {
+        write_labels(&index, &split, &args.output)?;
+    }
     report(&index, &split);
     println!("{}: digest {}", args.output.display(), split.digest());
     Ok(())

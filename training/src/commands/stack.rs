@@ -18,7 +18,7 @@ use crate::stack::{Power, Regression, StackOptions, StackReport, Standardisation
 use crate::whitening::within_whales;
 
 /// Version of the stack's file that this program reads and writes.
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 
 /// Fit the ensemble's last layer, temperature, unknown model, thresholds and gallery.
 ///
@@ -58,6 +58,9 @@ pub struct Args {
     /// Share of identified whales that must be named rightly
     #[arg(long, value_name = "SHARE", default_value_t = 0.9)]
     identified_precision: f64,
+    /// Average the classifiers, even where a last layer fitted on the fold is better there
+    #[arg(long, conflicts_with = "pca")]
+    average: bool,
     /// Fit on so many principal components of the features instead of all of them; both are reported
     #[arg(long, value_name = "N")]
     pca: Option<usize>,
@@ -68,6 +71,12 @@ pub struct Args {
     /// how much the probabilities lie on few whales, which may tell strangers better but names enrolled whales less
     #[arg(long, value_enum, default_value_t)]
     unknown_score: UnknownScoreChoice,
+    /// Instead of fitting anything, take views, decision and what similarity is worth from the stack of networks that
+    /// the same recipes trained on another split: for networks of a split that holds nothing out, of whose whales the
+    /// gallery is then made
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["views", "unknown_share", "enrolled_share", "gallery_photographs",
+        "false_unknown_rate", "identified_precision", "average", "pca", "power", "unknown_score", "seed"])]
+    calibrated_by: Option<PathBuf>,
     /// From which the parts of the cross-validation are drawn
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -119,6 +128,18 @@ pub struct StackFile {
     /// The gallery; absent where none was asked for or nothing was held out to fit it on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gallery: Option<StackGallery>,
+    /// Whose decision and report this is, where these networks were trained on all photographs with names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibrated_by: Option<Calibration>,
+}
+
+/// Networks of the same recipes, trained on another split, that a stack was fitted on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Digest of their split.
+    pub split_digest: String,
+    /// The networks.
+    pub members: Vec<Member>,
 }
 
 /// The gallery of a stack.
@@ -224,14 +245,47 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         runs[0].folder.display(),
         args.split.display()
     );
-
-    let fold = record.held_out_fold;
-    let heads = |photographs: Vec<&IndexedPhotograph>| -> Vec<HeadPhotograph> {
-        let each = photographs.into_iter();
-        each.map(|p| HeadPhotograph::of(&index, p)).collect()
+    let file = match &args.calibrated_by {
+        Some(path) => {
+            ensure!(
+                split.options.hold_nothing_out,
+                "--calibrated-by is for networks of a split that holds nothing out; {} holds photographs out, on which \
+                 a stack of these networks can be fitted",
+                args.split.display()
+            );
+            calibrated_by(path, &runs, &index, &split, &args)?
+        }
+        None => {
+            ensure!(
+                !split.options.hold_nothing_out,
+                "{} holds nothing out that a stack could be fitted on; give the stack of networks that were trained \
+                 alike on another split with --calibrated-by",
+                args.split.display()
+            );
+            fitted(&runs, &index, &split, &args)?
+        }
     };
-    let (known, labels) = split.catalogued(&index, |role| role.trains_in(fold));
-    let known = heads(known);
+    write_json(&args.out, &file).with_context(|| args.out.display().to_string())?;
+    println!("{}", args.out.display());
+    Ok(())
+}
+
+fn heads(index: &Index, photographs: Vec<&IndexedPhotograph>) -> Vec<HeadPhotograph> {
+    let each = photographs.into_iter();
+    each.map(|p| HeadPhotograph::of(index, p)).collect()
+}
+
+/// A stack fitted on the fold that the networks did not see.
+fn fitted(
+    runs: &[TrainedRun],
+    index: &Index,
+    split: &Split,
+    args: &Args,
+) -> anyhow::Result<StackFile> {
+    let record = &runs[0].record;
+    let fold = record.held_out_fold;
+    let (known, labels) = split.catalogued(index, |role| role.trains_in(fold));
+    let known = heads(index, known);
     // Every other unknown whale: the rest stay for measuring thresholds on.
     let fitted: Vec<String> = split
         .unknown_individuals
@@ -240,10 +294,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .cloned()
         .collect();
     let (unknown, strangers): (Vec<HeadPhotograph>, Vec<usize>) = split
-        .labelled(&index, |role| role == Role::Unknown)
+        .labelled(index, |role| role == Role::Unknown)
         .filter_map(|(p, label, _)| {
             let whale = fitted.iter().position(|f| f == label)?;
-            Some((HeadPhotograph::of(&index, p), whale))
+            Some((HeadPhotograph::of(index, p), whale))
         })
         .unzip();
 
@@ -265,6 +319,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         components: args.pca,
         power: args.power,
         unknown_score: args.unknown_score.into(),
+        average: args.average,
         ..StackOptions::default()
     };
     let mut stacked = stack(&known, &labels, &unknown, &average, &options)?;
@@ -299,11 +354,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let gallery = if args.gallery_photographs == 0 {
         None
     } else {
-        let (shown, whales) = split.catalogued(&index, |role| role.trains_outside(fold));
-        let shown = extract(&members, &heads(shown), args.views)?;
-        let standardised = Standardisation::from(&stacked.head).apply(&shown[0].view());
-        let whitening = within_whales(&standardised, &whales);
-        stacked.head.whitening = Some(whitening.iter().map(|v| *v as f32).collect());
+        let (shown, whales) = split.catalogued(index, |role| role.trains_outside(fold));
+        let shown = extract(&members, &heads(index, shown), args.views)?;
+        whiten(&mut stacked.head, &shown, &whales);
         let embeddings = |views: &[Array2<f64>]| gallery::embeddings(views, &stacked.head);
         let shown = embeddings(&shown);
         let rows = gallery::choose(&shown, &whales, args.gallery_photographs);
@@ -318,10 +371,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             &gallery::gallery(&shown, &whales, &rows)?,
             &held,
             &options,
-            &args,
+            args,
         )?
     };
-    let file = StackFile {
+    Ok(StackFile {
         format_version: FORMAT_VERSION,
         data_digest: record.data_digest.clone(),
         split_digest: record.split_digest.clone(),
@@ -334,10 +387,93 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         decision: stacked.decision,
         head: stacked.head,
         gallery,
+        calibrated_by: None,
+    })
+}
+
+/// Lets the embedding of `head` be whitened by photographs of known whales, of which `views` are the features.
+fn whiten(head: &mut Head, views: &[Array2<f64>], whales: &[usize]) {
+    let standardised = Standardisation::from(&*head).apply(&views[0].view());
+    let whitening = within_whales(&standardised, whales);
+    head.whitening = Some(whitening.iter().map(|v| *v as f32).collect());
+}
+
+/// The members' mean and a gallery of all that they were trained on, with the decision of another stack.
+fn calibrated_by(
+    path: &Path,
+    runs: &[TrainedRun],
+    index: &Index,
+    split: &Split,
+    args: &Args,
+) -> anyhow::Result<StackFile> {
+    let other = StackFile::load(path)?;
+    let name = path.display();
+    let recipes = |names: &mut dyn Iterator<Item = &String>| names.cloned().collect::<Vec<_>>();
+    let (own, others) = (
+        recipes(&mut runs.iter().map(|run| &run.recipe.name)),
+        recipes(&mut other.members.iter().map(|member| &member.name)),
+    );
+    ensure!(
+        own == others,
+        "{name} is the stack of {}, not of {}: what it says holds for networks of the same recipes, in the same order",
+        others.join(", "),
+        own.join(", ")
+    );
+    ensure!(
+        other.report.strength.is_none(),
+        "{name} has a last layer that was fitted on its own networks; only one of averaged networks can be taken over, \
+         which `stack --average` makes"
+    );
+    let members: Vec<_> = runs.iter().collect();
+    let (shown, whales) = split.catalogued(index, |role| matches!(role, Role::Training { .. }));
+    let shown = extract(&members, &heads(index, shown), other.views)?;
+    let layers: Result<Vec<_>, _> = runs.iter().map(last_layer).collect();
+    let standardisation = Standardisation::of(&shown[0].view());
+    let average = standardisation
+        .carry(&Regression::mean_of(&layers?))
+        .scaled(1.0 / other.report.averaging_temperature);
+    let mut head = standardisation.head(&average);
+    let gallery = match other.gallery {
+        None => None,
+        Some(fitted) => {
+            whiten(&mut head, &shown, &whales);
+            let shown = gallery::embeddings(&shown, &head);
+            let rows = gallery::choose(&shown, &whales, fitted.photographs_of_a_whale);
+            let gallery = gallery::gallery(&shown, &whales, &rows)?;
+            println!("gallery of {} photographs", gallery.len());
+            let (file, sha256) = write_gallery(&gallery, &args.out)?;
+            Some(StackGallery {
+                file,
+                sha256,
+                photographs: gallery.len(),
+                ..fitted
+            })
+        }
     };
-    write_json(&args.out, &file).with_context(|| args.out.display().to_string())?;
-    println!("{}", args.out.display());
-    Ok(())
+    let record = &runs[0].record;
+    Ok(StackFile {
+        data_digest: record.data_digest.clone(),
+        split_digest: record.split_digest.clone(),
+        held_out_fold: record.held_out_fold,
+        unknown_individuals: Vec::new(),
+        members: runs.iter().map(Member::from).collect(),
+        head,
+        gallery,
+        calibrated_by: Some(Calibration {
+            split_digest: other.split_digest,
+            members: other.members,
+        }),
+        ..other
+    })
+}
+
+/// Writes the gallery beside the stack; its name and digest.
+fn write_gallery(gallery: &Gallery, stack: &Path) -> anyhow::Result<(String, String)> {
+    let bytes = gallery.write();
+    let path = stack.with_extension("gallery.safetensors");
+    super::export::write(&path, &bytes)?;
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    Ok((file.into_owned(), sha256(&bytes)))
 }
 
 /// Fits what similarity to the gallery is worth, and writes the gallery beside the stack.
@@ -369,13 +505,10 @@ fn fit_gallery(
         report.unknown_before,
         report.top1_after,
     );
-    let bytes = gallery.write();
-    let path = args.out.with_extension("gallery.safetensors");
-    super::export::write(&path, &bytes)?;
-    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let (file, sha256) = write_gallery(gallery, &args.out)?;
     Ok(Some(StackGallery {
-        file: file.into_owned(),
-        sha256: sha256(&bytes),
+        file,
+        sha256,
         photographs: gallery.len(),
         photographs_of_a_whale: args.gallery_photographs,
         neighbours: fitted.neighbours,

@@ -20,7 +20,7 @@ use crate::pseudo_labels::PseudoLabels;
 use crate::recipe::{Recipe, Task as TaskKind};
 use crate::split::Split;
 use crate::tasks::{AlignerTask, ClassifierTask, FinderTask, LocaliserTask, PretrainingTask, Task};
-use crate::trainer::{Ending, Execution, LAST, RunInfo, Start, train};
+use crate::trainer::{Ending, Execution, RunInfo, Start, train};
 
 /// Train one network as a recipe says.
 ///
@@ -55,7 +55,7 @@ pub struct Args {
     #[arg(long, value_parser = clap::value_parser!(u32).range(..i64::from(FRAME_FOLDS)))]
     held_out_frame_fold: Option<u32>,
     /// Run folder with the same layers whose last weights are the start, instead of random ones; the last layer
-    /// stays random where it has another shape there, as for other individuals
+    /// stays random for individuals that are not known there
     #[arg(long, value_name = "RUN", conflicts_with = "grow")]
     from: Option<PathBuf>,
     /// Bundle whose network is the start, where the recipe has its layers: one that flies is trained on without
@@ -155,14 +155,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         frames_trained_on.extend(RunInfo::load(run)?.frames_trained_on);
     }
     let start = if let Some(run) = args.from {
-        Start::Weights(run.join(LAST))
+        Start::Run(run)
     } else if let Some(run) = args.grow {
         Start::Grown(run)
     } else if let Some(bundle) = args.from_bundle {
         let opened = Bundle::open(&bundle)?;
         let provenance = &opened.manifest().provenance;
         ensure!(
-            provenance.data_digest != index.digest() || provenance.split_digest == split.digest(),
+            provenance.data_digest != index.digest()
+                || provenance.split_digest == split.digest()
+                || split.options.hold_nothing_out,
             "{} was trained on another split of these photographs, so it has seen what shall be held out here",
             bundle.display()
         );
@@ -189,7 +191,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             let mut task =
                 ClassifierTask::new(&recipe, &index, &split, &cache, args.held_out_fold)?;
             if let Some(path) = &args.pseudo_labels {
-                let named = PseudoLabels::load(path, &split.digest(), args.held_out_fold)?;
+                let named = PseudoLabels::load(path, &split, args.held_out_fold)?;
                 let unlabelled = Arc::new(Cache::of_unlabelled_heads(&index, &args.cache)?);
                 task.train_on_pseudo_labels(&named, &split, &unlabelled)
                     .with_context(|| path.display().to_string())?;

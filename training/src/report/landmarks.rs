@@ -5,7 +5,6 @@ use callosity::bundle::NetworkInput;
 use callosity::geometry::{Affine, Landmarks, Point};
 use callosity::identify::aligner::{input_from_frame, landmarks_in_frame, mean, view};
 use callosity::pixels::{OUTSIDE_FRAME, prepare_views};
-use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use tch::Tensor;
 
@@ -13,6 +12,7 @@ use super::table::{AlignerRow, Trained, ViewsError};
 use crate::compose::Composer;
 use crate::loader::random;
 use crate::metrics::{LandmarkErrors, quantile};
+use crate::progress::progress_bar;
 use crate::run_folder::TrainedRun;
 use crate::tasks::ALIGNER_FIELD_HEAD_LENGTHS;
 use crate::tasks::aligner::{MEASURED, MEASURED_SAMPLES};
@@ -50,9 +50,7 @@ impl MeasuredAligner {
         let most = VIEWS[VIEWS.len() - 1];
         let scene = Scene::new(&input, most).context("an aligner's input has no pixels")?;
         let each = 3 * input.width as usize * input.height as usize;
-        let style =
-            ProgressStyle::with_template("crops {bar:40} {pos}/{len} {per_sec} {eta} left")?;
-        let progress = ProgressBar::new(MEASURED_SAMPLES as u64).with_style(style);
+        let progress = progress_bar("crops", MEASURED_SAMPLES);
         let mut errors: Vec<Vec<f64>> = vec![Vec::new(); VIEWS.len()];
         for first in (0..MEASURED_SAMPLES).step_by(BATCH) {
             let items = first..(first + BATCH).min(MEASURED_SAMPLES);

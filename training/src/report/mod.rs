@@ -24,9 +24,10 @@ use crate::framing::{Framer, HeldOutComposers};
 use crate::index::{Index, IndexedPhotograph};
 use crate::metrics::{CALIBRATION_BINS, ReliabilityBin, reliability};
 use crate::neighbours::nearest;
+use crate::progress::progress_bar;
 use crate::recipe::Task;
 use crate::run_folder::TrainedRun;
-use crate::saliency::{Figure, Occlusion, places, progress_bar};
+use crate::saliency::{Figure, Occlusion, places};
 use crate::split::{Role, Split};
 
 use boxes::MeasuredLocaliser;
@@ -300,7 +301,7 @@ impl Report {
         let validation: Vec<_> = split.labelled(index, |r| r == Role::Validation).collect();
         let mut random = ChaCha8Rng::seed_from_u64(SALIENT_SEED);
         let chosen: Vec<_> = validation.choose_multiple(&mut random, SALIENT).collect();
-        let bar = progress_bar(places(&OCCLUSION) * (chosen.len() * shown.len()) as u64)?;
+        let bar = progress_bar("patches", places(&OCCLUSION) * chosen.len() * shown.len());
         for (photograph, whale, _) in chosen {
             let head = HeadPhotograph::of(index, photograph);
             let figure = Figure::new(&shown, &head, whale, &OCCLUSION, SALIENT_HEIGHT, &bar)?;
