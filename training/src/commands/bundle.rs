@@ -54,15 +54,17 @@ pub struct Args {
     #[arg(long, default_value = "1.0.0")]
     bundle_version: semver::Version,
     /// Run folder of the finder; without finder and aligner the bundle names only head crops
-    #[arg(long, value_name = "RUN", requires = "aligner")]
+    #[arg(long, value_name = "RUN")]
     finder: Option<PathBuf>,
     /// Run folder of the aligner
-    #[arg(long, value_name = "RUN", requires = "finder")]
+    #[arg(long, value_name = "RUN")]
     aligner: Option<PathBuf>,
-    /// Bundle whose finder and aligner are taken over as they are, so that classifiers can be exchanged without
-    /// the run folders of the others
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["finder", "aligner", "finder_threshold"])]
-    finder_and_aligner_of: Option<PathBuf>,
+    /// Bundle whose finder is taken over as it is, so that other networks can be exchanged without its run folder
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["finder", "finder_threshold"])]
+    finder_of: Option<PathBuf>,
+    /// Bundle whose aligner is taken over as it is
+    #[arg(long, value_name = "DIR", conflicts_with = "aligner")]
+    aligner_of: Option<PathBuf>,
     /// Run folders of the classifiers, in the order given to `stack`
     #[arg(long, value_name = "RUN", required = true, num_args = 1..)]
     classifiers: Vec<PathBuf>,
@@ -164,10 +166,20 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         record.split_digest
     );
 
-    let taken_over = match &args.finder_and_aligner_of {
-        Some(folder) => Some(TakenOver::open(folder, &stack)?),
-        None => None,
+    let take_over = |folder: &Option<PathBuf>, role| {
+        let folder = folder.as_deref();
+        folder.map(|f| TakenOver::open(f, role, &stack)).transpose()
     };
+    let (finder_of, aligner_of) = (
+        take_over(&args.finder_of, Role::Finder)?,
+        take_over(&args.aligner_of, Role::Aligner)?,
+    );
+    ensure!(
+        (finder_run.is_some() || finder_of.is_some())
+            == (aligner_run.is_some() || aligner_of.is_some()),
+        "a bundle has a finder (--finder or --finder-of) and an aligner (--aligner or --aligner-of), or neither and \
+         names only head crops"
+    );
     let about = match &args.about {
         Some(path) => {
             Some(std::fs::read_to_string(path).with_context(|| path.display().to_string())?)
@@ -176,8 +188,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
 
     let mut writer = Writer::new(&args.out)?;
-    let finder = match &finder_run {
-        Some(run) => Some(Finder {
+    let finder = match (&finder_run, &finder_of) {
+        (Some(run), _) => Some(Finder {
             network: writer.network("finder", run, args.storage.into())?,
             stride: finder_stride(run)?,
             threshold: args.finder_threshold.unwrap_or(LOWEST_THRESHOLD),
@@ -188,24 +200,24 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             suppression_radius_head_lengths: args.suppression_radius,
             maximum_heads: args.maximum_heads,
         }),
-        None => None,
+        (None, Some(of)) => {
+            writer.take_over(of)?;
+            of.bundle.manifest().finder.clone()
+        }
+        (None, None) => None,
     };
-    let aligner = match &aligner_run {
-        Some(run) => Some(Aligner {
+    let aligner = match (&aligner_run, &aligner_of) {
+        (Some(run), _) => Some(Aligner {
             network: writer.network("aligner", run, args.storage.into())?,
             field_head_lengths: args.aligner_field,
             rounds: args.aligner_rounds,
             views: args.aligner_views,
         }),
-        None => None,
-    };
-    let (finder, aligner) = match &taken_over {
-        Some(taken_over) => {
-            writer.take_over(&taken_over.0)?;
-            let manifest = taken_over.0.manifest();
-            (manifest.finder.clone(), manifest.aligner.clone())
+        (None, Some(of)) => {
+            writer.take_over(of)?;
+            of.bundle.manifest().aligner.clone()
         }
-        None => (finder, aligner),
+        (None, None) => None,
     };
     let ensemble = Ensemble {
         network: writer.ensemble(&classifiers, &stack, args.storage.into())?,
@@ -269,8 +281,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             enrolments: Vec::new(),
         },
     };
-    if let Some(taken_over) = &taken_over {
-        taken_over.add_provenance(&mut manifest.provenance);
+    for of in finder_of.iter().chain(&aligner_of) {
+        of.add_provenance(&mut manifest.provenance);
     }
     writer.manifest(&manifest)?;
     if let (Some(run), None) = (&finder_run, args.finder_threshold) {
@@ -297,46 +309,65 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A bundle whose finder and aligner go into another one.
-struct TakenOver(Bundle);
+/// A bundle whose finder or aligner goes into another one.
+struct TakenOver {
+    bundle: Bundle,
+    role: Role,
+}
 
 impl TakenOver {
     /// # Errors
-    /// It is no bundle, has no finder and aligner, or they were trained on another split than the stack's classifiers.
-    fn open(folder: &Path, stack: &StackFile) -> anyhow::Result<Self> {
+    /// It is no bundle, has no such network, or that was trained on another split than the stack's classifiers.
+    fn open(folder: &Path, role: Role, stack: &StackFile) -> anyhow::Result<Self> {
         let bundle = Bundle::open(folder)?;
         let manifest = bundle.manifest();
         ensure!(
-            manifest.finder.is_some() && manifest.aligner.is_some(),
-            "{} has no finder and aligner",
-            folder.display()
+            manifest.network(role).is_some(),
+            "{} has no {}",
+            folder.display(),
+            role.name()
         );
         ensure!(
             manifest.provenance.split_digest == stack.split_digest || stack.calibrated_by.is_some(),
-            "{} was trained on split {}, the stack on {}: its finder may have seen what the stack is measured on",
+            "{} was trained on split {}, the stack on {}: its {} may have seen what the stack is measured on",
             folder.display(),
             manifest.provenance.split_digest,
-            stack.split_digest
+            stack.split_digest,
+            role.name()
         );
-        Ok(Self(bundle))
+        Ok(Self { bundle, role })
     }
 
-    /// Says where finder and aligner come from, as their own bundle said it.
+    /// Says where the network comes from, as its own bundle said it.
     fn add_provenance(&self, to: &mut Provenance) {
-        let from = &self.0.manifest().provenance;
-        // Only classifiers are measured by whom they name.
-        let is_classifier =
-            |name: &str| from.metrics.contains_key(&format!("{name}.held_out_top1"));
-        for (name, digest) in from.recipes.iter().filter(|(name, _)| !is_classifier(name)) {
+        let from = &self.bundle.manifest().provenance;
+        // A manifest does not say which recipe is whose: it shows in what was measured.
+        let has = |name: &str, metric: &str| from.metrics.contains_key(&format!("{name}.{metric}"));
+        let role_of = |name: &str| {
+            if has(name, "held_out_top1") {
+                Role::Ensemble
+            } else if has(name, "validation_head_length_error") {
+                Role::Aligner
+            } else {
+                Role::Finder
+            }
+        };
+        for (name, digest) in &from.recipes {
+            if role_of(name) != self.role {
+                continue;
+            }
             let prefix = format!("{name}.");
             let metrics = from.metrics.iter().filter(|(m, _)| m.starts_with(&prefix));
             to.metrics
                 .extend(metrics.map(|(m, value)| (m.clone(), *value)));
             to.recipes.insert(name.clone(), digest.clone());
         }
-        let mut frames: BTreeSet<&String> = from.frames_trained_on.iter().collect();
-        frames.extend(&to.frames_trained_on);
-        to.frames_trained_on = frames.into_iter().cloned().collect();
+        // Only finders are trained on real frames.
+        if self.role == Role::Finder {
+            let mut frames: BTreeSet<&String> = from.frames_trained_on.iter().collect();
+            frames.extend(&to.frames_trained_on);
+            to.frames_trained_on = frames.into_iter().cloned().collect();
+        }
     }
 }
 
@@ -545,25 +576,21 @@ impl Writer {
         Ok(network)
     }
 
-    /// Copies the files of a bundle's finder and aligner, and their self-tests.
-    fn take_over(&mut self, bundle: &Bundle) -> anyhow::Result<()> {
-        let manifest = bundle.manifest();
+    /// Copies the file of another bundle's network, and its self-tests.
+    fn take_over(&mut self, of: &TakenOver) -> anyhow::Result<()> {
+        let manifest = of.bundle.manifest();
         let copy = |file: &str| {
-            let path = bundle.directory().join(file);
+            let path = of.bundle.directory().join(file);
             let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
             self.file(file, &bytes)
         };
-        for role in [Role::Finder, Role::Aligner] {
-            if let Some(network) = manifest.network(role) {
-                copy(&network.file)?;
-            }
+        if let Some(network) = manifest.network(of.role) {
+            copy(&network.file)?;
         }
-        let own = manifest.self_test.iter().filter(|test| {
-            matches!(
-                Role::from_name(&test.role),
-                Some(Role::Finder | Role::Aligner)
-            )
-        });
+        let own = manifest
+            .self_test
+            .iter()
+            .filter(|test| Role::from_name(&test.role) == Some(of.role));
         for test in own.clone() {
             copy(&test.input)?;
             copy(&test.output)?;

@@ -124,7 +124,8 @@ fn write_validation_frames(
 ) -> anyhow::Result<()> {
     let mut photographs: Vec<(&IndexedPhotograph, &str)> = split
         .labelled(index, |role| role == Role::Validation)
-        .filter(|(photograph, ..)| photograph.duplicate_of.is_none())
+        // Of a head that has its whole frame here a finder may have seen that.
+        .filter(|(p, ..)| p.duplicate_of.is_none() && p.frame.is_none())
         .map(|(photograph, whale, _)| (photograph, whale))
         .collect();
     ensure!(
@@ -146,19 +147,16 @@ fn write_validation_frames(
         .map(|(i, ((photograph, whale), head))| {
             let mut rng = random(args.seed, VALIDATION_FRAMES, i as u64);
             let frame = composer.frame_with_head(&mut rng, head, width, height);
-            let name = Path::new(&photograph.image).with_extension("jpg");
-            let name = name.file_name().context("a photograph without a name")?;
-            let path = args.out.join(name);
+            let name = Path::new(&photograph.image).file_stem();
+            let name = name.context("a photograph without a name")?;
+            let name = format!("composed_{}.jpg", name.to_string_lossy());
+            let path = args.out.join(&name);
             let context = || path.display().to_string();
             let file = BufWriter::new(File::create(&path).with_context(context)?);
             JpegEncoder::new_with_quality(file, JPEG_QUALITY)
                 .encode_image(&frame.image)
                 .with_context(context)?;
-            Ok(FrameRow::new(
-                name.to_string_lossy().into_owned(),
-                (*whale).to_owned(),
-                &frame.heads[0],
-            ))
+            Ok(FrameRow::new(name, (*whale).to_owned(), &frame.heads[0]))
         })
         .collect::<anyhow::Result<Vec<FrameRow>>>()?;
     let path = args.out.join("frames.csv");
