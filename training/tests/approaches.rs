@@ -293,6 +293,43 @@ fn every_approach_trains_to_its_end_and_is_measured() {
     assert_eq!(by, ["neighbours"]);
 }
 
+/// Frames to measure on have the head of a validation photograph each, at the place that the table says.
+#[test]
+fn whole_frames_are_composed_of_validation_photographs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    write_data(&folder.join("data"), WHALES);
+    program(folder, &["import", "data"]);
+    program(folder, &["split", "--unknown-whales", "0", "--folds", "4"]);
+    let compose = ["compose", "--validation-frames", "--out", "frames"];
+    let size = ["--count", "5", "--frame-width", "384"];
+    program(folder, &[&compose[..], &size].concat());
+
+    let rows = |path: &str| -> Vec<BTreeMap<String, String>> {
+        let mut table = csv::Reader::from_path(folder.join(path)).expect("a table");
+        table.deserialize().map(|row| row.expect("a row")).collect()
+    };
+    let validation = rows("runs/data/validation.csv");
+    let frames = rows("frames/frames.csv");
+    assert_eq!(frames.len(), 5);
+    for row in frames {
+        let number = |column: &str| row[column].parse::<f64>().expect("a number");
+        let frame = image::open(folder.join("frames").join(&row["image"])).expect("a picture");
+        assert_eq!((frame.width(), frame.height()), (384, 256));
+        for (x, y) in [("bonnet_x", "bonnet_y"), ("blowhead_x", "blowhead_y")] {
+            let inside = (0.0..384.0).contains(&number(x)) && (0.0..256.0).contains(&number(y));
+            assert!(inside, "{row:?}");
+        }
+        let head = row["image"].trim_start_matches("composed_");
+        let head = head.replace(".jpg", ".png");
+        let of_head = validation.iter().find(|label| label["image"] == head);
+        assert_eq!(
+            of_head.expect("a validation photograph")["whale"],
+            row["whale"]
+        );
+    }
+}
+
 /// The networks that fly are trained on all photographs, with the decision of networks of the same recipe that a
 /// split has measured.
 #[test]

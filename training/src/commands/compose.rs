@@ -1,7 +1,7 @@
 //! `callosity-train compose`: composed pictures for people to look at, and composed frames to measure on.
 
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
@@ -152,10 +152,11 @@ fn write_validation_frames(
             let name = format!("composed_{}.jpg", name.to_string_lossy());
             let path = args.out.join(&name);
             let context = || path.display().to_string();
-            let file = BufWriter::new(File::create(&path).with_context(context)?);
-            JpegEncoder::new_with_quality(file, JPEG_QUALITY)
+            let mut file = BufWriter::new(File::create(&path).with_context(context)?);
+            JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY)
                 .encode_image(&frame.image)
                 .with_context(context)?;
+            file.flush().with_context(context)?;
             Ok(FrameRow::new(name, (*whale).to_owned(), &frame.heads[0]))
         })
         .collect::<anyhow::Result<Vec<FrameRow>>>()?;
