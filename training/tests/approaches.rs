@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use callosity::bundle::Bundle;
 use image::{Rgb, RgbImage};
 use serde_json::Value;
+use tempfile::TempDir;
 
 const WHALES: u32 = 4;
 const HEADS: u32 = 72;
@@ -154,6 +155,16 @@ fn train(folder: &Path, name: &str, change: &Change, more: &[&str]) {
     program(folder, &arguments);
 }
 
+/// A folder with data of so many whales, imported and split, some of the whales held out as unknown.
+fn split_data(whales: u32, unknown: &str) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_data(&folder.path().join("data"), whales);
+    program(folder.path(), &["import", "data"]);
+    let split = ["split", "--unknown-whales", unknown, "--folds", "4"];
+    program(folder.path(), &split);
+    folder
+}
+
 fn read_json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).expect("a file")).expect("JSON")
 }
@@ -169,11 +180,8 @@ fn metric(folder: &Path, run: &str, column: &str) -> Vec<f64> {
 
 #[test]
 fn every_approach_trains_to_its_end_and_is_measured() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = split_data(WHALES, "0");
     let folder = folder.path();
-    write_data(&folder.join("data"), WHALES);
-    program(folder, &["import", "data"]);
-    program(folder, &["split", "--unknown-whales", "0", "--folds", "4"]);
 
     train(folder, "plain", &PLAIN, &[]);
     let groups = "photographs_of_a_whale = 4";
@@ -296,11 +304,8 @@ fn every_approach_trains_to_its_end_and_is_measured() {
 /// Frames to measure on have the head of a validation photograph each, at the place that the table says.
 #[test]
 fn whole_frames_are_composed_of_validation_photographs() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = split_data(WHALES, "0");
     let folder = folder.path();
-    write_data(&folder.join("data"), WHALES);
-    program(folder, &["import", "data"]);
-    program(folder, &["split", "--unknown-whales", "0", "--folds", "4"]);
     let compose = ["compose", "--validation-frames", "--out", "frames"];
     let size = ["--count", "5", "--frame-width", "384"];
     program(folder, &[&compose[..], &size].concat());
@@ -335,11 +340,8 @@ fn whole_frames_are_composed_of_validation_photographs() {
 #[test]
 fn networks_of_all_photographs_decide_as_a_split_has_shown() {
     const WHALES: u32 = 8;
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = split_data(WHALES, "4");
     let folder = folder.path();
-    write_data(&folder.join("data"), WHALES);
-    program(folder, &["import", "data"]);
-    program(folder, &["split", "--unknown-whales", "4", "--folds", "4"]);
     train(folder, "plain", &PLAIN, &[]);
     let stack = ["stack", "runs/plain", "--views", "2", "--average"];
     program(
@@ -353,19 +355,20 @@ fn networks_of_all_photographs_decide_as_a_split_has_shown() {
     train(folder, "plain", &PLAIN, &everything);
     let start = read_json(&folder.join("runs/all/run.json"));
     assert_eq!(start["individuals"].as_array().map(Vec::len), Some(8));
-    let refused = run(folder, &["stack", "runs/all", "--split", all]);
-    let complaint = String::from_utf8_lossy(&refused.stderr);
-    assert!(
-        !refused.status.success() && complaint.contains("holds nothing out"),
-        "{complaint}"
-    );
     let calibrated = ["--calibrated-by", "runs/stack.json"];
-    let refused = run(folder, &[&stack[..2], &calibrated].concat());
-    let complaint = String::from_utf8_lossy(&refused.stderr);
-    assert!(
-        !refused.status.success() && complaint.contains("holds photographs out"),
-        "{complaint}"
-    );
+    let without = ["stack", "runs/all", "--split", all];
+    let with = [&stack[..2], &calibrated].concat();
+    for (arguments, reason) in [
+        (&without[..], "holds nothing out"),
+        (&with[..], "holds photographs out"),
+    ] {
+        let refused = run(folder, arguments);
+        let complaint = String::from_utf8_lossy(&refused.stderr);
+        assert!(
+            !refused.status.success() && complaint.contains(reason),
+            "{complaint}"
+        );
+    }
     let stack = [
         "stack",
         "runs/all",

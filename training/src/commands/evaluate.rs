@@ -585,6 +585,12 @@ struct FrameTruth {
     heads: Vec<(Option<String>, Landmarks)>,
 }
 
+impl FrameTruth {
+    fn landmarks(&self) -> Vec<Landmarks> {
+        self.heads.iter().map(|head| head.1).collect()
+    }
+}
+
 /// Rows of one frame together, in the order of their first row. Rows without landmarks are left out.
 fn group_by_image(rows: Vec<FrameRow>) -> anyhow::Result<Vec<FrameTruth>> {
     let mut frames: Vec<FrameTruth> = Vec::new();
@@ -664,9 +670,8 @@ fn measure_frames(
             let found = identifier
                 .identify_frame(&photograph)
                 .with_context(context)?;
-            let truth: Vec<Landmarks> = frame.heads.iter().map(|h| h.1).collect();
             let at_truth = identifier
-                .identify_landmarks(&photograph, &truth)
+                .identify_landmarks(&photograph, &frame.landmarks())
                 .with_context(context)?;
             Ok([found.heads, at_truth.heads])
         })
@@ -684,7 +689,7 @@ fn measure_frames(
     };
     let mut errors = Vec::new();
     for (frame, [heads, at_truth]) in frames.iter().zip(seen?) {
-        let truth: Vec<Landmarks> = frame.heads.iter().map(|h| h.1).collect();
+        let truth = frame.landmarks();
         let found: Vec<Landmarks> = heads.iter().map(HeadIdentification::landmarks).collect();
         let individuals: Vec<&String> = subjects
             .for_frame(&frame.image)?

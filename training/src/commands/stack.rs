@@ -356,10 +356,9 @@ fn fitted(
     } else {
         let (shown, whales) = split.catalogued(index, |role| role.trains_outside(fold));
         let shown = extract(&members, &heads(index, shown), args.views)?;
-        whiten(&mut stacked.head, &shown, &whales);
+        let limit = args.gallery_photographs;
+        let gallery = make_gallery(&mut stacked.head, &shown, &whales, limit)?;
         let embeddings = |views: &[Array2<f64>]| gallery::embeddings(views, &stacked.head);
-        let shown = embeddings(&shown);
-        let rows = gallery::choose(&shown, &whales, args.gallery_photographs);
         let held = Held {
             stack: &stacked,
             labels: &labels,
@@ -367,12 +366,7 @@ fn fitted(
             whales: &strangers,
             strangers: &embeddings(&unknown),
         };
-        fit_gallery(
-            &gallery::gallery(&shown, &whales, &rows)?,
-            &held,
-            &options,
-            args,
-        )?
+        fit_gallery(&gallery, &held, &options, args)?
     };
     Ok(StackFile {
         format_version: FORMAT_VERSION,
@@ -391,11 +385,20 @@ fn fitted(
     })
 }
 
-/// Lets the embedding of `head` be whitened by photographs of known whales, of which `views` are the features.
-fn whiten(head: &mut Head, views: &[Array2<f64>], whales: &[usize]) {
+/// A gallery of photographs of known whales, at most `limit` of each; `views` are the features of all there are. The
+/// embedding of `head` is whitened by them from then on.
+fn make_gallery(
+    head: &mut Head,
+    views: &[Array2<f64>],
+    whales: &[usize],
+    limit: usize,
+) -> anyhow::Result<Gallery> {
     let standardised = Standardisation::from(&*head).apply(&views[0].view());
     let whitening = within_whales(&standardised, whales);
     head.whitening = Some(whitening.iter().map(|v| *v as f32).collect());
+    let embeddings = gallery::embeddings(views, head);
+    let rows = gallery::choose(&embeddings, whales, limit);
+    Ok(gallery::gallery(&embeddings, whales, &rows)?)
 }
 
 /// The members' mean and a gallery of all that they were trained on, with the decision of another stack.
@@ -436,10 +439,8 @@ fn calibrated_by(
     let gallery = match other.gallery {
         None => None,
         Some(fitted) => {
-            whiten(&mut head, &shown, &whales);
-            let shown = gallery::embeddings(&shown, &head);
-            let rows = gallery::choose(&shown, &whales, fitted.photographs_of_a_whale);
-            let gallery = gallery::gallery(&shown, &whales, &rows)?;
+            let limit = fitted.photographs_of_a_whale;
+            let gallery = make_gallery(&mut head, &shown, &whales, limit)?;
             println!("gallery of {} photographs", gallery.len());
             let (file, sha256) = write_gallery(&gallery, &args.out)?;
             Some(StackGallery {
