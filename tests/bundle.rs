@@ -162,6 +162,11 @@ fn values_that_cannot_be_used_are_named() {
             json!({"candidate_threshold": 0.1, "head_length_pixels": 0.0}),
             "finder.closer_look.head_length_pixels",
         ),
+        (
+            "/finder/closer_look",
+            json!({"candidate_threshold": 0.1, "head_length_pixels": 50.0, "views": 5}),
+            "finder.closer_look.views",
+        ),
         ("/finder/maximum_heads", json!(0), "maximum_heads"),
         ("/finder", Value::Null, "finder"),
         (

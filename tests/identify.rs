@@ -152,11 +152,13 @@ fn whales_are_found_and_named_on_onnx_runtime() {
 
 #[test]
 fn a_closer_look_finds_the_same_heads() {
-    for engine in engines("a_closer_look_finds_the_same_heads") {
+    let engines = engines("a_closer_look_finds_the_same_heads");
+    for (engine, views) in engines.iter().flat_map(|engine| [(engine, 1), (engine, 4)]) {
         let folder = copy_of_tiny();
         edit(folder.path(), |m| {
-            m["finder"]["closer_look"] =
-                serde_json::json!({"candidate_threshold": 0.3, "head_length_pixels": 26.0});
+            m["finder"]["closer_look"] = serde_json::json!({
+                "candidate_threshold": 0.3, "head_length_pixels": 26.0, "views": views
+            });
         });
         check_flight(
             callosity(engine.as_deref())

@@ -1,9 +1,10 @@
 """The peer of `callosity identify`: the same bundle and the same steps with OpenCV, NumPy and onnxruntime.
 
 Decodes each photograph whole, as such scripts do; letterboxes it for the finder, reads the peaks of the
-heat map, looks at them once more, larger, refines landmarks with the aligner's rounds and views, cuts head
-crops, averages the ensemble's views, and prints one line of JSON for each photograph in the format of
-`callosity identify --format jsonl`. Needs the packages of tests/requirements.txt.
+heat map, looks at them once more, larger and mirrored, refines landmarks with the aligner's rounds and
+views, cuts head crops, averages the ensemble's views, compares them with the gallery, and prints one line
+of JSON for each photograph in the format of `callosity identify --format jsonl`. Needs the packages of
+tests/requirements.txt.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnxruntime
+from safetensors.numpy import load_file
 
 # As in the program on a CPU: more only takes memory.
 LARGEST_BATCH = 2
@@ -90,6 +92,11 @@ def ensemble_view(index, width, height, strength=0.4):
     return chain(translation(*-centre), turned, translation(*centre), translation(*moved))
 
 
+def finder_view(index, width, height):
+    mirrored = scaling(-1 if index & 1 else 1, -1 if index & 2 else 1)
+    return chain(translation(-width / 2, -height / 2), mirrored, translation(width / 2, height / 2))
+
+
 def warp(image, output_from_image, width, height, fill):
     """Coordinates have pixel centres at +0.5; OpenCV has them at whole numbers."""
     stretch = np.linalg.svd(output_from_image[:2, :2], compute_uv=False)[1]
@@ -141,13 +148,42 @@ class Network:
         return (planes / np.float32(255) - self.mean) / self.std
 
     def run(self, images):
+        return self.run_for(images, [self.output])[0]
+
+    def run_for(self, images, names):
+        """Each of the named outputs."""
         outputs = []
         for start in range(0, len(images), LARGEST_BATCH):
             batch = np.stack(images[start : start + LARGEST_BATCH])
             # Networks take turns, as in the program: each uses all threads.
             with self.turn:
-                outputs.append(self.session.run([self.output], {self.input["name"]: batch})[0])
-        return np.concatenate(outputs)
+                outputs.append(self.session.run(names, {self.input["name"]: batch}))
+        return [np.concatenate(of_batches) for of_batches in zip(*outputs)]
+
+
+class Gallery:
+    def __init__(self, bundle, declared, individuals):
+        tensors = load_file(bundle / declared["file"])
+        embeddings = tensors["embedding"].astype(np.float32)
+        self.embeddings = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+        self.individual = tensors["individual"].astype(int)
+        self.model = declared["neighbours"]
+        self.known = len(individuals)
+        self.individuals = individuals + declared.get("enrolled", [])
+
+    def blend(self, scaled, embeddings):
+        """From the catalogue's logits of each view, over the temperature, to those of all individuals."""
+        mean = embeddings.astype(np.float64).sum(0)
+        mean /= max(np.linalg.norm(mean), 1e-30)
+        nearest = np.full(len(self.individuals), -np.inf)
+        np.maximum.at(nearest, self.individual, self.embeddings @ mean)
+        neighbour = self.model["intercept"] + self.model["slope"] * nearest
+        share, known = self.model["share"], self.known
+        blended = np.where(
+            np.isfinite(neighbour[:known]), (1 - share) * scaled + share * neighbour[:known], scaled
+        )
+        enrolled = np.broadcast_to(neighbour[known:], (len(scaled), len(neighbour) - known))
+        return np.concatenate([blended, enrolled], axis=1)
 
 
 def length(landmarks):
@@ -166,6 +202,8 @@ class Identifier:
         self.finder = Network(bundle, m["finder"]["network"], threads)
         self.aligner = Network(bundle, m["aligner"]["network"], threads) if m["aligner"] else None
         self.ensemble = Network(bundle, m["ensemble"]["network"], threads)
+        individuals = m["catalogue"]["individuals"]
+        self.gallery = Gallery(bundle, m["gallery"], individuals) if m.get("gallery") else None
 
     def find(self, image):
         finder, net = self.manifest["finder"], self.finder
@@ -183,42 +221,78 @@ class Identifier:
         heads = self.peaks(finder, heat, threshold)
         heads = [(confidence, apply(frame_from_input, at)) for confidence, at in heads]
         if look and heads:
-            heads = self.look_closer(finder, look, image, scale, heads)
+            heads = self.look_closer(finder, look, image, input_from_frame, heads)
         inside = lambda at: ((at.mean(0) >= 0) & (at.mean(0) < [columns, rows])).all()
         return [head for head in heads if inside(head[1])]
 
-    def look_closer(self, finder, look, image, whole, candidates):
-        net, stride = self.finder, finder["stride"]
+    def look_closer(self, finder, look, image, input_from_frame, peaks):
+        net, whole = self.finder, input_from_frame[0, 0]
         frame, size = np.array(image.shape[1::-1], float), np.array([net.width, net.height], float)
-        cuts = []
-        for _, at in candidates:
+        candidates = []
+        for confidence, at in peaks:
             scale = max(look["head_length_pixels"] / length(at), whole)
             low = np.minimum(size - frame * scale, 0)
             shift = np.clip(size / 2 - at.mean(0) * scale, low, 0)
             shift = np.where(frame * scale <= size, (size - frame * scale) / 2, shift)
-            cuts.append(chain(scaling(scale, scale), translation(*shift)))
-        heats = net.run(
-            [net.prepare(warp(image, cut, net.width, net.height, MID_GREY)) for cut in cuts]
-        )
-        heads = []
-        for (confidence, at), cut, heat in zip(candidates, cuts, heats):
-            at, logits = apply(cut, at), heat[0]
-            rows, columns = np.indices(logits.shape)
-            middles = np.stack([(columns + 0.5) * stride, (rows + 0.5) * stride], axis=-1)
-            near = np.linalg.norm(middles - at.mean(0), axis=-1) <= 0.5 * length(at)
-            if not near.any():
-                continue
-            r, c = np.unravel_index(np.argmax(np.where(near, logits, -np.inf)), logits.shape)
             first = np.clip(confidence, 1e-6, 1 - 1e-6)
-            logit = (math.log(first / (1 - first)) + float(logits[r, c])) / 2
-            both = 1 / (1 + math.exp(-logit))
-            if not both >= finder["threshold"]:
-                continue
-            seen = self.head_at(finder, heat, r, c)
-            if seen is None or apart(seen[1], at) > 0.5:
-                seen = (both, at)
-            heads.append((both, apply(np.linalg.inv(cut), seen[1])))
-        return self.suppress(finder, heads)
+            candidates.append(
+                {
+                    "at": at,
+                    "cut": chain(scaling(scale, scale), translation(*shift)),
+                    "first": [math.log(first / (1 - first))],
+                    "closer": [],
+                    "landmarks": [],
+                }
+            )
+        enough = min(look["candidate_threshold"], finder["threshold"])
+        for views in [range(1), range(1, look.get("views", 1))]:
+            if not (views and candidates):
+                break
+            if views.start > 0:
+                for cut, heat in self.see(image, input_from_frame, views):
+                    for candidate in candidates:
+                        seen = self.glimpse(finder, heat, cut, candidate["at"])
+                        candidate["first"] += [seen[0]] if seen else []
+            for candidate in candidates:
+                for cut, heat in self.see(image, candidate["cut"], views):
+                    seen = self.glimpse(finder, heat, cut, candidate["at"])
+                    if seen is None:
+                        continue
+                    candidate["closer"].append(seen[0])
+                    if seen[1] is not None and apart(seen[1], candidate["at"]) <= 0.5:
+                        candidate["landmarks"].append(seen[1])
+            candidates = [c for c in candidates if self.both_looks(c) >= enough]
+        heads = [
+            (self.both_looks(c), np.mean(c["landmarks"], axis=0) if c["landmarks"] else c["at"])
+            for c in candidates
+        ]
+        return self.suppress(finder, [head for head in heads if head[0] >= finder["threshold"]])
+
+    def see(self, image, cut, views):
+        net = self.finder
+        cuts = [chain(cut, finder_view(view, net.width, net.height)) for view in views]
+        inputs = [net.prepare(warp(image, c, net.width, net.height, MID_GREY)) for c in cuts]
+        return list(zip(cuts, net.run(inputs)))
+
+    def glimpse(self, finder, heat, cut, at):
+        """The highest logit near a candidate, and the landmarks in the frame that are seen there."""
+        stride, logits, here = finder["stride"], heat[0], apply(cut, at)
+        rows, columns = np.indices(logits.shape)
+        middles = np.stack([(columns + 0.5) * stride, (rows + 0.5) * stride], axis=-1)
+        reach = max(0.5 * length(here), stride)
+        near = np.linalg.norm(middles - here.mean(0), axis=-1) <= reach
+        if not near.any():
+            return None
+        r, c = np.unravel_index(np.argmax(np.where(near, logits, -np.inf)), logits.shape)
+        head = self.head_at(finder, heat, r, c)
+        return float(logits[r, c]), None if head is None else apply(np.linalg.inv(cut), head[1])
+
+    @staticmethod
+    def both_looks(candidate):
+        if not candidate["closer"]:
+            return 0.0
+        logit = (np.mean(candidate["first"]) + np.mean(candidate["closer"])) / 2
+        return 1 / (1 + math.exp(-logit))
 
     def peaks(self, finder, heat, threshold):
         logits = heat[0]
@@ -337,15 +411,27 @@ class Identifier:
             for _, at in heads
             for view in range(views)
         ]
-        logits = net.run(inputs).astype(np.float64) / decision["temperature"]
-        logits = logits.reshape(len(heads), views, -1)
+        names = [net.output]
+        if self.gallery:
+            names.append(self.manifest["ensemble"]["embedding"]["output"])
+        logits, *embeddings = net.run_for(inputs, names)
+        logits = logits.astype(np.float64).reshape(len(heads), views, -1) / decision["temperature"]
+        if self.gallery:
+            embeddings = embeddings[0].reshape(len(heads), views, -1)
+            logits = np.stack([self.gallery.blend(*of) for of in zip(logits, embeddings)])
+            individuals = self.gallery.individuals
         highest = logits.max(2, keepdims=True)
         exponentials = np.exp(logits - highest)
         sums = exponentials.sum(2, keepdims=True)
         probabilities = (exponentials / sums).mean(1)
-        energy = (highest + np.log(sums)).mean((1, 2))
         model = decision["unknown"]
-        unknown = 1 / (1 + np.exp(-(model["intercept"] + model["slope"] * energy)))
+        if model.get("score") == "concentration":
+            score = np.log((probabilities**2).sum(1))
+        else:
+            score = (highest + np.log(sums)).mean((1, 2))
+        unknown = 1 / (1 + np.exp(-(model["intercept"] + model["slope"] * score)))
+        probabilities **= decision.get("power", 1)
+        probabilities /= probabilities.sum(1, keepdims=True)
         named = []
         for (confidence, at), row, stranger in zip(heads, probabilities, unknown):
             order = np.argsort(-row, kind="stable")[:top]

@@ -229,6 +229,12 @@ impl Manifest {
                 length,
                 "finite and above 0",
             )?;
+            require(
+                (1..=4).contains(&look.views),
+                "finder.closer_look.views",
+                look.views,
+                "1 to 4",
+            )?;
         }
         let radius = finder.suppression_radius_head_lengths;
         require(

@@ -1,3 +1,4 @@
+use super::aligner;
 use crate::bundle::{CloserLook, Finder};
 use crate::geometry::{Affine, Landmarks, Point};
 use crate::pixels::reduce_to_fit;
@@ -198,29 +199,108 @@ pub(super) fn closer_input_from_frame(
     Some(Affine::scaling(scale, scale).then(&Affine::translation(shift)))
 }
 
-/// What both looks together say of a candidate: `None` where it is no head. Landmarks are in pixels of
-/// the closer look's input, whose output is `output`.
-pub(super) fn confirm(finder: &Finder, candidate: &FoundHead, output: &[f32]) -> Option<FoundHead> {
-    let map = HeatMap::new(finder, output)?;
-    let centre = candidate.landmarks.centre();
-    let reach = REACH_OF_CLOSER_LOOK * candidate.landmarks.head_length();
-    let best = (0..map.cells())
-        .filter(|&cell| map.middle(cell).distance(centre) <= reach)
-        .max_by(|&a, &b| map.logit(a).total_cmp(&map.logit(b)))?;
-    let confidence = sigmoid((logit(candidate.confidence) + map.logit(best)) / 2.0);
-    if confidence.is_nan() || confidence < finder.threshold {
-        return None;
+/// The transform, within the finder's input of `width × height` pixels, that makes its `index`th view: as it
+/// is, mirrored left to right, mirrored top to bottom, turned by half.
+pub(super) fn view(index: u32, width: u32, height: u32) -> Affine {
+    let side = |mirrored: bool| if mirrored { -1.0 } else { 1.0 };
+    Affine::scaling(side(index % 2 == 1), side(index / 2 % 2 == 1))
+        .about(Point::new(f64::from(width) / 2.0, f64::from(height) / 2.0))
+}
+
+/// What one view of a closer look shows where a candidate lies.
+struct Glimpse {
+    /// The highest near the candidate.
+    logit: f32,
+    /// In pixels of the frame.
+    landmarks: Option<Landmarks>,
+}
+
+impl Glimpse {
+    /// `landmarks` are the candidate's, in pixels of the frame; `output` is the finder's for the input to which
+    /// `input_from_frame` maps. `None` where that does not show the candidate.
+    fn new(
+        finder: &Finder,
+        landmarks: &Landmarks,
+        input_from_frame: &Affine,
+        output: &[f32],
+    ) -> Option<Self> {
+        let map = HeatMap::new(finder, output)?;
+        let seen = landmarks.map(input_from_frame);
+        let centre = seen.centre();
+        // No smaller than a cell, or there may be none within reach.
+        let reach = (REACH_OF_CLOSER_LOOK * seen.head_length()).max(map.stride);
+        let best = (0..map.cells())
+            .filter(|&cell| map.middle(cell).distance(centre) <= reach)
+            .max_by(|&a, &b| map.logit(a).total_cmp(&map.logit(b)))?;
+        let frame_from_input = input_from_frame.inverse()?;
+        Some(Self {
+            logit: map.logit(best),
+            landmarks: map
+                .head(best)
+                .map(|head| head.landmarks.map(&frame_from_input)),
+        })
     }
-    // More pixels place landmarks better, unless the second look saw something else.
-    let landmarks = map
-        .head(best)
-        .map(|head| head.landmarks)
-        .filter(|seen| seen.error(&candidate.landmarks) <= SAME_HEAD)
-        .unwrap_or(candidate.landmarks);
-    Some(FoundHead {
-        landmarks,
-        confidence,
-    })
+}
+
+/// A peak of the first look and what further views show where it lies; all in pixels of the frame.
+pub(super) struct Candidate {
+    peak: FoundHead,
+    /// Logit of each view of the first look.
+    first_look: Vec<f32>,
+    closer_look: Vec<Glimpse>,
+}
+
+impl Candidate {
+    /// `peak` is in pixels of the frame.
+    pub fn new(peak: FoundHead) -> Self {
+        Self {
+            first_look: vec![logit(peak.confidence)],
+            closer_look: Vec::new(),
+            peak,
+        }
+    }
+
+    /// Where the first look saw the head.
+    pub fn landmarks(&self) -> &Landmarks {
+        &self.peak.landmarks
+    }
+
+    /// Takes in another view of the whole frame. A view that does not show the candidate speaks for nothing.
+    pub fn see_whole(&mut self, finder: &Finder, input_from_frame: &Affine, output: &[f32]) {
+        let seen = Glimpse::new(finder, self.landmarks(), input_from_frame, output);
+        self.first_look.extend(seen.map(|glimpse| glimpse.logit));
+    }
+
+    /// Takes in a view of the closer look.
+    pub fn see_closer(&mut self, finder: &Finder, input_from_frame: &Affine, output: &[f32]) {
+        let seen = Glimpse::new(finder, self.landmarks(), input_from_frame, output);
+        self.closer_look.extend(seen);
+    }
+
+    /// What both looks together say: `None` where it is no head, by `threshold`, or was not looked at again.
+    pub fn head(&self, threshold: f32) -> Option<FoundHead> {
+        let closer: Vec<f32> = self.closer_look.iter().map(|seen| seen.logit).collect();
+        let confidence = sigmoid((mean(&self.first_look)? + mean(&closer)?) / 2.0);
+        if confidence.is_nan() || confidence < threshold {
+            return None;
+        }
+        // More pixels place landmarks better, unless the closer look saw something else.
+        let seen: Vec<Landmarks> = self
+            .closer_look
+            .iter()
+            .filter_map(|glimpse| glimpse.landmarks)
+            .filter(|seen| seen.error(self.landmarks()) <= SAME_HEAD)
+            .collect();
+        Some(FoundHead {
+            landmarks: aligner::mean(&seen).unwrap_or(self.peak.landmarks),
+            confidence,
+        })
+    }
+}
+
+/// `None` where there is no value.
+fn mean(values: &[f32]) -> Option<f32> {
+    (!values.is_empty()).then(|| values.iter().sum::<f32>() / values.len() as f32)
 }
 
 /// Of `heads`, the surest first, those that are not nearer to a surer one than the suppression radius,
@@ -377,9 +457,17 @@ mod tests {
             closer_look: Some(CloserLook {
                 candidate_threshold: 0.2,
                 head_length_pixels: 16.0,
+                views: 1,
             }),
             ..finder()
         }
+    }
+
+    /// What the finder makes of a candidate that it sees once more, as large as before.
+    fn confirm(finder: &Finder, peak: FoundHead, output: &[f32]) -> Option<FoundHead> {
+        let mut candidate = Candidate::new(peak);
+        candidate.see_closer(finder, &Affine::IDENTITY, output);
+        candidate.head(finder.threshold)
     }
 
     #[test]
@@ -390,15 +478,16 @@ mod tests {
             landmarks: truth,
             confidence: sigmoid(-1.0),
         };
+        assert_eq!(Candidate::new(candidate).head(0.0), None);
         let mut output = empty();
-        assert_eq!(confirm(&finder, &candidate, &output), None);
+        assert_eq!(confirm(&finder, candidate, &output), None);
         put(
             &mut output,
             4 * COLUMNS + 6,
             3.0,
             &head(27.0, 18.0, 8.0, 0.0),
         );
-        let both = confirm(&finder, &candidate, &output).expect("a head");
+        let both = confirm(&finder, candidate, &output).expect("a head");
         assert!((both.confidence - sigmoid(1.0)).abs() < 1e-6);
         assert!(both.landmarks.error(&head(27.0, 18.0, 8.0, 0.0)) < 1e-6);
         // What the second look sees elsewhere says nothing of the candidate.
@@ -406,7 +495,7 @@ mod tests {
             landmarks: head(6.0, 18.0, 4.0, 0.0),
             ..candidate
         };
-        assert_eq!(confirm(&finder, &far, &output), None);
+        assert_eq!(confirm(&finder, far, &output), None);
         // It confirms the head but sees it turned round: the first look's landmarks stay.
         put(
             &mut output,
@@ -415,13 +504,33 @@ mod tests {
             &head(26.0, 18.0, -8.0, 0.0),
         );
         assert_eq!(
-            confirm(&finder, &candidate, &output)
+            confirm(&finder, candidate, &output)
                 .expect("a head")
                 .landmarks,
             truth
         );
         output[4 * COLUMNS + 6] = f32::NAN;
-        assert_eq!(confirm(&finder, &candidate, &output), None);
+        assert_eq!(confirm(&finder, candidate, &output), None);
+    }
+
+    #[test]
+    fn a_head_that_only_one_view_sees_is_none() {
+        let finder = looking_closer();
+        let truth = head(26.0, 18.0, 8.0, 0.0);
+        let peak = FoundHead {
+            landmarks: truth,
+            confidence: sigmoid(1.0),
+        };
+        let mut output = empty();
+        put(&mut output, 4 * COLUMNS + 6, 1.0, &truth);
+        let mut candidate = Candidate::new(peak);
+        candidate.see_closer(&finder, &Affine::IDENTITY, &output);
+        assert!(candidate.head(finder.threshold).is_some());
+        for index in 1..4 {
+            let view = view(index, COLUMNS as u32 * STRIDE, ROWS as u32 * STRIDE);
+            candidate.see_closer(&finder, &view, &empty());
+        }
+        assert!(candidate.head(finder.threshold).is_none());
     }
 
     proptest! {
@@ -475,6 +584,34 @@ mod tests {
             let heads = candidates(&finder(), &output);
             prop_assert_eq!(heads.len(), 1);
             prop_assert!(heads[0].landmarks.error(&truth) < 1e-4);
+        }
+
+        /// Views that see the head where it is in them, and are as sure, change nothing.
+        #[test]
+        fn views_that_agree_change_nothing(
+            x in 10.0..38.0_f64,
+            y in 10.0..22.0_f64,
+            angle in 0.0..std::f64::consts::TAU,
+            half_length in 4.0..10.0_f64,
+            logit in -1.0..4.0_f32,
+        ) {
+            let finder = looking_closer();
+            let truth = head(x, y, half_length * angle.cos(), half_length * angle.sin());
+            let peak = FoundHead { landmarks: truth, confidence: sigmoid(logit) };
+            let mut candidate = Candidate::new(peak);
+            for index in 0..4 {
+                let view = view(index, COLUMNS as u32 * STRIDE, ROWS as u32 * STRIDE);
+                let seen = truth.map(&view);
+                let centre = seen.centre();
+                let cell = (centre.y / 4.0) as usize * COLUMNS + (centre.x / 4.0) as usize;
+                let mut output = empty();
+                put(&mut output, cell, logit, &seen);
+                candidate.see_whole(&finder, &view, &output);
+                candidate.see_closer(&finder, &view, &output);
+            }
+            let found = candidate.head(0.0).expect("a head");
+            prop_assert!((found.confidence - peak.confidence).abs() < 1e-5);
+            prop_assert!(found.landmarks.error(&truth) < 1e-5);
         }
 
         /// Whatever a network gives, the heads are few, sorted, apart and finite.

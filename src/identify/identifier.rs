@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
-use super::finder::{candidates, closer_input_from_frame, confirm, suppress};
+use super::finder::{self, Candidate, candidates, closer_input_from_frame, suppress};
 use super::frame_pixels::{FramePixels, Need, Source};
 use super::report::{FrameIdentification, HeadIdentification, StageTimes};
 use super::{FoundHead, Neighbours, Similarities, aligner, decision, ensemble, mean_embedding};
@@ -346,7 +346,7 @@ impl Identifier {
             .map(|head| head.map(&frame_from_input))
             .collect();
         if let Some(look) = &finder.closer_look {
-            heads = self.look_closer(finder, look, network, pixels, &heads)?;
+            heads = look_closer(finder, look, network, pixels, &input_from_frame, heads)?;
         }
         let inside = |head: &FoundHead| {
             let centre = head.landmarks.centre();
@@ -355,40 +355,6 @@ impl Identifier {
         };
         heads.retain(|head| inside(head) && self.crop_from_frame(&head.landmarks).is_some());
         Ok(heads)
-    }
-
-    /// Of candidates, those that are heads by both looks, in pixels of the frame.
-    fn look_closer(
-        &self,
-        finder: &Finder,
-        look: &CloserLook,
-        network: &SharedNetwork,
-        pixels: &mut FramePixels,
-        candidates: &[FoundHead],
-    ) -> Result<Vec<FoundHead>, IdentifyError> {
-        let input = &finder.network.input;
-        let size = pixels.size();
-        let cuts: Vec<(&FoundHead, Affine)> = candidates
-            .iter()
-            .filter_map(|head| {
-                let cut = closer_input_from_frame(finder, look, size, &head.landmarks)?;
-                Some((head, cut))
-            })
-            .collect();
-        if cuts.is_empty() {
-            return Ok(Vec::new());
-        }
-        let transforms: Vec<Affine> = cuts.iter().map(|(_, cut)| *cut).collect();
-        pixels.provide(needed_for(&transforms, input, 1))?;
-        let outputs = run_on_cuts(pixels, network, input, OUTSIDE_FRAME, &transforms, 1)?;
-        let heads = cuts
-            .iter()
-            .zip(&outputs)
-            .filter_map(|((head, cut), output)| {
-                let back = cut.inverse()?;
-                Some(confirm(finder, &head.map(cut), output)?.map(&back))
-            });
-        Ok(suppress(finder, heads.collect()))
     }
 
     /// Moves the heads' landmarks to where the aligner sees them; of heads that meet there the surest
@@ -599,6 +565,65 @@ impl Identifier {
             })
         })
     }
+}
+
+/// Of the `peaks` of the first look, those that are heads by both looks, in pixels of the frame.
+/// `input_from_frame` is the transform of the first look.
+///
+/// Only what a single closer look leaves is seen in the other views.
+fn look_closer(
+    finder: &Finder,
+    look: &CloserLook,
+    network: &SharedNetwork,
+    pixels: &mut FramePixels,
+    input_from_frame: &Affine,
+    peaks: Vec<FoundHead>,
+) -> Result<Vec<FoundHead>, IdentifyError> {
+    let input = &finder.network.input;
+    let size = pixels.size();
+    let mut see = |cuts: &[Affine], views: u32| {
+        pixels.provide(needed_for(cuts, input, views))?;
+        run_on_cuts(pixels, network, input, OUTSIDE_FRAME, cuts, views)
+    };
+    let mut candidates: Vec<(Candidate, Affine)> = peaks
+        .into_iter()
+        .filter_map(|peak| {
+            let cut = closer_input_from_frame(finder, look, size, &peak.landmarks)?;
+            Some((Candidate::new(peak), cut))
+        })
+        .collect();
+    let worth_another_look = look.candidate_threshold.min(finder.threshold);
+    for views in [0..1, 1..look.views] {
+        if candidates.is_empty() || views.is_empty() {
+            break;
+        }
+        let of = |cut: &Affine| -> Vec<Affine> {
+            let each = views.clone();
+            each.map(|v| cut.then(&finder::view(v, input.width, input.height)))
+                .collect()
+        };
+        if views.start > 0 {
+            let cuts = of(input_from_frame);
+            for (cut, output) in cuts.iter().zip(&see(&cuts, views.len() as u32)?) {
+                for (candidate, _) in &mut candidates {
+                    candidate.see_whole(finder, cut, output);
+                }
+            }
+        }
+        let cuts: Vec<Affine> = candidates.iter().flat_map(|(_, cut)| of(cut)).collect();
+        let outputs = see(&cuts, views.len() as u32)?;
+        let seen: Vec<_> = cuts.iter().zip(&outputs).collect();
+        for ((candidate, _), seen) in candidates.iter_mut().zip(seen.chunks(views.len())) {
+            for (cut, output) in seen {
+                candidate.see_closer(finder, cut, output);
+            }
+        }
+        candidates.retain(|(candidate, _)| candidate.head(worth_another_look).is_some());
+    }
+    let heads = candidates
+        .iter()
+        .filter_map(|(candidate, _)| candidate.head(finder.threshold));
+    Ok(suppress(finder, heads.collect()))
 }
 
 /// Wall time of a stage without the decoding in it.

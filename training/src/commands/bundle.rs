@@ -103,6 +103,10 @@ pub struct Args {
     /// Length in pixels of the finder's input that a head then has
     #[arg(long, default_value_t = 50.0)]
     closer_head_length: f64,
+    /// Views in which what is left then is seen once more, from a distance and near, 1 to 4: as it is, mirrored
+    /// left to right, top to bottom, both
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4))]
+    finder_views: u32,
     /// Peaks nearer than this many head lengths to a stronger one are the same head
     #[arg(long, default_value_t = 0.6)]
     suppression_radius: f32,
@@ -113,7 +117,7 @@ pub struct Args {
     #[arg(long, default_value_t = ALIGNER_FIELD_HEAD_LENGTHS)]
     aligner_field: f64,
     /// How often the aligner's crop is taken anew
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 4)]
     aligner_rounds: u32,
     /// Affine views in the aligner's last round
     #[arg(long, default_value_t = 8)]
@@ -196,6 +200,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             closer_look: Some(CloserLook {
                 candidate_threshold: args.candidate_threshold,
                 head_length_pixels: args.closer_head_length,
+                views: args.finder_views,
             }),
             suppression_radius_head_lengths: args.suppression_radius,
             maximum_heads: args.maximum_heads,

@@ -14,6 +14,8 @@ pub(super) struct Whale {
     bend: f32,
     half_width_at_rear: f32,
     half_width: f32,
+    /// Head lengths behind the blowhead.
+    widest_at: f32,
     length: f32,
     visible_to: f32,
     fade: f32,
@@ -78,7 +80,9 @@ impl Whale {
             mask: Mask::draw(rng),
             bend: rng.random_range(-0.28..0.28),
             half_width_at_rear: rng.random_range(0.36..0.47),
-            half_width: rng.random_range(0.42..0.62),
+            // Right whales are stout, and seen aslant or diving the head is foreshortened beside the body.
+            half_width: rng.random_range(0.45..0.85),
+            widest_at: rng.random_range(1.0..2.0),
             length,
             visible_to,
             fade: rng.random_range(0.15..1.2),
@@ -120,12 +124,11 @@ impl Whale {
 
     /// Half the body's width, in head lengths, `x` head lengths behind the blowhead.
     fn profile(&self, x: f32) -> f32 {
-        let widest = 1.5;
-        if x < widest {
-            let u = smoothstep(-REAR, widest, x);
+        if x < self.widest_at {
+            let u = smoothstep(-REAR, self.widest_at, x);
             self.half_width_at_rear + (self.half_width - self.half_width_at_rear) * u
         } else {
-            let u = ((x - widest) / (self.length - widest)).min(1.0);
+            let u = ((x - self.widest_at) / (self.length - self.widest_at)).min(1.0);
             (self.half_width - 0.07) * (1.0 - u.powf(1.4)) + 0.07
         }
     }
