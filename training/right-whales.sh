@@ -20,44 +20,73 @@ network() {
     --cache "$runs/data/cache" --out "$runs/$run" --resume "$@"
 }
 network finder finder
-network finder-glitter finder-glitter --from "$runs/finder"
-network finder-real finder-real --from "$runs/finder-glitter"
-for fold in 0 1 2 3 4; do
-  network finder-real "finder-real-without-$fold" --from "$runs/finder-glitter" --held-out-frame-fold "$fold"
-done
-network aligner aligner
+network finder-longer finder-longer --from "$runs/finder"
+network aligner-heat-maps aligner-heat-maps
 network resnet-18-fine-small resnet-18-fine-small
 network resnet-18-fine resnet-18-fine --from "$runs/resnet-18-fine-small"
 network resnet-18-fine-snapshot resnet-18-fine-snapshot --from "$runs/resnet-18-fine"
 # Photographs without names that networks are sure of are trained on too. The better networks that come of it name
 # more of them, for another round.
-classifiers=("$runs/resnet-18-fine" "$runs/resnet-18-fine-snapshot")
-recipes=(resnet-18-fine-pseudo-labels resnet-18-fine-pseudo-labels-light)
-for round in 1 2; do
-  named=$runs/data/pseudo_labels_round_$round.json
-  [ -e "$named" ] || "$train" pseudo-label "${classifiers[@]}" "${common[@]}" --precision 0.88 --out "$named"
-  students=()
-  for i in 0 1; do
-    student=${recipes[i]}-round-$round
-    network "${recipes[i]}" "$student" --from "${classifiers[i]}" --pseudo-labels "$named"
-    students+=("$runs/$student")
-  done
-  classifiers=("${students[@]}")
-done
-"$train" stack "${classifiers[@]}" --views 8 --power fit --unknown-score concentration \
-  --gallery-photographs 16 "${common[@]}" --out "$runs/stack.json"
-# bundle FINDER OUT
-bundle() {
-  "$train" bundle --name right-whales --bundle-version 1.4.0 --finder "$runs/$1" --aligner "$runs/aligner" \
-    --classifiers "${classifiers[@]}" --stack "$runs/stack.json" "${common[@]}" \
-    --cache "$runs/data/cache" --about training/model_cards/right-whales.md --out "$2"
+# named ROUND RUN...: has the photographs without names named by these classifiers.
+named() {
+  local out=$runs/data/pseudo_labels_round_$1.json
+  shift
+  [ -e "$out" ] || "$train" pseudo-label "${@/#/$runs/}" "${common[@]}" --precision 0.88 --out "$out"
 }
-bundle finder-real models/right-whales
-for fold in 0 1 2 3 4; do
-  bundle "finder-real-without-$fold" "$runs/bundle-without-$fold"
+# student RECIPE ROUND FROM [ARGUMENTS]: a classifier, on from FROM, on a round's names too.
+student() {
+  local recipe=$1 round=$2 from=$3
+  shift 3
+  network "$recipe" "$recipe-round-$round" --from "$runs/$from" \
+    --pseudo-labels "$runs/data/pseudo_labels_round_$round.json" "$@"
+}
+strong=resnet-18-fine-pseudo-labels light=resnet-18-fine-pseudo-labels-light afresh=resnet-18-fine-afresh
+named 1 resnet-18-fine resnet-18-fine-snapshot
+student $strong 1 resnet-18-fine
+student $light 1 resnet-18-fine-snapshot
+named 2 $strong-round-1 $light-round-1
+student $strong 2 $strong-round-1
+student $light 2 $light-round-1
+named 3 $strong-round-2 $light-round-2
+student $strong 3 $strong-round-2
+for name in $afresh-small $afresh; do
+  from=()
+  [ $name = $afresh-small ] || from=(--from "$runs/$afresh-small")
+  network $name $name "${from[@]}" --pseudo-labels "$runs/data/pseudo_labels_round_3.json"
 done
+named 4 $strong-round-3 $light-round-2 $afresh
+student $strong 4 $strong-round-3 --epochs 5
+student $light 4 $light-round-2 --epochs 5
 
-"$train" evaluate --bundle models/right-whales \
+# bundle ARGUMENTS
+bundle() {
+  "$train" bundle --name right-whales --bundle-version 1.5.0 "${common[@]}" --cache "$runs/data/cache" \
+    --about training/model_cards/right-whales.md "$@"
+}
+measured=("$runs/$strong-round-4" "$runs/$light-round-4" "$runs/$afresh")
+"$train" stack "${measured[@]}" --views 4 --average --power fit --unknown-score concentration \
+  --gallery-photographs 16 "${common[@]}" --out "$runs/stack.json"
+bundle --finder "$runs/finder-longer" --aligner "$runs/aligner-heat-maps" --classifiers "${measured[@]}" \
+  --stack "$runs/stack.json" --out "$runs/bundle-measured"
+"$train" evaluate --bundle "$runs/bundle-measured" --enroll 5 \
   --heads "$data/heads" --labels "$runs/data/validation_and_unknown.csv"
-"$train" evaluate --bundle "$runs"/bundle-without-[0-4] \
+"$train" evaluate --bundle "$runs/bundle-measured" \
   --frames "$data/frames" --truth "$data/frames.csv" --open-water training/data/open_water.csv
+
+# The bundle that flies: the same networks, two epochs more on all photographs.
+[ -e "$runs/data/all.json" ] ||
+  "$train" split --index "$runs/data/index.json" --hold-nothing-out --output "$runs/data/all.json"
+# everything RECIPE FROM RUN
+everything() {
+  [ -e "$runs/$3/last.safetensors" ] || "$train" train "training/recipes/$1.toml" --resume --epochs 2 \
+    --index "$runs/data/index.json" --split "$runs/data/all.json" --cache "$runs/data/cache" \
+    --from "$runs/$2" --pseudo-labels "$runs/data/pseudo_labels_round_4.json" --out "$runs/$3"
+}
+everything $strong $strong-round-4 $strong-all
+everything $light $light-round-4 $light-all
+everything $afresh $afresh $afresh-all
+flown=("$runs/$strong-all" "$runs/$light-all" "$runs/$afresh-all")
+"$train" stack "${flown[@]}" --calibrated-by "$runs/stack.json" \
+  --index "$runs/data/index.json" --split "$runs/data/all.json" --out "$runs/stack-all.json"
+bundle --finder-of "$runs/bundle-measured" --aligner-of "$runs/bundle-measured" --classifiers "${flown[@]}" \
+  --stack "$runs/stack-all.json" --out models/right-whales

@@ -30,7 +30,7 @@ network virtual-aligner-longer --from "$runs/virtual-aligner"
 network virtual-classifier
 network virtual-classifier-longer --from "$runs/virtual-classifier"
 "$train" stack "$runs/virtual-classifier-longer" "${common[@]}" --out "$runs/virtual-stack.json"
-"$train" bundle --name virtual-survey --bundle-version 1.1.0 --finder "$runs/virtual-finder" \
+"$train" bundle --name virtual-survey --bundle-version 1.1.0 --finder "$runs/virtual-finder" --finder-views 1 --aligner-rounds 2 \
   --aligner "$runs/virtual-aligner-longer" --classifiers "$runs/virtual-classifier-longer" \
   --stack "$runs/virtual-stack.json" "${common[@]}" --cache "$data/cache" \
   --about training/model_cards/virtual-survey.md --scientific-name "Eubalaena glacialis (drawn)" --out models/virtual-survey
