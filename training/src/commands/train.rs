@@ -168,7 +168,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             "{} was trained on another split of these photographs, so it has seen what shall be held out here",
             bundle.display()
         );
-        frames_trained_on.extend(provenance.frames_trained_on.iter().cloned());
+        // Only finders see real frames; what the bundle's finder saw, its other networks did not.
+        if recipe.task == TaskKind::Finder {
+            frames_trained_on.extend(provenance.frames_trained_on.iter().cloned());
+        }
         Start::Bundle(bundle_weights::Source {
             bundle,
             member: args.member,
