@@ -74,7 +74,7 @@ bundle --finder "$runs/finder-longer" --finder-threshold 0.41 --aligner "$runs/a
 "$train" evaluate --bundle "$runs/bundle-measured" \
   --frames "$data/frames" --truth "$data/frames.csv" --open-water training/data/open_water.csv
 
-# The bundle that flies: the same networks, two epochs more on all photographs, and four the one that has had fewest.
+# The bundle that flies: the same networks, two epochs more on all photographs.
 [ -e "$runs/data/all.json" ] ||
   "$train" split --index "$runs/data/index.json" --hold-nothing-out --output "$runs/data/all.json"
 # everything RECIPE FROM RUN
@@ -85,8 +85,7 @@ everything() {
 }
 everything $strong $strong-round-4 $strong-all
 everything $light $light-round-4 $light-all
-everything $afresh $afresh $afresh-all-first
-everything $afresh $afresh-all-first $afresh-all
+everything $afresh $afresh $afresh-all
 flown=("$runs/$strong-all" "$runs/$light-all" "$runs/$afresh-all")
 "$train" stack "${flown[@]}" --calibrated-by "$runs/stack.json" \
   --index "$runs/data/index.json" --split "$runs/data/all.json" --out "$runs/stack-all.json"
