@@ -49,11 +49,9 @@ student $strong 2 $strong-round-1
 student $light 2 $light-round-1
 named 3 $strong-round-2 $light-round-2
 student $strong 3 $strong-round-2
-for name in $afresh-small $afresh; do
-  from=()
-  [ $name = $afresh-small ] || from=(--from "$runs/$afresh-small")
-  network $name $name "${from[@]}" --pseudo-labels "$runs/data/pseudo_labels_round_3.json"
-done
+third=(--pseudo-labels "$runs/data/pseudo_labels_round_3.json")
+network $afresh-small $afresh-small "${third[@]}"
+network $afresh $afresh --from "$runs/$afresh-small" "${third[@]}"
 named 4 $strong-round-3 $light-round-2 $afresh
 student $strong 4 $strong-round-3 --epochs 5
 student $light 4 $light-round-2 --epochs 5
@@ -77,17 +75,17 @@ bundle --finder "$runs/finder-longer" --finder-threshold 0.41 --aligner "$runs/a
 # The bundle that flies: the same networks, two epochs more on all photographs.
 [ -e "$runs/data/all.json" ] ||
   "$train" split --index "$runs/data/index.json" --hold-nothing-out --output "$runs/data/all.json"
+all=(--index "$runs/data/index.json" --split "$runs/data/all.json")
 # everything RECIPE FROM RUN
 everything() {
-  [ -e "$runs/$3/last.safetensors" ] || "$train" train "training/recipes/$1.toml" --resume --epochs 2 \
-    --index "$runs/data/index.json" --split "$runs/data/all.json" --cache "$runs/data/cache" \
-    --from "$runs/$2" --pseudo-labels "$runs/data/pseudo_labels_round_4.json" --out "$runs/$3"
+  local common=("${all[@]}")
+  network "$1" "$3" --epochs 2 --from "$runs/$2" --pseudo-labels "$runs/data/pseudo_labels_round_4.json"
 }
 everything $strong $strong-round-4 $strong-all
 everything $light $light-round-4 $light-all
 everything $afresh $afresh $afresh-all
 flown=("$runs/$strong-all" "$runs/$light-all" "$runs/$afresh-all")
-"$train" stack "${flown[@]}" --calibrated-by "$runs/stack.json" \
-  --index "$runs/data/index.json" --split "$runs/data/all.json" --out "$runs/stack-all.json"
+"$train" stack "${flown[@]}" --calibrated-by "$runs/stack.json" "${all[@]}" \
+  --out "$runs/stack-all.json"
 bundle --finder-of "$runs/bundle-measured" --aligner-of "$runs/bundle-measured" --classifiers "${flown[@]}" \
   --stack "$runs/stack-all.json" --storage int8 --out models/right-whales
