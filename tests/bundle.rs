@@ -164,6 +164,11 @@ fn values_that_cannot_be_used_are_named() {
         ),
         (
             "/finder/closer_look",
+            json!({"candidate_threshold": 0.1, "head_length_pixels": 50.0, "further_head_lengths_pixels": [35.0, -1.0]}),
+            "finder.closer_look.further_head_lengths_pixels",
+        ),
+        (
+            "/finder/closer_look",
             json!({"candidate_threshold": 0.1, "head_length_pixels": 50.0, "views": 5}),
             "finder.closer_look.views",
         ),

@@ -153,11 +153,15 @@ fn whales_are_found_and_named_on_onnx_runtime() {
 #[test]
 fn a_closer_look_finds_the_same_heads() {
     let engines = engines("a_closer_look_finds_the_same_heads");
-    for (engine, views) in engines.iter().flat_map(|engine| [(engine, 1), (engine, 4)]) {
+    for (engine, views, further) in engines
+        .iter()
+        .flat_map(|engine| [(engine, 1, vec![]), (engine, 4, vec![20.0, 32.0])])
+    {
         let folder = copy_of_tiny();
         edit(folder.path(), |m| {
             m["finder"]["closer_look"] = serde_json::json!({
-                "candidate_threshold": 0.3, "head_length_pixels": 26.0, "views": views
+                "candidate_threshold": 0.3, "head_length_pixels": 26.0, "views": views,
+                "further_head_lengths_pixels": further,
             });
         });
         check_flight(

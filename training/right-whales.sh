@@ -58,7 +58,7 @@ student $light 4 $light-round-2 --epochs 5
 
 # bundle ARGUMENTS
 bundle() {
-  "$train" bundle --name right-whales --bundle-version 1.5.0 "${common[@]}" --cache "$runs/data/cache" \
+  "$train" bundle --name right-whales --bundle-version 1.5.1 "${common[@]}" --cache "$runs/data/cache" \
     --about training/model_cards/right-whales.md "$@"
 }
 measured=("$runs/$strong-round-4" "$runs/$light-round-4" "$runs/$afresh")

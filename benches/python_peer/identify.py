@@ -229,32 +229,39 @@ class Identifier:
         net, whole = self.finder, input_from_frame[0, 0]
         frame, size = np.array(image.shape[1::-1], float), np.array([net.width, net.height], float)
         candidates = []
-        for confidence, at in peaks:
-            scale = max(look["head_length_pixels"] / length(at), whole)
+
+        def part(at, head_length):
+            scale = max(head_length / length(at), whole)
             low = np.minimum(size - frame * scale, 0)
             shift = np.clip(size / 2 - at.mean(0) * scale, low, 0)
             shift = np.where(frame * scale <= size, (size - frame * scale) / 2, shift)
+            return chain(scaling(scale, scale), translation(*shift))
+
+        for confidence, at in peaks:
             first = np.clip(confidence, 1e-6, 1 - 1e-6)
             candidates.append(
                 {
                     "at": at,
-                    "cut": chain(scaling(scale, scale), translation(*shift)),
                     "first": [math.log(first / (1 - first))],
                     "closer": [],
                     "landmarks": [],
                 }
             )
         enough = min(look["candidate_threshold"], finder["threshold"])
-        for views in [range(1), range(1, look.get("views", 1))]:
-            if not (views and candidates):
-                break
-            if views.start > 0:
-                for cut, heat in self.see(image, input_from_frame, views):
-                    for candidate in candidates:
-                        seen = self.glimpse(finder, heat, cut, candidate["at"])
-                        candidate["first"] += [seen[0]] if seen else []
+        views, first_length = look.get("views", 1), look["head_length_pixels"]
+        further = [(n, range(views)) for n in look.get("further_head_lengths_pixels", [])]
+        glance, in_full = [(first_length, range(1))], [(first_length, range(1, views)), *further]
+        for views_of_whole, parts in [(range(0), glance), (range(1, views), in_full)]:
+            for cut, heat in self.see(image, input_from_frame, views_of_whole if candidates else []):
+                for candidate in candidates:
+                    seen = self.glimpse(finder, heat, cut, candidate["at"])
+                    candidate["first"] += [seen[0]] if seen else []
             for candidate in candidates:
-                for cut, heat in self.see(image, candidate["cut"], views):
+                for cut, heat in [
+                    seen
+                    for head_length, views_of_part in parts
+                    for seen in self.see(image, part(candidate["at"], head_length), views_of_part)
+                ]:
                     seen = self.glimpse(finder, heat, cut, candidate["at"])
                     if seen is None:
                         continue
@@ -269,6 +276,8 @@ class Identifier:
         return self.suppress(finder, [head for head in heads if head[0] >= finder["threshold"]])
 
     def see(self, image, cut, views):
+        if not views:
+            return []
         net = self.finder
         cuts = [chain(cut, finder_view(view, net.width, net.height)) for view in views]
         inputs = [net.prepare(warp(image, c, net.width, net.height, MID_GREY)) for c in cuts]

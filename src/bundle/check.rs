@@ -222,13 +222,22 @@ impl Manifest {
                 "finder.closer_look.candidate_threshold",
                 look.candidate_threshold.into(),
             )?;
-            let length = look.head_length_pixels;
-            require(
-                length.is_finite() && length > 0.0,
+            let further = look
+                .further_head_lengths_pixels
+                .iter()
+                .map(|&length| ("finder.closer_look.further_head_lengths_pixels", length));
+            let first = (
                 "finder.closer_look.head_length_pixels",
-                length,
-                "finite and above 0",
-            )?;
+                look.head_length_pixels,
+            );
+            for (field, length) in std::iter::once(first).chain(further) {
+                require(
+                    length.is_finite() && length > 0.0,
+                    field,
+                    length,
+                    "finite and above 0",
+                )?;
+            }
             require(
                 (1..=4).contains(&look.views),
                 "finder.closer_look.views",

@@ -122,8 +122,8 @@ pub struct Finder {
 /// The part is centred on the peak but moved to lie within the frame, and reduced less than the whole
 /// frame, or as much where the head is long enough already. The head's logit is then the mean of the
 /// first look's and the highest one of the second within half a head length of the peak. What these two leave is
-/// seen in further [views](Self::views) of the whole frame and of the part; a look's logit is then the mean of its
-/// views'.
+/// seen in further [views](Self::views) of the whole frame and of the part, and in all views of parts of
+/// [further sizes](Self::further_head_lengths_pixels); a look's logit is then the mean of its views'.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CloserLook {
@@ -131,6 +131,10 @@ pub struct CloserLook {
     pub candidate_threshold: f32,
     /// How long the head is then by the first look's estimate, in pixels of the input; above 0.
     pub head_length_pixels: f64,
+    /// The same in the parts that are looked at where the first of them leaves a candidate, each above 0; none is
+    /// also meant where it is absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_head_lengths_pixels: Vec<f64>,
     /// In how many views each look sees a candidate, 1 to 4: as it is, mirrored left to right, mirrored top to
     /// bottom, turned by half; 1 is also meant where it is absent.
     #[serde(default = "one_view", skip_serializing_if = "is_one_view")]

@@ -1,5 +1,5 @@
 use super::aligner;
-use crate::bundle::{CloserLook, Finder};
+use crate::bundle::{Finder, NetworkInput};
 use crate::geometry::{Affine, Landmarks, Point};
 use crate::pixels::reduce_to_fit;
 
@@ -168,21 +168,20 @@ pub(super) fn candidates(finder: &Finder, output: &[f32]) -> Vec<FoundHead> {
     suppress(finder, heads.collect())
 }
 
-/// The transform to the input of a closer look at a head: of landmarks and sizes in pixels of the frame.
-/// `None` where the landmarks are no head's.
+/// The transform to the input of a closer look at a head, in which that is `head_length_pixels` long: of
+/// landmarks and sizes in pixels of the frame. `None` where the landmarks are no head's.
 pub(super) fn closer_input_from_frame(
-    finder: &Finder,
-    look: &CloserLook,
+    input: &NetworkInput,
     frame: (u32, u32),
     head: &Landmarks,
+    head_length_pixels: f64,
 ) -> Option<Affine> {
-    let input = &finder.network.input;
     let (length, centre) = (head.head_length(), head.centre());
     if !(length.is_finite() && length > 0.0 && centre.is_finite()) {
         return None;
     }
     let whole = reduce_to_fit(frame, input.width, input.height).xx;
-    let scale = (look.head_length_pixels / length).max(whole);
+    let scale = (head_length_pixels / length).max(whole);
     // Along each axis the part lies around the head and within the frame, or holds the frame whole.
     let shift = |centre: f64, frame: u32, input: u32| {
         let (frame, input) = (f64::from(frame) * scale, f64::from(input));
@@ -277,11 +276,21 @@ impl Candidate {
         self.closer_look.extend(seen);
     }
 
+    /// The probability, 0…1, that it is a head by all that was seen of it: by both looks alike, by the first alone
+    /// where there was no other. Not a number where a network gave none.
+    pub fn confidence(&self) -> f32 {
+        let closer: Vec<f32> = self.closer_look.iter().map(|seen| seen.logit).collect();
+        let looks: Vec<f32> = [mean(&self.first_look), mean(&closer)]
+            .into_iter()
+            .flatten()
+            .collect();
+        mean(&looks).map_or(f32::NAN, sigmoid)
+    }
+
     /// What both looks together say: `None` where it is no head, by `threshold`, or was not looked at again.
     pub fn head(&self, threshold: f32) -> Option<FoundHead> {
-        let closer: Vec<f32> = self.closer_look.iter().map(|seen| seen.logit).collect();
-        let confidence = sigmoid((mean(&self.first_look)? + mean(&closer)?) / 2.0);
-        if confidence.is_nan() || confidence < threshold {
+        let confidence = self.confidence();
+        if self.closer_look.is_empty() || confidence.is_nan() || confidence < threshold {
             return None;
         }
         // More pixels place landmarks better, unless the closer look saw something else.
@@ -330,7 +339,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::bundle::{Network, NetworkInput};
+    use crate::bundle::{CloserLook, Network};
 
     const COLUMNS: usize = 12;
     const ROWS: usize = 8;
@@ -457,6 +466,7 @@ mod tests {
             closer_look: Some(CloserLook {
                 candidate_threshold: 0.2,
                 head_length_pixels: 16.0,
+                further_head_lengths_pixels: Vec::new(),
                 views: 1,
             }),
             ..finder()
@@ -539,16 +549,15 @@ mod tests {
         #[test]
         fn closer_looks_stay_in_the_frame(
             width in 40..6000u32, height in 40..4000u32, x in 0.0..1.0_f64, y in 0.0..1.0_f64,
-            length in 2.0..900.0_f64,
+            length in 2.0..900.0_f64, asked in 4.0..32.0_f64,
         ) {
-            let finder = looking_closer();
-            let look = finder.closer_look.as_ref().expect("set above");
+            let input = finder().network.input;
             let centre = Point::new(x * f64::from(width), y * f64::from(height));
             let truth = head(centre.x, centre.y, length / 2.0, 0.0);
-            let cut = closer_input_from_frame(&finder, look, (width, height), &truth).expect("a head");
+            let cut = closer_input_from_frame(&input, (width, height), &truth, asked).expect("a head");
             let (w, h) = (f64::from(COLUMNS as u32 * STRIDE), f64::from(ROWS as u32 * STRIDE));
             let seen = truth.map(&cut);
-            prop_assert!(seen.head_length() >= look.head_length_pixels - 1e-9);
+            prop_assert!(seen.head_length() >= asked - 1e-9);
             let whole = reduce_to_fit((width, height), w as u32, h as u32);
             prop_assert!(cut.xx >= whole.xx - 1e-12);
             let at = seen.centre();

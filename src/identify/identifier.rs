@@ -1,3 +1,4 @@
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -346,7 +347,7 @@ impl Identifier {
             .map(|head| head.map(&frame_from_input))
             .collect();
         if let Some(look) = &finder.closer_look {
-            heads = look_closer(finder, look, network, pixels, &input_from_frame, heads)?;
+            heads = self.look_closer(finder, look, network, pixels, &input_from_frame, heads)?;
         }
         let inside = |head: &FoundHead| {
             let centre = head.landmarks.centre();
@@ -355,6 +356,89 @@ impl Identifier {
         };
         heads.retain(|head| inside(head) && self.crop_from_frame(&head.landmarks).is_some());
         Ok(heads)
+    }
+
+    /// Of the `peaks` of the first look, those that are heads by both looks, in pixels of the frame.
+    /// `input_from_frame` is the transform of the first look.
+    ///
+    /// Only what a single closer look leaves is seen in the other views and at the further sizes.
+    fn look_closer(
+        &self,
+        finder: &Finder,
+        look: &CloserLook,
+        network: &SharedNetwork,
+        pixels: &mut FramePixels,
+        input_from_frame: &Affine,
+        peaks: Vec<FoundHead>,
+    ) -> Result<Vec<FoundHead>, IdentifyError> {
+        let input = &finder.network.input;
+        let size = pixels.size();
+        let part = |candidate: &Candidate, head_length: f64| {
+            closer_input_from_frame(input, size, candidate.landmarks(), head_length)
+        };
+        let views_of = |cut: &Affine, views: &Range<u32>| -> Vec<Affine> {
+            let views = views.clone();
+            views
+                .map(|v| cut.then(&finder::view(v, input.width, input.height)))
+                .collect()
+        };
+        let further = look.further_head_lengths_pixels.iter();
+        let further = further.map(|&length| (length, 0..look.views));
+        let glance = [(look.head_length_pixels, 0..1)];
+        let in_full: Vec<(f64, Range<u32>)> =
+            std::iter::once((look.head_length_pixels, 1..look.views))
+                .chain(further)
+                .filter(|(_, views)| !views.is_empty())
+                .collect();
+        let worth_another_look = look.candidate_threshold.min(finder.threshold);
+        let mut candidates: Vec<Candidate> = peaks.into_iter().map(Candidate::new).collect();
+        for (views_of_whole, parts) in [(0..0, &glance[..]), (1..look.views, &in_full)] {
+            if candidates.is_empty() || parts.is_empty() {
+                break;
+            }
+            // Each decoding reads the file from its start, so what is a head already, as it seems, is decoded for
+            // all that follows.
+            let mut needs = vec![Need::of(std::slice::from_ref(input_from_frame), input)];
+            for candidate in &candidates {
+                let likely = candidate.confidence() >= finder.threshold;
+                let later = in_full.iter().filter(|_| likely);
+                let cuts = parts.iter().chain(later);
+                let cuts = cuts.filter_map(|&(length, _)| part(candidate, length));
+                needs.extend(cuts.map(|cut| Need::of(&[cut], input)));
+                let name = self.needed_for_name(candidate.landmarks());
+                needs.extend(name.filter(|_| likely));
+            }
+            pixels.provide(needs)?;
+            let mut see = |cuts: &[Affine], views: &Range<u32>| {
+                let views = views.len() as u32;
+                run_on_cuts(pixels, network, input, OUTSIDE_FRAME, cuts, views)
+            };
+            if !views_of_whole.is_empty() {
+                let cuts = views_of(input_from_frame, &views_of_whole);
+                for (cut, output) in cuts.iter().zip(&see(&cuts, &views_of_whole)?) {
+                    for candidate in &mut candidates {
+                        candidate.see_whole(finder, cut, output);
+                    }
+                }
+            }
+            for (head_length, views) in parts {
+                let (of, cuts): (Vec<usize>, Vec<Affine>) = candidates
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(i, candidate)| Some((i, part(candidate, *head_length)?)))
+                    .flat_map(|(i, cut)| views_of(&cut, views).into_iter().map(move |c| (i, c)))
+                    .unzip();
+                let outputs = see(&cuts, views)?;
+                for ((i, cut), output) in of.iter().zip(&cuts).zip(&outputs) {
+                    candidates[*i].see_closer(finder, cut, output);
+                }
+            }
+            candidates.retain(|candidate| candidate.head(worth_another_look).is_some());
+        }
+        let heads = candidates
+            .iter()
+            .filter_map(|candidate| candidate.head(finder.threshold));
+        Ok(suppress(finder, heads.collect()))
     }
 
     /// Moves the heads' landmarks to where the aligner sees them; of heads that meet there the surest
@@ -391,9 +475,10 @@ impl Identifier {
                 })
                 .collect();
             let transforms: Vec<Affine> = cuts.iter().map(|(_, cut)| *cut).collect();
-            pixels.provide(
-                needed_for(&transforms, input, views).chain(self.needed_for_names(heads)),
-            )?;
+            let names = heads
+                .iter()
+                .filter_map(|head| self.needed_for_name(&head.landmarks));
+            pixels.provide(needed_for(&transforms, input, views).chain(names))?;
             let outputs = run_on_cuts(pixels, network, input, OUTSIDE_FRAME, &transforms, views)?;
             let mut seen: Vec<Vec<Landmarks>> = vec![Vec::new(); heads.len()];
             for ((i, cut), output) in cuts.iter().zip(&outputs) {
@@ -554,76 +639,15 @@ impl Identifier {
         crop.inverse().map(|_| crop)
     }
 
-    /// What naming the heads will most likely need.
-    fn needed_for_names<'h>(&'h self, heads: &'h [FoundHead]) -> impl Iterator<Item = Need> + 'h {
-        heads.iter().filter_map(move |head| {
-            let crop = self.crop_from_frame(&head.landmarks)?;
-            let need = Need::of(&[crop], &self.manifest.ensemble.network.input);
-            Some(Need {
-                scale: need.scale * SCALE_MARGIN,
-                ..need
-            })
+    /// What naming a head that is seen there will most likely need.
+    fn needed_for_name(&self, landmarks: &Landmarks) -> Option<Need> {
+        let crop = self.crop_from_frame(landmarks)?;
+        let need = Need::of(&[crop], &self.manifest.ensemble.network.input);
+        Some(Need {
+            scale: need.scale * SCALE_MARGIN,
+            ..need
         })
     }
-}
-
-/// Of the `peaks` of the first look, those that are heads by both looks, in pixels of the frame.
-/// `input_from_frame` is the transform of the first look.
-///
-/// Only what a single closer look leaves is seen in the other views.
-fn look_closer(
-    finder: &Finder,
-    look: &CloserLook,
-    network: &SharedNetwork,
-    pixels: &mut FramePixels,
-    input_from_frame: &Affine,
-    peaks: Vec<FoundHead>,
-) -> Result<Vec<FoundHead>, IdentifyError> {
-    let input = &finder.network.input;
-    let size = pixels.size();
-    let mut see = |cuts: &[Affine], views: u32| {
-        pixels.provide(needed_for(cuts, input, views))?;
-        run_on_cuts(pixels, network, input, OUTSIDE_FRAME, cuts, views)
-    };
-    let mut candidates: Vec<(Candidate, Affine)> = peaks
-        .into_iter()
-        .filter_map(|peak| {
-            let cut = closer_input_from_frame(finder, look, size, &peak.landmarks)?;
-            Some((Candidate::new(peak), cut))
-        })
-        .collect();
-    let worth_another_look = look.candidate_threshold.min(finder.threshold);
-    for views in [0..1, 1..look.views] {
-        if candidates.is_empty() || views.is_empty() {
-            break;
-        }
-        let of = |cut: &Affine| -> Vec<Affine> {
-            let each = views.clone();
-            each.map(|v| cut.then(&finder::view(v, input.width, input.height)))
-                .collect()
-        };
-        if views.start > 0 {
-            let cuts = of(input_from_frame);
-            for (cut, output) in cuts.iter().zip(&see(&cuts, views.len() as u32)?) {
-                for (candidate, _) in &mut candidates {
-                    candidate.see_whole(finder, cut, output);
-                }
-            }
-        }
-        let cuts: Vec<Affine> = candidates.iter().flat_map(|(_, cut)| of(cut)).collect();
-        let outputs = see(&cuts, views.len() as u32)?;
-        let seen: Vec<_> = cuts.iter().zip(&outputs).collect();
-        for ((candidate, _), seen) in candidates.iter_mut().zip(seen.chunks(views.len())) {
-            for (cut, output) in seen {
-                candidate.see_closer(finder, cut, output);
-            }
-        }
-        candidates.retain(|(candidate, _)| candidate.head(worth_another_look).is_some());
-    }
-    let heads = candidates
-        .iter()
-        .filter_map(|(candidate, _)| candidate.head(finder.threshold));
-    Ok(suppress(finder, heads.collect()))
 }
 
 /// Wall time of a stage without the decoding in it.

@@ -103,6 +103,9 @@ pub struct Args {
     /// Length in pixels of the finder's input that a head then has
     #[arg(long, default_value_t = 50.0)]
     closer_head_length: f64,
+    /// The same for the parts, looked at where the first leaves a candidate
+    #[arg(long, value_name = "PIXELS,…", value_delimiter = ',', default_values_t = [35.0, 70.0])]
+    further_head_lengths: Vec<f64>,
     /// Views in which what is left then is seen once more, from a distance and near, 1 to 4: as it is, mirrored
     /// left to right, top to bottom, both
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4))]
@@ -200,6 +203,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             closer_look: Some(CloserLook {
                 candidate_threshold: args.candidate_threshold,
                 head_length_pixels: args.closer_head_length,
+                further_head_lengths_pixels: args.further_head_lengths.clone(),
                 views: args.finder_views,
             }),
             suppression_radius_head_lengths: args.suppression_radius,
