@@ -2,9 +2,12 @@
 
 use callosity::bundle::NetworkInput;
 use callosity::geometry::{Affine, Point};
-use callosity::pixels::{OUTSIDE_FRAME, encode_jpeg, prepare, reduce_to_fit, warp, write_input};
+use callosity::pixels::{
+    OUTSIDE_FRAME, encode_jpeg, prepare, reduce_to_fit, warp, warp_views, write_input,
+};
 use image::{Rgb, RgbImage};
 use proptest::prelude::*;
+use rayon::iter::ParallelIterator;
 
 const FILL: [u8; 3] = [1, 2, 3];
 
@@ -104,6 +107,30 @@ proptest! {
             warp(&image, &mirror, w, h, FILL),
             image::imageops::flip_horizontal(&image)
         );
+    }
+
+    /// Views together, those that are mirror images of others among them, are each what it is alone.
+    #[test]
+    fn views_are_what_each_is_alone(
+        image in photograph(), turn in -4.0..4.0f64, scale in (0.2..4.0f64, 0.2..4.0f64),
+        at in (-9.0..9.0f64, -9.0..9.0f64), size in (1u32..30, 1u32..30),
+    ) {
+        let (w, h) = size;
+        let first = Affine::rotation(turn)
+            .then(&Affine::scaling(scale.0, scale.1))
+            .then(&Affine::translation(Point::new(at.0, at.1)));
+        let centre = Point::new(f64::from(w) / 2.0, f64::from(h) / 2.0);
+        let views: Vec<Affine> = [(1.0, 1.0), (-1.0, 1.0), (1.1, 1.0), (1.0, -1.0), (-1.0, -1.0)]
+            .into_iter()
+            .map(|(x, y)| first.then(&Affine::scaling(x, y).about(centre)))
+            .collect();
+        let together: Vec<RgbImage> = warp_views(&image, &views, w, h, FILL).collect();
+        for (view, seen) in views.iter().zip(&together) {
+            let alone = warp(&image, view, w, h, FILL);
+            for (a, b) in alone.iter().zip(seen.iter()) {
+                prop_assert!(a.abs_diff(*b) <= 1, "{view:?}: {a} alone, {b} together");
+            }
+        }
     }
 
     #[test]

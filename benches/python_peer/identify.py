@@ -280,7 +280,8 @@ class Identifier:
             return []
         net = self.finder
         cuts = [chain(cut, finder_view(view, net.width, net.height)) for view in views]
-        inputs = [net.prepare(warp(image, c, net.width, net.height, MID_GREY)) for c in cuts]
+        seen = net.prepare(warp(image, cut, net.width, net.height, MID_GREY))
+        inputs = [seen[:, :: -1 if v // 2 % 2 else 1, :: -1 if v % 2 else 1] for v in views]
         return list(zip(cuts, net.run(inputs)))
 
     def glimpse(self, finder, heat, cut, at):

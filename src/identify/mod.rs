@@ -10,9 +10,9 @@
 //!
 //! # What is decoded
 //! The frame is decoded at the scale that the finder needs, so an empty one costs little. Where the finder
-//! looks closer, it is decoded once more: at the scale that the heads' crops will need where the first
-//! look is sure of one, else at what the closer look needs; only where a doubtful one then turns out to be
-//! a head, a third time.
+//! looks closer, what lies around the peaks is decoded once more, as the closer look needs it; around those
+//! that the first look is sure of at once as all that follows needs it, up to the heads' crops. Only where a doubtful
+//! one then turns out to be a head is more decoded later.
 //!
 //! # Heads at the edge
 //! A found head whose centre lies outside the frame, in the padding of the finder's input, is none. A

@@ -1,6 +1,7 @@
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
+use image::imageops::{flip_horizontal_in_place, flip_vertical_in_place};
 use rayon::prelude::*;
 
 use crate::geometry::{Affine, Point, Rectangle};
@@ -60,7 +61,8 @@ pub fn warp(
 }
 
 /// [`warp`] by each of several transforms that show about the same part of the source, such as the views
-/// of one head: what they share is done once, the rest on the threads of the current rayon pool.
+/// of one head: what they share is done once, the rest on the threads of the current rayon pool. A view that is the
+/// mirror image of another is not drawn anew but turned over.
 pub fn warp_views(
     source: &RgbImage,
     output_from_source: &[Affine],
@@ -73,9 +75,68 @@ pub fn warp_views(
         .map(|t| source_from_view(source, t))
         .collect();
     let seen = Seen::by(source, &views, (width, height));
-    views
-        .into_par_iter()
-        .map(move |view| seen.show(view, (width, height), fill))
+    // Of each view, the first that shows the same, and how that is turned over.
+    let turned: Vec<(usize, Mirroring)> = (0..views.len())
+        .map(|i| {
+            let of = |j: usize| {
+                let other_from_view = views[i]?.then(&output_from_source[j]);
+                Some((j, Mirroring::by(&other_from_view, (width, height))?))
+            };
+            (0..i).find_map(of).unwrap_or((i, Mirroring::default()))
+        })
+        .collect();
+    let drawn: Vec<Option<RgbImage>> = views
+        .par_iter()
+        .zip(&turned)
+        .enumerate()
+        .map(|(i, (view, (first, _)))| {
+            (*first == i).then(|| seen.show(*view, (width, height), fill))
+        })
+        .collect();
+    turned.into_par_iter().map(move |(first, mirroring)| {
+        let image = drawn[first].clone();
+        mirroring.apply(image.expect("the first view that shows something is drawn"))
+    })
+}
+
+/// How an image is turned over.
+#[derive(Clone, Copy, Default)]
+struct Mirroring {
+    left_to_right: bool,
+    top_to_bottom: bool,
+}
+
+impl Mirroring {
+    /// What a transform between images of this size, in pixels, does; `None` where that is something else.
+    fn by(transform: &Affine, size: (u32, u32)) -> Option<Self> {
+        const EXACT: f64 = 1e-6;
+        let t = transform;
+        let longest = f64::from(size.0.max(size.1));
+        let is_mirrored = |stretch: f64, shift: f64, side: u32| {
+            let away = |from: f64, by: f64| (stretch - from).abs() * longest + (shift - by).abs();
+            if away(1.0, 0.0) < EXACT {
+                Some(false)
+            } else {
+                (away(-1.0, f64::from(side)) < EXACT).then_some(true)
+            }
+        };
+        let straight = (t.xy.abs() + t.yx.abs()) * longest < EXACT;
+        Some(Self {
+            left_to_right: is_mirrored(t.xx, t.x0, size.0)?,
+            top_to_bottom: is_mirrored(t.yy, t.y0, size.1)?,
+        })
+        .filter(|_| straight)
+    }
+
+    fn apply(self, mut image: RgbImage) -> RgbImage {
+        if self.left_to_right {
+            flip_horizontal_in_place(&mut image);
+        }
+        if self.top_to_bottom {
+            flip_vertical_in_place(&mut image);
+        }
+        image
+    }
 }
 
 /// The inverse, where there is one and something to see.
