@@ -26,7 +26,7 @@ LARGEST_BATCH = 2
 MID_GREY = (128, 128, 128)
 BLACK = (0, 0, 0)
 # Turn in radians, factor of lengths, shift across and down as fractions of the side, shear.
-VIEWS = [
+VARIATIONS = [
     (0.10, 1.00, 0.00, 0.00, 0.0),
     (-0.10, 1.00, 0.00, 0.00, 0.0),
     (0.00, 1.08, 0.03, 0.03, 0.0),
@@ -68,10 +68,16 @@ def apply(transform, points):
 
 
 def aligner_view(index, width, height):
+    varied = variation(index // 2, width, height)
+    mirrored = chain(translation(0, -height / 2), scaling(1, -1), translation(0, height / 2))
+    return chain(varied, mirrored) if index % 2 else varied
+
+
+def variation(index, width, height):
     if index == 0:
         return np.eye(3)
-    turn, scale, across, down, shear = VIEWS[(index - 1) % len(VIEWS)]
-    strength = 1.0 + (index - 1) // len(VIEWS)
+    turn, scale, across, down, shear = VARIATIONS[(index - 1) % len(VARIATIONS)]
+    strength = 1.0 + (index - 1) // len(VARIATIONS)
     sheared = np.array([[1, shear * strength, 0], [0, 1, 0], [0, 0, 1.0]])
     return chain(
         translation(-width / 2, -height / 2),
@@ -84,7 +90,7 @@ def aligner_view(index, width, height):
 
 
 def ensemble_view(index, width, height, strength=0.4):
-    full = aligner_view(index, width, height)
+    full = variation(index, width, height)
     centre = np.array([width / 2, height / 2])
     moved = (apply(full, centre) - centre) * strength
     turned = np.eye(3)

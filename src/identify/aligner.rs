@@ -9,12 +9,11 @@ const SHORTEST_HEAD: f64 = 2.0;
 
 /// By how much a view differs from the crop as it is: turn in radians, factor of lengths, shift across
 /// and down as fractions of the side, shear.
-type View = (f64, f64, f64, f64, f64);
+type Variation = (f64, f64, f64, f64, f64);
 
-/// The views of the last round, in the order in which they are used. Each is within what the aligner
-/// met in training; they come in opposite pairs, so that what one pulls to one side the other pulls to
-/// the other.
-const VIEWS: [View; 12] = [
+/// In the order in which they are used. Each is within what networks met in training; they come in opposite
+/// pairs, so that what one pulls to one side the other pulls to the other.
+const VARIATIONS: [Variation; 12] = [
     (0.10, 1.00, 0.00, 0.00, 0.0),
     (-0.10, 1.00, 0.00, 0.00, 0.0),
     (0.00, 1.08, 0.03, 0.03, 0.0),
@@ -29,14 +28,26 @@ const VIEWS: [View; 12] = [
     (-0.30, 1.00, 0.00, 0.00, -0.03),
 ];
 
-/// The transform, within a crop of `width × height` pixels, that makes its `index`th view; the first
-/// leaves it as it is. Views beyond those listed repeat them, twice as far from the middle.
+/// The transform, within a crop of `width × height` pixels, that makes its `index`th view in the last round; the
+/// first leaves it as it is. Every second one is the mirror image of the one before: seen from above, a head's two
+/// sides are alike, and what pulls landmarks to one side then pulls them to the other.
 pub fn view(index: u32, width: u32, height: u32) -> Affine {
+    let varied = variation(index / 2, width, height);
+    if index.is_multiple_of(2) {
+        return varied;
+    }
+    let middle = Point::new(f64::from(width) / 2.0, f64::from(height) / 2.0);
+    varied.then(&Affine::scaling(1.0, -1.0).about(middle))
+}
+
+/// The transform, within a crop of `width × height` pixels, that varies it a little; the first leaves it as it is.
+/// Variations beyond those listed repeat them, twice as far from the middle.
+pub(super) fn variation(index: u32, width: u32, height: u32) -> Affine {
     let Some(index) = (index as usize).checked_sub(1) else {
         return Affine::IDENTITY;
     };
-    let (turn, scale, across, down, shear) = VIEWS[index % VIEWS.len()];
-    let strength = 1.0 + (index / VIEWS.len()) as f64;
+    let (turn, scale, across, down, shear) = VARIATIONS[index % VARIATIONS.len()];
+    let strength = 1.0 + (index / VARIATIONS.len()) as f64;
     let (w, h) = (f64::from(width), f64::from(height));
     Affine::rotation(turn * strength)
         .then(&Affine::shear_x(shear * strength))

@@ -42,13 +42,14 @@ impl Similarities<'_> {
     }
 }
 
-/// How far a classifier's view strays, as a fraction of the aligner's: landmarks are known by now.
+/// How far a classifier's view strays, as a fraction of the aligner's variations: landmarks are known by now. Never
+/// mirrored: a mirrored whale is another one.
 const STRENGTH: f64 = 0.4;
 
 /// The transform, within a head crop of `width × height` pixels, that makes its `index`th view; the
 /// first leaves it as it is.
 pub fn view(index: u32, width: u32, height: u32) -> Affine {
-    let full = aligner::view(index, width, height);
+    let full = aligner::variation(index, width, height);
     let towards = |value: f64, identity: f64| identity + STRENGTH * (value - identity);
     // Blended about the middle of the crop, where a turn or a stretch moves nothing.
     let centre = Point::new(f64::from(width) / 2.0, f64::from(height) / 2.0);

@@ -17,7 +17,7 @@ use crate::run_folder::TrainedRun;
 use crate::tasks::ALIGNER_FIELD_HEAD_LENGTHS;
 use crate::tasks::aligner::{MEASURED, MEASURED_SAMPLES};
 
-/// Numbers of views that are compared; the flying aligner knows so many different ones.
+/// Numbers of views that are compared.
 const VIEWS: [u32; 5] = [1, 2, 4, 8, 12];
 /// Side of a composed crop over that of the aligner's input, so that turned and shifted views find
 /// picture where they look.
