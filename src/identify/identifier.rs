@@ -726,9 +726,9 @@ fn run_with_embeddings_on_cuts(
         let mut network = network.lock();
         let start = Instant::now();
         let (output, embedding) = if embed {
-            network.run_with_embedding(cuts.len(), &values)?
+            network.run_with_embedding(cuts.len(), values)?
         } else {
-            (network.run(cuts.len(), &values)?, None)
+            (network.run(cuts.len(), values)?, None)
         };
         pixels.inference += start.elapsed();
         outputs.extend(output.images().map(<[f32]>::to_vec));

@@ -33,6 +33,9 @@ const FAR_SHRINKING: f64 = 3.0;
 /// Distance between samples beyond [`FAR_SHRINKING`].
 const CORNERS_APART: f64 = 0.8;
 
+/// Rows that a thread draws at a time.
+const ROWS_IN_BAND: usize = 16;
+
 /// Most samples along one side of an output pixel, so that a degenerate transform costs no more than
 /// the source has pixels. Only a transform that shrinks one axis over 64 times as much as the other
 /// comes here, and aliases.
@@ -47,7 +50,8 @@ const MAX_SAMPLES: f64 = 64.0;
 /// one fifth at the most. Positions outside the source are `fill`; positions within it, up to the outer
 /// edge of its border pixels, never mix with it.
 ///
-/// A transform without inverse, or an empty source, gives `fill` all over.
+/// A transform without inverse, or an empty source, gives `fill` all over. On a thread of a rayon pool, its threads
+/// share the work.
 pub fn warp(
     source: &RgbImage,
     output_from_source: &Affine,
@@ -447,7 +451,7 @@ fn sample(
     apart: f64,
     size: (u32, u32),
     fill: [u8; 3],
-    add_inside: impl Fn(Line, &mut [Sum]),
+    add_inside: impl Fn(Line, &mut [Sum]) + Sync,
 ) -> RgbImage {
     let t = area_from_output;
     let samples = |length: f64| {
@@ -465,35 +469,46 @@ fn sample(
     let [red, green, blue] = fill.map(|v| u32::from(v) * SAMPLE_WEIGHT);
     let outside = [red, green, blue, 0];
 
-    let mut output = RgbImage::new(size.0, size.1);
-    let mut sums = vec![Sum::default(); columns];
-    for (j, row) in output.chunks_exact_mut(3 * columns.max(1)).enumerate() {
-        sums.fill(Sum::default());
-        for b in 0..down as usize {
-            for a in 0..across as usize {
-                let first = Point::new(
-                    (a as f64 + 0.5) / across,
-                    j as f64 + (b as f64 + 0.5) / down,
-                );
-                let line = Line {
-                    start: t.apply(first),
-                    step: Point::new(t.xx, t.yx),
-                };
-                let (first, end) =
-                    line.within(Point::default(), Point::new(width, height), columns);
-                let (before, rest) = sums.split_at_mut(first);
-                let (inside, after) = rest.split_at_mut(end - first);
-                for sum in before.iter_mut().chain(after) {
-                    for (sum, value) in sum.iter_mut().zip(outside) {
-                        *sum += value;
+    let row_bytes = 3 * columns.max(1);
+    let draw_band = |(band, rows): (usize, &mut [u8])| {
+        let mut sums = vec![Sum::default(); columns];
+        for (j, row) in (band * ROWS_IN_BAND..).zip(rows.chunks_exact_mut(row_bytes)) {
+            sums.fill(Sum::default());
+            for b in 0..down as usize {
+                for a in 0..across as usize {
+                    let first = Point::new(
+                        (a as f64 + 0.5) / across,
+                        j as f64 + (b as f64 + 0.5) / down,
+                    );
+                    let line = Line {
+                        start: t.apply(first),
+                        step: Point::new(t.xx, t.yx),
+                    };
+                    let (first, end) =
+                        line.within(Point::default(), Point::new(width, height), columns);
+                    let (before, rest) = sums.split_at_mut(first);
+                    let (inside, after) = rest.split_at_mut(end - first);
+                    for sum in before.iter_mut().chain(after) {
+                        for (sum, value) in sum.iter_mut().zip(outside) {
+                            *sum += value;
+                        }
+                    }
+                    if !inside.is_empty() {
+                        add_inside(line.from(first), inside);
                     }
                 }
-                if !inside.is_empty() {
-                    add_inside(line.from(first), inside);
-                }
             }
+            write_row(&sums, total, row);
         }
-        write_row(&sums, total, row);
+    };
+    let mut output = RgbImage::new(size.0, size.1);
+    // Another pool than the caller's would take threads from whoever counts on them.
+    if rayon::current_thread_index().is_some() {
+        let bands = output.par_chunks_mut(row_bytes * ROWS_IN_BAND);
+        bands.enumerate().for_each(draw_band);
+    } else {
+        let bands = output.chunks_mut(row_bytes * ROWS_IN_BAND);
+        bands.enumerate().for_each(draw_band);
     }
     output
 }
