@@ -58,11 +58,11 @@ impl Need {
 
     /// What decoding it and cutting inputs out of it costs, in pixels of a frame this wide that are read
     /// over: a JPEG is read from its top to the part's bottom. What follows for the part's pixels takes
-    /// about twice as long for each, and the less the more they are reduced; they weigh four times that, for
-    /// they take memory too: a fourth less of it on the real frames, in no more time.
+    /// about twice as long for each, and the less the more they are reduced; they weigh eight times that, for
+    /// they take memory too: a fourth less of it on the real frames, in hardly more time.
     fn cost(&self, frame_width: f64) -> f64 {
         let area = self.part.width() * self.part.height();
-        self.part.bottom * frame_width + 8.0 * area * self.scale.min(1.0)
+        self.part.bottom * frame_width + 16.0 * area * self.scale.min(1.0)
     }
 }
 
