@@ -42,12 +42,11 @@ impl Similarities<'_> {
     }
 }
 
-/// How far a classifier's view strays, as a fraction of the aligner's variations: landmarks are known by now. Never
-/// mirrored: a mirrored whale is another one.
+/// How far a classifier's view strays, as a fraction of the aligner's variations: landmarks are known by now.
 const STRENGTH: f64 = 0.4;
 
 /// The transform, within a head crop of `width × height` pixels, that makes its `index`th view; the
-/// first leaves it as it is.
+/// first leaves it as it is. None is mirrored, as the aligner's are: a mirrored whale is another one.
 pub fn view(index: u32, width: u32, height: u32) -> Affine {
     let full = aligner::variation(index, width, height);
     let towards = |value: f64, identity: f64| identity + STRENGTH * (value - identity);

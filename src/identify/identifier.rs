@@ -382,14 +382,14 @@ impl Identifier {
                 .map(|v| cut.then(&finder::view(v, input.width, input.height)))
                 .collect()
         };
-        let further = look.further_head_lengths_pixels.iter();
-        let further = further.map(|&length| (length, 0..look.views));
-        let glance = [(look.head_length_pixels, 0..1)];
-        let in_full: Vec<(f64, Range<u32>)> =
-            std::iter::once((look.head_length_pixels, 1..look.views))
-                .chain(further)
-                .filter(|(_, views)| !views.is_empty())
-                .collect();
+        let first = look.head_length_pixels;
+        let further = look.further_head_lengths_pixels.iter().copied();
+        let all_lengths: Vec<f64> = std::iter::once(first).chain(further.clone()).collect();
+        let glance = [(first, 0..1)];
+        let in_full: Vec<(f64, Range<u32>)> = std::iter::once((first, 1..look.views))
+            .chain(further.map(|length| (length, 0..look.views)))
+            .filter(|(_, views)| !views.is_empty())
+            .collect();
         let worth_another_look = look.candidate_threshold.min(finder.threshold);
         let mut candidates: Vec<Candidate> = peaks.into_iter().map(Candidate::new).collect();
         for (views_of_whole, parts) in [(0..0, &glance[..]), (1..look.views, &in_full)] {
@@ -400,13 +400,14 @@ impl Identifier {
             // all that follows.
             let mut needs = vec![Need::of(std::slice::from_ref(input_from_frame), input)];
             for candidate in &candidates {
-                let likely = candidate.confidence() >= finder.threshold;
-                let later = in_full.iter().filter(|_| likely);
-                let cuts = parts.iter().chain(later);
-                let cuts = cuts.filter_map(|&(length, _)| part(candidate, length));
+                let lengths = if candidate.confidence() >= finder.threshold {
+                    needs.extend(self.needed_for_name(candidate.landmarks()));
+                    all_lengths.clone()
+                } else {
+                    parts.iter().map(|&(length, _)| length).collect()
+                };
+                let cuts = lengths.iter().filter_map(|&length| part(candidate, length));
                 needs.extend(cuts.map(|cut| Need::of(&[cut], input)));
-                let name = self.needed_for_name(candidate.landmarks());
-                needs.extend(name.filter(|_| likely));
             }
             pixels.provide(needs)?;
             let mut see = |cuts: &[Affine], views: &Range<u32>| {

@@ -103,7 +103,7 @@ pub struct Args {
     /// Length in pixels of the finder's input that a head then has
     #[arg(long, default_value_t = 50.0)]
     closer_head_length: f64,
-    /// The same for the parts, looked at where the first leaves a candidate
+    /// The same in further parts, which are looked at where the first leaves a candidate
     #[arg(long, value_name = "PIXELS,…", value_delimiter = ',', default_values_t = [35.0, 70.0])]
     further_head_lengths: Vec<f64>,
     /// Views in which what is left then is seen once more, from a distance and near, 1 to 4: as it is, mirrored
