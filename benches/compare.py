@@ -58,6 +58,23 @@ def virtual_frames(program, folder, count, width, height):
     return sorted_by_heads(folder / "frames.csv", folder / "frames")
 
 
+def composed_frames(trainer, data, folder, count, width):
+    """Photographs with one whale each, composed of real heads and water and kept; none without the photographs."""
+    if not (data / "heads.csv").exists():
+        return []
+    if not (folder / "frames.csv").exists():
+        print(f"composing {count} frames {width} pixels wide into {folder}", flush=True)
+        made = folder.parent / "data"
+        made.mkdir(parents=True, exist_ok=True)
+        index, split = made / "index.json", made / "split.json"
+        run([trainer, "import", data, "--output", index])
+        run([trainer, "split", "--index", index, "--output", split])
+        command = [trainer, "compose", "--index", index, "--split", split, "--cache", made / "cache"]
+        command += ["--validation-frames", "--frame-width", width, "--count", count, "--out", folder]
+        run(command)
+    return sorted_by_heads(folder / "frames.csv", folder)[0]
+
+
 def sorted_by_heads(truth, folder):
     heads = {}
     with open(truth, newline="") as file:
@@ -275,6 +292,11 @@ def main():
         text += identification(args, "Real frames", args.real_bundle, library, whale, [])
     else:
         print(f"real frames are left out: none in {data}, or no bundle in {args.real_bundle}")
+    folder = ROOT / "target" / "bench" / f"composed-{args.width}-{args.most}"
+    whale = composed_frames(args.trainer, data, folder, args.most, args.width)
+    if whale and (args.real_bundle / "manifest.json").exists():
+        title = "Frames of 12 megapixels, composed of real heads and water"
+        text += identification(args, title, args.real_bundle, library, whale, [])
     if args.torch_python and args.recipes:
         text += training(args)
     args.out.write_text("\n".join(text))

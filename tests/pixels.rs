@@ -133,6 +133,29 @@ proptest! {
         }
     }
 
+    /// Upright views are resized, others drawn sample by sample: a turn too small to be seen changes the way, and
+    /// nothing else.
+    #[test]
+    fn upright_views_show_what_those_turned_by_next_to_nothing_do(
+        scale in (0.15..3.0f64, 0.15..3.0f64), mirrored in any::<(bool, bool)>(),
+        at in (-0.4..0.4f64, -0.4..0.4f64),
+    ) {
+        let image = RgbImage::from_fn(90, 70, |x, y| {
+            let wave = |phase: f64| (128.0 + 100.0 * (f64::from(x) / 9.0 + phase).sin()
+                * (f64::from(y) / 7.0 - phase).cos()) as u8;
+            Rgb([wave(0.0), wave(1.0), wave(2.5)])
+        });
+        let side = |mirrored: bool| if mirrored { -1.0 } else { 1.0 };
+        let upright = Affine::translation(Point::new(-45.0 - 90.0 * at.0, -35.0 - 70.0 * at.1))
+            .then(&Affine::scaling(side(mirrored.0) * scale.0, side(mirrored.1) * scale.1))
+            .then(&Affine::translation(Point::new(20.0, 16.0)));
+        let turned = upright.then(&Affine::rotation(1e-6));
+        let (a, b) = (warp(&image, &upright, 40, 32, FILL), warp(&image, &turned, 40, 32, FILL));
+        let differences = a.iter().zip(b.iter()).map(|(a, b)| f64::from(a.abs_diff(*b)));
+        let mean = differences.sum::<f64>() / a.len() as f64;
+        prop_assert!(mean < 1.5, "{mean} grey levels at {upright:?}");
+    }
+
     #[test]
     fn a_constant_photograph_stays_constant(
         colour in any::<[u8; 3]>(), size in (1u32..80, 1u32..80), t in any_affine()

@@ -53,8 +53,8 @@ third=(--pseudo-labels "$runs/data/pseudo_labels_round_3.json")
 network $afresh-small $afresh-small "${third[@]}"
 network $afresh $afresh --from "$runs/$afresh-small" "${third[@]}"
 named 4 $strong-round-3 $light-round-2 $afresh
-student $strong 4 $strong-round-3 --epochs 5
-student $light 4 $light-round-2 --epochs 5
+student $strong 4 $strong-round-3 --set schedule.epochs=5
+student $light 4 $light-round-2 --set schedule.epochs=5
 
 # bundle ARGUMENTS
 bundle() {
@@ -79,7 +79,7 @@ all=(--index "$runs/data/index.json" --split "$runs/data/all.json")
 # everything RECIPE FROM RUN
 everything() {
   local common=("${all[@]}")
-  network "$1" "$3" --epochs 2 --from "$runs/$2" --pseudo-labels "$runs/data/pseudo_labels_round_4.json"
+  network "$1" "$3" --set schedule.epochs=2 --from "$runs/$2" --pseudo-labels "$runs/data/pseudo_labels_round_4.json"
 }
 everything $strong $strong-round-4 $strong-all
 everything $light $light-round-4 $light-all

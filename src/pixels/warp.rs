@@ -1,7 +1,9 @@
+use std::ops::Range;
+
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
-use image::imageops::{flip_horizontal_in_place, flip_vertical_in_place};
+use image::imageops::{flip_horizontal_in_place, flip_vertical_in_place, replace};
 use rayon::prelude::*;
 
 use crate::geometry::{Affine, Point, Rectangle};
@@ -33,6 +35,10 @@ const FAR_SHRINKING: f64 = 3.0;
 /// Distance between samples beyond [`FAR_SHRINKING`].
 const CORNERS_APART: f64 = 0.8;
 
+/// Below this step, so much enlarged that nothing is to be seen, an upright view is drawn as others are: a resizer
+/// loses the few digits that are left.
+const LEAST_RESIZED: f64 = 1e-3;
+
 /// Rows that a thread draws at a time.
 const ROWS_IN_BAND: usize = 16;
 
@@ -45,10 +51,10 @@ const MAX_SAMPLES: f64 = 64.0;
 ///
 /// The centre of each output pixel is mapped back into the source and interpolated bilinearly between
 /// the centres of the source's pixels. Where the transform shrinks, the output pixel is the mean over
-/// the parallelogram that it covers in the source. What is too fine for the output then fades as that
-/// mean lets it: all of it in the flat, and of the finest pattern there is, a checkerboard seen at 45°,
-/// one fifth at the most. Positions outside the source are `fill`; positions within it, up to the outer
-/// edge of its border pixels, never mix with it.
+/// the parallelogram that it covers in the source, or nearly that where rows stay rows: those are resized, which is
+/// cheaper. What is too fine for the output then fades as that mean lets it: all of it in the flat, and of the finest
+/// pattern there is, a checkerboard seen at 45°, one fifth at the most. Positions outside the source are `fill`;
+/// positions within it, up to the outer edge of its border pixels, never mix with it.
 ///
 /// A transform without inverse, or an empty source, gives `fill` all over. On a thread of a rayon pool, its threads
 /// share the work.
@@ -61,7 +67,7 @@ pub fn warp(
 ) -> RgbImage {
     let view = source_from_view(source, output_from_source);
     let seen = Seen::by(source, &[view], (width, height));
-    seen.show(view, (width, height), fill)
+    seen.show(source, view, (width, height), fill)
 }
 
 /// [`warp`] by each of several transforms that show about the same part of the source, such as the views
@@ -94,7 +100,7 @@ pub fn warp_views(
         .zip(&turned)
         .enumerate()
         .map(|(i, (view, (first, _)))| {
-            (*first == i).then(|| seen.show(*view, (width, height), fill))
+            (*first == i).then(|| seen.show(source, *view, (width, height), fill))
         })
         .collect();
     turned.into_par_iter().map(move |(first, mirroring)| {
@@ -102,6 +108,9 @@ pub fn warp_views(
         mirroring.apply(image.expect("the first view that shows something is drawn"))
     })
 }
+
+/// Positions that are nearer to each other, in pixels, are the same.
+const EXACT: f64 = 1e-6;
 
 /// How an image is turned over.
 #[derive(Clone, Copy, Default)]
@@ -113,7 +122,6 @@ struct Mirroring {
 impl Mirroring {
     /// What a transform between images of this size, in pixels, does; `None` where that is something else.
     fn by(transform: &Affine, size: (u32, u32)) -> Option<Self> {
-        const EXACT: f64 = 1e-6;
         let t = transform;
         let longest = f64::from(size.0.max(size.1));
         let is_mirrored = |stretch: f64, shift: f64, side: u32| {
@@ -150,7 +158,7 @@ fn source_from_view(source: &RgbImage, view_from_source: &Affine) -> Option<Affi
     inverse.filter(|_| !nothing_to_see)
 }
 
-/// The part of the source that views show, as their samples need it.
+/// The part of the source that views show, as their samples need it. Upright ones need none.
 struct Seen {
     /// For views that do not shrink far: the pixels.
     near: Option<Region>,
@@ -163,6 +171,7 @@ impl Seen {
         let (far, near): (Vec<&Affine>, Vec<&Affine>) = source_from_view
             .iter()
             .flatten()
+            .filter(|view| Upright::of(source, view, size).is_none())
             .partition(|view| shrinks_far(view));
         let least = far.iter().map(|view| least_stretch(view));
         let factor = (least.fold(f64::INFINITY, f64::min) / FAR_SHRINKING).floor();
@@ -172,9 +181,18 @@ impl Seen {
         }
     }
 
-    fn show(&self, source_from_view: Option<Affine>, size: (u32, u32), fill: [u8; 3]) -> RgbImage {
+    /// Draws a view of the same source and size.
+    fn show(
+        &self,
+        source: &RgbImage,
+        source_from_view: Option<Affine>,
+        size: (u32, u32),
+        fill: [u8; 3],
+    ) -> RgbImage {
         let shown = source_from_view.and_then(|view| {
-            Some(if shrinks_far(&view) {
+            Some(if let Some(upright) = Upright::of(source, &view, size) {
+                upright.draw(source, size, fill)
+            } else if shrinks_far(&view) {
                 self.far.as_ref()?.sample_corners(&view, size, fill)
             } else {
                 self.near.as_ref()?.interpolate(&view, size, fill)
@@ -182,6 +200,115 @@ impl Seen {
         });
         shown.unwrap_or_else(|| RgbImage::from_pixel(size.0, size.1, image::Rgb(fill)))
     }
+}
+
+/// A view in which the source's rows are rows: what lies within the source is resized, which costs a fraction of
+/// drawing sample by sample.
+struct Upright {
+    mirroring: Mirroring,
+    /// Of the view before it is mirrored.
+    source_from_view: Affine,
+    /// The pixels of that view that lie within the source.
+    columns: Range<u32>,
+    rows: Range<u32>,
+}
+
+impl Upright {
+    /// `None` where rows do not stay rows, or no pixel lies within the source.
+    fn of(source: &RgbImage, source_from_view: &Affine, size: (u32, u32)) -> Option<Self> {
+        let t = source_from_view;
+        let longest = f64::from(size.0.max(size.1));
+        if (t.xy.abs() + t.yx.abs()) * longest >= EXACT {
+            return None;
+        }
+        let mirroring = Mirroring {
+            left_to_right: t.xx < 0.0,
+            top_to_bottom: t.yy < 0.0,
+        };
+        let (across, left) = unmirrored(t.xx, t.x0, size.0);
+        let (down, top) = unmirrored(t.yy, t.y0, size.1);
+        if across.min(down) < LEAST_RESIZED {
+            return None;
+        }
+        let columns = pixels_within(across, left, source.width(), size.0)?;
+        let rows = pixels_within(down, top, source.height(), size.1)?;
+        Some(Self {
+            mirroring,
+            source_from_view: Affine::scaling(across, down)
+                .then(&Affine::translation(Point::new(left, top))),
+            columns,
+            rows,
+        })
+    }
+
+    fn draw(&self, source: &RgbImage, size: (u32, u32), fill: [u8; 3]) -> RgbImage {
+        let t = &self.source_from_view;
+        let (columns, rows) = (&self.columns, &self.rows);
+        let inner = Rectangle {
+            left: f64::from(columns.start),
+            top: f64::from(rows.start),
+            right: f64::from(columns.end),
+            bottom: f64::from(rows.end),
+        };
+        let whole = Rectangle::of_image(source.width(), source.height());
+        let part = inner.bounds_after(t).clamped(&whole);
+        // As sharp as the mean over each pixel's area is, without its steps; enlarged it would show such itself.
+        let filter = if t.xx.max(t.yy) > NO_SHRINKING {
+            FilterType::Hamming
+        } else {
+            FilterType::Bilinear
+        };
+        let resized = resize(
+            source,
+            (part.left, part.top, part.width(), part.height()),
+            (columns.end - columns.start, rows.end - rows.start),
+            filter,
+        );
+        let image = if resized.dimensions() == size {
+            resized
+        } else {
+            let mut image = RgbImage::new(size.0, size.1);
+            let mut put = |part: &RgbImage, columns: &Range<u32>, rows: &Range<u32>| {
+                replace(&mut image, part, columns.start.into(), rows.start.into());
+            };
+            put(&resized, columns, rows);
+            // Around it, pixels that the source's border crosses, and those outside.
+            for (columns, rows) in [
+                (0..size.0, 0..rows.start),
+                (0..size.0, rows.end..size.1),
+                (0..columns.start, rows.clone()),
+                (columns.end..size.0, rows.clone()),
+            ] {
+                if columns.is_empty() || rows.is_empty() {
+                    continue;
+                }
+                let corner = Point::new(columns.start.into(), rows.start.into());
+                let view = Some(Affine::translation(corner).then(t));
+                let size = (columns.end - columns.start, rows.end - rows.start);
+                let strip = Seen::by(source, &[view], size).show(source, view, size, fill);
+                put(&strip, &columns, &rows);
+            }
+            image
+        };
+        self.mirroring.apply(image)
+    }
+}
+
+/// One axis of a view as it is before it is mirrored, where it is: stretch and shift, in the source's pixels.
+fn unmirrored(stretch: f64, shift: f64, side: u32) -> (f64, f64) {
+    if stretch < 0.0 {
+        (-stretch, shift + stretch * f64::from(side))
+    } else {
+        (stretch, shift)
+    }
+}
+
+/// Along one axis, the pixels of a view of `side` that lie within a source of `length`; `None` where none do.
+fn pixels_within(stretch: f64, shift: f64, length: u32, side: u32) -> Option<Range<u32>> {
+    let at = |position: f64| (position - shift) / stretch;
+    let start = at(-EXACT).ceil().max(0.0);
+    let end = at(f64::from(length) + EXACT).floor().min(f64::from(side));
+    (start < end).then_some(start as u32..end as u32)
 }
 
 fn is_finite(t: &Affine) -> bool {

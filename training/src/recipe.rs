@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use callosity::bundle::NetworkInput;
 use callosity::geometry::HeadCrop;
 use serde::{Deserialize, Serialize};
-use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
+use toml::{Spanned, Table, Value};
 
 use crate::graph::{Graph, GraphError, Layer, Op};
 use crate::metric_learning::MetricLoss;
@@ -268,17 +268,10 @@ pub enum RecipeError {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("{at}: {message}")]
-    Parse { at: Place, message: String },
-    #[error("{at}: {field} is {value}; {wanted}")]
-    Value {
-        at: Place,
-        field: &'static str,
-        value: String,
-        wanted: &'static str,
-    },
-    #[error("{at}: {source}")]
-    Network { at: Place, source: GraphError },
+    #[error("{at}: {reason}")]
+    Recipe { at: Place, reason: String },
+    #[error("--set {settings}: {reason}")]
+    Settings { settings: String, reason: String },
 }
 
 /// A recipe's text with the places of its values.
@@ -356,6 +349,18 @@ fn explain(text: &str, error: &toml::de::Error) -> (usize, String) {
 /// A field with a value that cannot be used, that value, and what is wanted.
 type Fault = (&'static str, String, &'static str);
 
+/// Takes over all values of `changes`, tables value by value.
+fn merge(table: &mut Table, changes: Table) {
+    for (key, change) in changes {
+        match (table.get_mut(&key), change) {
+            (Some(Value::Table(inner)), Value::Table(change)) => merge(inner, change),
+            (_, change) => {
+                table.insert(key, change);
+            }
+        }
+    }
+}
+
 /// The first of what was checked that is not good.
 fn first_fault(
     checks: impl IntoIterator<Item = (bool, &'static str, String, &'static str)>,
@@ -373,49 +378,63 @@ impl Recipe {
     /// It cannot be read, has an unknown key or a value that cannot be used, or its layers are no network: with
     /// the line.
     pub fn load(path: &Path) -> Result<Self, RecipeError> {
+        Self::load_with(path, &[])
+    }
+
+    /// Reads and checks a recipe, and once more with values of `settings` instead of its own: lines of TOML such
+    /// as `schedule.learning_rate = 3e-3`.
+    ///
+    /// # Errors
+    /// As of [`load`](Self::load), or a setting is no TOML, or the recipe cannot be used with it.
+    pub fn load_with(path: &Path, settings: &[String]) -> Result<Self, RecipeError> {
         let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Read {
             path: path.to_owned(),
             source,
         })?;
-        Self::parse(&text, path)
+        let recipe = Self::parse(&text).map_err(|(line, reason)| RecipeError::Recipe {
+            at: Place {
+                path: path.to_owned(),
+                line,
+            },
+            reason,
+        })?;
+        if settings.is_empty() {
+            return Ok(recipe);
+        }
+        let refuse = |settings: &[String], reason: String| RecipeError::Settings {
+            settings: settings.join(" --set "),
+            reason,
+        };
+        let mut table = toml::from_str(&text).expect("has been read as TOML");
+        for setting in settings {
+            let changes = toml::from_str(setting).map_err(|error: toml::de::Error| {
+                let reason = error.message().to_owned();
+                refuse(std::slice::from_ref(setting), reason)
+            })?;
+            merge(&mut table, changes);
+        }
+        let text = toml::to_string(&table).expect("was read from TOML");
+        Self::parse(&text).map_err(|(_, reason)| refuse(settings, reason))
     }
 
-    /// Checks the recipe `text` of the file `path`.
-    fn parse(text: &str, path: &Path) -> Result<Self, RecipeError> {
-        let at = |line: usize| Place {
-            path: path.to_owned(),
-            line,
-        };
-        let refuse = |(line, message)| RecipeError::Parse {
-            at: at(line),
-            message,
-        };
-        let document = Document::parse(text).map_err(|error| refuse(explain(text, &error)))?;
-        let recipe: Self =
-            toml::from_str(text).map_err(|error| refuse(document.explain(&error)))?;
-        let refuse_value = |(field, value, wanted)| RecipeError::Value {
-            at: at(document.line_of(field)),
-            field,
-            value,
-            wanted,
+    /// Checks a recipe's text. An error is its line and the reason.
+    fn parse(text: &str) -> Result<Self, (usize, String)> {
+        let document = Document::parse(text).map_err(|error| explain(text, &error))?;
+        let recipe: Self = toml::from_str(text).map_err(|error| document.explain(&error))?;
+        let refuse_value = |(field, value, wanted): Fault| {
+            let reason = format!("{field} is {value}; {wanted}");
+            (document.line_of(field), reason)
         };
         recipe.check().map_err(refuse_value)?;
-        match recipe.graph(1) {
-            Ok(graph) => {
-                recipe.check_network(&graph).map_err(refuse_value)?;
-                Ok(recipe)
-            }
-            Err(source) => {
-                let line = match &source {
-                    GraphError::Layer { layer, .. } => document.line_of_layer(*layer),
-                    GraphError::Empty => document.line_of("network.layers"),
-                };
-                Err(RecipeError::Network {
-                    at: at(line),
-                    source,
-                })
-            }
-        }
+        let graph = recipe.graph(1).map_err(|error| {
+            let line = match &error {
+                GraphError::Layer { layer, .. } => document.line_of_layer(*layer),
+                GraphError::Empty => document.line_of("network.layers"),
+            };
+            (line, error.to_string())
+        })?;
+        recipe.check_network(&graph).map_err(refuse_value)?;
+        Ok(recipe)
     }
 
     /// The first field with a value that cannot be used, that value, and what is wanted.
@@ -731,6 +750,43 @@ learning_rate = 1e-2
         let empty = format!("{}[{}", &RECIPE[..start], &RECIPE[end..]);
         let error = load(&empty).expect_err("no layers").to_string();
         assert!(error.contains("tiny.toml:10: "), "{error}");
+    }
+
+    #[test]
+    fn settings_stand_in_for_values_of_the_recipe() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("tiny.toml");
+        std::fs::write(&path, RECIPE).expect("written");
+        let with = |settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|&s| s.to_owned()).collect();
+            Recipe::load_with(&path, &settings)
+        };
+        let mut wanted = load(RECIPE).expect("good as it is");
+        wanted.name = "other".to_owned();
+        wanted.input.width = 32;
+        wanted.input.height = 24;
+        wanted.schedule.learning_rate = 3e-3;
+        wanted.schedule.weight_decay = 0.1;
+        let changed = with(&[
+            "name = 'other'",
+            "schedule.learning_rate = 4",
+            "input = { width = 32, height = 24 }",
+            "schedule = { weight_decay = 0.1, learning_rate = 3e-3 }",
+        ]);
+        assert_eq!(changed.expect("good"), wanted);
+        for (setting, words) in [
+            ("schedule.batch = 1", "schedule.batch is 1; batch norm"),
+            ("schedule.batchs = 8", "unknown field `batchs`"),
+            ("name = other", "--set name = other: "),
+            ("input.width = 'wide'", "invalid type: string"),
+            (
+                "network.layers = [{ op = \"linear\" }]",
+                "layer 1 (linear): needs a vector",
+            ),
+        ] {
+            let error = with(&[setting]).expect_err(setting).to_string();
+            assert!(error.contains(words), "{setting}: {error}");
+        }
     }
 
     #[test]

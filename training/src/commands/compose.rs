@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use super::evaluate::FrameRow;
 use crate::boxes::padded_box;
 use crate::cache::Cache;
-use crate::compose::{Composer, FULL_FRAME, RealFrame};
+use crate::compose::{Composer, FULL_FRAME, LARGEST_SIDE, RealFrame};
 use crate::index::{Index, IndexedPhotograph};
 use crate::loader::random;
 use crate::progress::progress_bar;
@@ -54,7 +54,7 @@ pub struct Args {
     validation_frames: bool,
 
     /// Width in pixels of these frames, which are 3 : 2
-    #[arg(long, value_name = "PIXELS", default_value_t = FULL_FRAME.0, value_parser = clap::value_parser!(u32).range(64..=4096))]
+    #[arg(long, value_name = "PIXELS", default_value_t = FULL_FRAME.0, value_parser = clap::value_parser!(u32).range(64..=i64::from(LARGEST_SIDE)))]
     frame_width: u32,
 
     /// How many frames, as many crops, and as many frames with a box

@@ -78,9 +78,10 @@ pub struct Args {
     /// with more channels or a larger repeat (Net2Net)
     #[arg(long, value_name = "RUN")]
     grow: Option<PathBuf>,
-    /// Epochs, instead of the recipe's
-    #[arg(long)]
-    epochs: Option<u32>,
+    /// A value instead of the recipe's, as a line of TOML: --set schedule.epochs=5, --set "name = 'other'"; may
+    /// be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
     /// Seconds between checkpoints: what a loss of power costs at most
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     checkpoint_every: u64,
@@ -109,10 +110,7 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
     ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)).context("catching Ctrl-C")?;
-    let mut recipe = Recipe::load(&args.recipe)?;
-    if let Some(epochs) = args.epochs {
-        recipe.schedule.epochs = epochs;
-    }
+    let recipe = Recipe::load_with(&args.recipe, &args.settings)?;
     let index = Index::load(&args.index)?;
     let split = Split::load(&args.split)?;
     let cache = Arc::new(Cache::open_or_build(&index, &args.cache)?);

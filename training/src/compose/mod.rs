@@ -94,6 +94,9 @@ pub struct ComposedCrop {
 /// most of the survey's cameras, in which head lengths are 60 to 700 pixels.
 pub const FULL_FRAME: (u32, u32) = (3072, 2048);
 
+/// Longest side in pixels of a composed picture: of the largest cameras there are.
+pub const LARGEST_SIDE: u32 = 16384;
+
 /// Makes training pictures without end. One is shared by all worker threads.
 pub struct Composer {
     heads: Vec<HeadPhotograph>,
@@ -180,7 +183,7 @@ impl Composer {
         &self.heads[rng.random_range(0..self.heads.len())]
     }
 
-    /// Composes a frame of `width × height` pixels (both 32 to 4096): one head in 55 % of the frames,
+    /// Composes a frame of `width × height` pixels (both 32 to [`LARGEST_SIDE`]): one head in 55 % of the frames,
     /// several in 20 %, none in 25 %. Both landmarks of every head lie inside the picture. Where there
     /// are real frames, a share of them are windows of those.
     ///
@@ -197,7 +200,7 @@ impl Composer {
         })
     }
 
-    /// Composes a frame of `width × height` pixels (both 32 to 4096) as [`frame`](Self::frame) does, but
+    /// Composes a frame of `width × height` pixels (both 32 to [`LARGEST_SIDE`]) as [`frame`](Self::frame) does, but
     /// with just one head in it, that of `head`, and never mirrored: callosities are not those of their
     /// mirror image. Decoys may be in it, real frames are not.
     ///
@@ -387,7 +390,7 @@ impl Composer {
         (canvas, heads)
     }
 
-    /// Composes a square crop of `side` pixels (32 to 4096) that shows `field_head_lengths` (1 to 10)
+    /// Composes a square crop of `side` pixels (32 to [`LARGEST_SIDE`]) that shows `field_head_lengths` (1 to 10)
     /// *estimated* head lengths, with a finder's errors in the estimate: centre off by up to a quarter
     /// of the head's length, scale 0.7 to 1.4, any rotation but mostly near upright, some shear.
     ///
@@ -587,9 +590,10 @@ impl Composer {
 }
 
 fn check_size(width: u32, height: u32) {
+    let sides = 32..=LARGEST_SIDE;
     assert!(
-        (32..=4096).contains(&width) && (32..=4096).contains(&height),
-        "cannot compose {width} × {height} pixels: both sides must be from 32 to 4096"
+        sides.contains(&width) && sides.contains(&height),
+        "cannot compose {width} × {height} pixels: both sides must be from 32 to {LARGEST_SIDE}"
     );
 }
 
