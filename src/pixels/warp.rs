@@ -252,8 +252,8 @@ impl Upright {
         };
         let whole = Rectangle::of_image(source.width(), source.height());
         let part = inner.bounds_after(t).clamped(&whole);
-        // As sharp as the mean over each pixel's area is, without its steps; enlarged it would show such itself.
-        let filter = if t.xx.max(t.yy) > NO_SHRINKING {
+        // As sharp as the mean over each pixel's area is, without its steps; where it enlarges it would make some.
+        let filter = if t.xx.min(t.yy) > NO_SHRINKING {
             FilterType::Hamming
         } else {
             FilterType::Bilinear
