@@ -26,7 +26,6 @@ search-crop-tight|crop 1.3 head lengths long instead of 1.56|input.head_crop = {
 search-crop-whole|crop 2 head lengths long, the whole photograph|input.head_crop = { bonnet_x = 0.80, blowhead_x = 0.30, landmark_y = 0.5, aspect = 2.0 }
 search-natural-shape|natural 2.2 : 1 shape, as many pixels|input = { width = 86, height = 39 }
 search-resolution-48|48 × 40 pixels, 0.58 times as many|input = { width = 48, height = 40 }
-search-resolution-80|80 × 64 pixels, 1.54 times as many|input = { width = 80, height = 64 }
 LIST
 }
 
