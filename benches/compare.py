@@ -295,7 +295,7 @@ def main():
     folder = ROOT / "target" / "bench" / f"composed-{args.width}-{args.most}"
     whale = composed_frames(args.trainer, data, folder, args.most, args.width)
     if whale and (args.real_bundle / "manifest.json").exists():
-        title = "Frames of 12 megapixels, composed of real heads and water"
+        title = "Frames composed of real heads and water"
         text += identification(args, title, args.real_bundle, library, whale, [])
     if args.torch_python and args.recipes:
         text += training(args)

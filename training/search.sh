@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A search over the numbers of the classifiers' recipe: trains recipes/search.toml, and it again with one thing changed
-# each, and puts each into the table training/results/search.json; rerun to go on where it stopped. Several at once, each
+# A search over the numbers of the classifiers' recipe: trains resnet-18-fine-small.toml on a smaller input and a shorter
+# schedule, and again with one thing changed each, and puts each into the table training/results/search.json; rerun to go on where it stopped. Several at once, each
 # with names and a thread of its own: OMP_NUM_THREADS=1 training/search.sh RUNS NAME…
 # Usage: training/search.sh [RUNS [NAME…]]; RUNS/data must have an index, a split and the pseudo-labels of the last
 # round (training/right-whales.sh makes them).
@@ -10,6 +10,7 @@ runs=${1:-runs}
 train=${CALLOSITY_TRAIN:-target/release/callosity-train}
 common=(--index "$runs/data/index.json" --split "$runs/data/split.json" --cache "$runs/data/cache")
 table=training/results/search
+short=(--set 'input = { width = 64, height = 52 }' --set 'schedule = { epochs = 6, weight_average = 0.99 }' --set 'seed = 91')
 
 # Name, what it is in the table, and the settings: one line each.
 variants() {
@@ -34,9 +35,9 @@ names=("${@:2}")
 for name in "${names[@]}"; do
   line=$(variants | grep "^$name|") || { echo "search.sh: no variant $name" >&2; exit 2; }
   IFS='|' read -r _ about setting <<<"$line"
-  settings=(--set "name = '$name'" --set "about = '$about'")
+  settings=("${short[@]}" --set "name = '$name'" --set "about = '$about'")
   [ -z "$setting" ] || settings+=(--set "$setting")
-  [ -e "$runs/$name/last.safetensors" ] || "$train" train training/recipes/search.toml "${settings[@]}" "${common[@]}" \
+  [ -e "$runs/$name/last.safetensors" ] || "$train" train training/recipes/resnet-18-fine-small.toml "${settings[@]}" "${common[@]}" \
     --pseudo-labels "$runs/data/pseudo_labels_round_4.json" --out "$runs/$name" --resume
   # One lane at a time.
   [ "$runs/$name/report.html" -nt "$runs/$name/last.safetensors" ] ||
