@@ -123,7 +123,7 @@ impl Mirroring {
     /// What a transform between images of this size, in pixels, does; `None` where that is something else.
     fn by(transform: &Affine, size: (u32, u32)) -> Option<Self> {
         let t = transform;
-        let longest = f64::from(size.0.max(size.1));
+        let longest = longest_side(size);
         let is_mirrored = |stretch: f64, shift: f64, side: u32| {
             let away = |from: f64, by: f64| (stretch - from).abs() * longest + (shift - by).abs();
             if away(1.0, 0.0) < EXACT {
@@ -132,12 +132,11 @@ impl Mirroring {
                 (away(-1.0, f64::from(side)) < EXACT).then_some(true)
             }
         };
-        let straight = (t.xy.abs() + t.yx.abs()) * longest < EXACT;
         Some(Self {
             left_to_right: is_mirrored(t.xx, t.x0, size.0)?,
             top_to_bottom: is_mirrored(t.yy, t.y0, size.1)?,
         })
-        .filter(|_| straight)
+        .filter(|_| rows_stay_rows(t, size))
     }
 
     fn apply(self, mut image: RgbImage) -> RgbImage {
@@ -217,8 +216,7 @@ impl Upright {
     /// `None` where rows do not stay rows, or no pixel lies within the source.
     fn of(source: &RgbImage, source_from_view: &Affine, size: (u32, u32)) -> Option<Self> {
         let t = source_from_view;
-        let longest = f64::from(size.0.max(size.1));
-        if (t.xy.abs() + t.yx.abs()) * longest >= EXACT {
+        if !rows_stay_rows(t, size) {
             return None;
         }
         let mirroring = Mirroring {
@@ -292,6 +290,15 @@ impl Upright {
         };
         self.mirroring.apply(image)
     }
+}
+
+fn longest_side(size: (u32, u32)) -> f64 {
+    f64::from(size.0.max(size.1))
+}
+
+/// Whether a transform from an image of this size, in pixels, neither turns nor shears.
+fn rows_stay_rows(t: &Affine, size: (u32, u32)) -> bool {
+    (t.xy.abs() + t.yx.abs()) * longest_side(size) < EXACT
 }
 
 /// One axis of a view as it is before it is mirrored, where it is: stretch and shift, in the source's pixels.
