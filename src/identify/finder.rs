@@ -91,6 +91,23 @@ impl<'a> HeatMap<'a> {
             .flat_map(move |r| columns_around.clone().map(move |c| r * columns + c))
     }
 
+    /// The cells whose middles are no further than `reach` from a position.
+    fn near(&self, position: Point, reach: f64) -> impl Iterator<Item = usize> {
+        // Their columns or rows, and perhaps one more: most cells of a map are not looked at.
+        let span = |position: f64, count: usize| {
+            let cell = |position: f64| (position / self.stride).clamp(0.0, count as f64) as usize;
+            cell(position - reach)..(cell(position + reach) + 1).min(count)
+        };
+        let columns = span(position.x, self.columns);
+        span(position.y, self.rows)
+            .flat_map(move |row| {
+                columns
+                    .clone()
+                    .map(move |column| row * self.columns + column)
+            })
+            .filter(move |&cell| self.middle(cell).distance(position) <= reach)
+    }
+
     /// On a plateau the first cell is the peak.
     fn is_peak(&self, cell: usize) -> bool {
         self.around(cell).all(|other| {
@@ -228,8 +245,8 @@ impl Glimpse {
         let centre = seen.centre();
         // No smaller than a cell, or there may be none within reach.
         let reach = (REACH_OF_CLOSER_LOOK * seen.head_length()).max(map.stride);
-        let best = (0..map.cells())
-            .filter(|&cell| map.middle(cell).distance(centre) <= reach)
+        let best = map
+            .near(centre, reach)
             .max_by(|&a, &b| map.logit(a).total_cmp(&map.logit(b)))?;
         let frame_from_input = input_from_frame.inverse()?;
         Some(Self {

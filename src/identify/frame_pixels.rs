@@ -8,8 +8,11 @@ use crate::bundle::NetworkInput;
 use crate::geometry::{Affine, Rectangle};
 use crate::pixels::{DecodeError, EncodedPhotograph, Photograph, prepare_views};
 
-/// How much more than is needed is decoded on each side, as a share of the longer one: landmarks move.
+/// How much more than is needed may be on each side once landmarks have moved, as a share of the longer one.
 const MARGIN: f64 = 0.15;
+
+/// How much smaller than its landmarks say a head may turn out to be before its pixels grow scarce.
+const SCALE_MARGIN: f64 = 1.15;
 
 /// Where a frame's pixels come from.
 pub(super) enum Source<'a> {
@@ -17,13 +20,38 @@ pub(super) enum Source<'a> {
     Decoded(&'a Photograph),
 }
 
-/// What is needed of a frame.
+/// A part of a frame and how large it is shown.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Need {
+pub(super) struct Extent {
     /// In pixels of the upright frame at full size; what lies outside of it is not needed.
     pub part: Rectangle,
     /// Pixels for each of the frame's, along either axis; above 1 counts as 1.
     pub scale: f64,
+}
+
+impl Extent {
+    fn union(&self, other: &Self) -> Self {
+        Self {
+            part: self.part.union(&other.part),
+            scale: self.scale.max(other.scale),
+        }
+    }
+
+    fn within(&self, frame: &Rectangle) -> Self {
+        Self {
+            part: self.part.clamped(frame),
+            ..*self
+        }
+    }
+}
+
+/// What is needed of a frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Need {
+    /// What must be there.
+    pub now: Extent,
+    /// What is decoded where that is not there: as much, or what may be needed next as well.
+    pub later: Extent,
 }
 
 impl Need {
@@ -33,18 +61,41 @@ impl Need {
         let parts = cuts
             .iter()
             .filter_map(|cut| Some(input.bounds_after(&cut.inverse()?)));
-        Self {
+        let extent = Extent {
             part: parts
                 .reduce(|a, b| a.union(&b))
                 .unwrap_or(Rectangle::of_image(0, 0)),
             scale: cuts.iter().map(scale).fold(0.0, f64::max),
+        };
+        Self {
+            now: extent,
+            later: extent,
+        }
+    }
+
+    /// Of cuts around landmarks that are going to be placed better: these will need about the same.
+    pub fn with_margin(self) -> Self {
+        let Extent { part, scale } = self.later;
+        Self {
+            later: Extent {
+                part: part.grown(MARGIN * part.width().max(part.height())),
+                scale: SCALE_MARGIN * scale,
+            },
+            ..self
         }
     }
 
     fn union(&self, other: &Self) -> Self {
         Self {
-            part: self.part.union(&other.part),
-            scale: self.scale.max(other.scale),
+            now: self.now.union(&other.now),
+            later: self.later.union(&other.later),
+        }
+    }
+
+    fn within(&self, frame: &Rectangle) -> Self {
+        Self {
+            now: self.now.within(frame),
+            later: self.later.within(frame),
         }
     }
 
@@ -52,8 +103,8 @@ impl Need {
     fn is_met_by(&self, photograph: &Photograph) -> bool {
         let transform = photograph.pixels_from_frame();
         // Sides are whole pixels, so the scale may fall short of what was asked by a rounding.
-        photograph.part.contains(&self.part)
-            && transform.xx.min(transform.yy) >= self.scale.min(1.0) * 0.99
+        photograph.part.contains(&self.now.part)
+            && transform.xx.min(transform.yy) >= self.now.scale.min(1.0) * 0.99
     }
 
     /// What decoding it and cutting inputs out of it costs, in pixels of a frame this wide that are read
@@ -61,8 +112,8 @@ impl Need {
     /// about twice as long for each, and the less the more they are reduced; they weigh eight times that, for
     /// they take memory too: a fourth less of it on the real frames, in hardly more time.
     fn cost(&self, frame_width: f64) -> f64 {
-        let area = self.part.width() * self.part.height();
-        self.part.bottom * frame_width + 16.0 * area * self.scale.min(1.0)
+        let Extent { part, scale } = self.later;
+        part.bottom * frame_width + 16.0 * part.width() * part.height() * scale.min(1.0)
     }
 }
 
@@ -112,7 +163,7 @@ impl<'a> FramePixels<'a> {
         };
         let mut missing: Vec<Need> = needs
             .into_iter()
-            .map(|need| self.within_frame(&need))
+            .map(|need| need.within(&self.frame()))
             .collect();
         self.decoded
             .retain(|decoded| missing.iter().any(|need| need.is_met_by(decoded)));
@@ -127,10 +178,7 @@ impl<'a> FramePixels<'a> {
                 .collect()
         };
         let start = Instant::now();
-        let decode = |need: &Need| {
-            let margin = MARGIN * need.part.width().max(need.part.height());
-            photograph.decode_part(&need.part.grown(margin), need.scale)
-        };
+        let decode = |need: &Need| photograph.decode_part(&need.later.part, need.later.scale);
         let decoded: Vec<Photograph> = self
             .pool
             .install(|| joined.par_iter().map(decode).collect::<Result<_, _>>())?;
@@ -139,18 +187,15 @@ impl<'a> FramePixels<'a> {
         Ok(())
     }
 
-    fn within_frame(&self, need: &Need) -> Need {
+    fn frame(&self) -> Rectangle {
         let (width, height) = self.size();
-        Need {
-            part: need.part.clamped(&Rectangle::of_image(width, height)),
-            ..*need
-        }
+        Rectangle::of_image(width, height)
     }
 
     /// Of the photographs that meet a need, the one with the least to reduce; a photograph that came
     /// decoded has to do.
     fn best_for(&self, need: &Need) -> Option<&Photograph> {
-        let need = self.within_frame(need);
+        let need = need.within(&self.frame());
         let scale = |photograph: &&Cow<Photograph>| photograph.pixels_from_frame().xx;
         let decoded = self.decoded.iter();
         decoded
@@ -251,16 +296,17 @@ mod tests {
         ) {
             let needs: Vec<Need> = needs
                 .into_iter()
-                .map(|((left, top), (width, height), scale)| Need {
-                    part: Rectangle { left, top, right: left + width, bottom: top + height },
-                    scale,
+                .map(|((left, top), (width, height), scale)| {
+                    let part = Rectangle { left, top, right: left + width, bottom: top + height };
+                    let now = Extent { part, scale };
+                    Need { now, later: now }.with_margin()
                 })
                 .collect();
             let joined = join(needs.clone(), 3000.0);
             for need in &needs {
                 prop_assert!(joined
                     .iter()
-                    .any(|j| j.part.contains(&need.part) && j.scale >= need.scale));
+                    .any(|j| j.later.part.contains(&need.later.part) && j.later.scale >= need.later.scale));
             }
             let cost = |needs: &[Need]| needs.iter().map(|need| need.cost(3000.0)).sum::<f64>();
             prop_assert!(cost(&joined) <= cost(&needs) * (1.0 + 1e-9));

@@ -16,9 +16,6 @@ use crate::pixels::{
     reduce_to_fit,
 };
 
-/// How much smaller than the finder thinks a head may turn out to be before its pixels grow scarce.
-const SCALE_MARGIN: f64 = 1.15;
-
 /// Why nothing can be said of a photograph.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentifyError {
@@ -396,18 +393,17 @@ impl Identifier {
             if candidates.is_empty() || parts.is_empty() {
                 break;
             }
-            // Each decoding reads the file from its start, so what is a head already, as it seems, is decoded for
-            // all that follows.
+            // Each decoding reads the file from its start, which takes longer than all else: so peaks are decoded for
+            // every size at once, and for a name too where they seem to be heads.
             let mut needs = vec![Need::of(std::slice::from_ref(input_from_frame), input)];
             for candidate in &candidates {
-                let lengths = if candidate.confidence() >= finder.threshold {
-                    needs.extend(self.needed_for_name(candidate.landmarks()));
-                    all_lengths.clone()
-                } else {
-                    parts.iter().map(|&(length, _)| length).collect()
-                };
-                let cuts = lengths.iter().filter_map(|&length| part(candidate, length));
+                let cuts = all_lengths
+                    .iter()
+                    .filter_map(|&length| part(candidate, length));
                 needs.extend(cuts.map(|cut| Need::of(&[cut], input)));
+                if candidate.confidence() >= finder.threshold {
+                    needs.extend(self.needed_for_name(candidate.landmarks()));
+                }
             }
             pixels.provide(needs)?;
             let mut see = |cuts: &[Affine], views: &Range<u32>| {
@@ -479,7 +475,8 @@ impl Identifier {
             let names = heads
                 .iter()
                 .filter_map(|head| self.needed_for_name(&head.landmarks));
-            pixels.provide(needed_for(&transforms, input, views).chain(names))?;
+            let needs = needed_for(&transforms, input, views).map(Need::with_margin);
+            pixels.provide(needs.chain(names))?;
             let outputs = run_on_cuts(pixels, network, input, OUTSIDE_FRAME, &transforms, views)?;
             let mut seen: Vec<Vec<Landmarks>> = vec![Vec::new(); heads.len()];
             for ((i, cut), output) in cuts.iter().zip(&outputs) {
@@ -643,11 +640,7 @@ impl Identifier {
     /// What naming a head that is seen there will most likely need.
     fn needed_for_name(&self, landmarks: &Landmarks) -> Option<Need> {
         let crop = self.crop_from_frame(landmarks)?;
-        let need = Need::of(&[crop], &self.manifest.ensemble.network.input);
-        Some(Need {
-            scale: need.scale * SCALE_MARGIN,
-            ..need
-        })
+        Some(Need::of(&[crop], &self.manifest.ensemble.network.input).with_margin())
     }
 }
 

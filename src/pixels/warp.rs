@@ -39,8 +39,11 @@ const CORNERS_APART: f64 = 0.8;
 /// loses the few digits that are left.
 const LEAST_RESIZED: f64 = 1e-3;
 
-/// Rows that a thread draws at a time.
-const ROWS_IN_BAND: usize = 16;
+/// Rows that a thread samples at a time.
+const ROWS_SAMPLED: usize = 16;
+
+/// Rows that a thread resizes at a time: more, as rows of the source that two bands need are read for both.
+const ROWS_RESIZED: usize = 64;
 
 /// Most samples along one side of an output pixel, so that a degenerate transform costs no more than
 /// the source has pixels. Only a transform that shrinks one axis over 64 times as much as the other
@@ -454,14 +457,15 @@ impl Region {
                 let at = whole(y) * self.stride + whole(x);
                 let upper = self.words[at..at + 2].as_flattened();
                 let lower = self.words[at + self.stride..at + self.stride + 2].as_flattened();
-                let (fx, fy) = (u32::from(first_bits(x)), u16::from(first_bits(y)));
-                let mut mixed = [0; 8];
+                let (fx, fy) = (u16::from(first_bits(x)), u16::from(first_bits(y)));
+                // In 16 bits throughout: then vector instructions take both pixels at once.
+                let mut mixed = [0u16; 8];
                 for ((mixed, upper), lower) in mixed.iter_mut().zip(upper).zip(lower) {
                     *mixed = u16::from(*upper) * (256 - fy) + u16::from(*lower) * fy;
                 }
+                let right = mixed.map(|v| ((u32::from(v) * u32::from(fx << 8)) >> 16) as u16);
                 for (c, sum) in sum.iter_mut().enumerate() {
-                    let (left, right) = (u32::from(mixed[c]), u32::from(mixed[c + 4]));
-                    *sum += (left * (256 - fx) + right * fx + 128) >> 8;
+                    *sum += u32::from(mixed[c] - right[c] + right[c + 4]);
                 }
             }
         })
@@ -487,7 +491,8 @@ fn bordered(
     words
 }
 
-/// The rectangle `(left, top, width, height)` of `source`, in its pixels, resized to `size`.
+/// The rectangle `(left, top, width, height)` of `source`, in its pixels, resized to `size`. On a thread of a rayon
+/// pool, its threads share the work.
 pub(super) fn resize(
     source: &RgbImage,
     rectangle: (f64, f64, f64, f64),
@@ -502,15 +507,45 @@ pub(super) fn resize(
         PixelType::U8x3,
     )
     .expect("an RgbImage has three bytes a pixel");
-    let mut to = Image::new(size.0, size.1, PixelType::U8x3);
-    let options = ResizeOptions::new()
-        .crop(left, top, width, height)
-        .resize_alg(ResizeAlg::Convolution(filter))
-        .use_alpha(false);
-    Resizer::new()
-        .resize(&from, &mut to, &options)
-        .expect("the rectangle lies within the source and both images are RGB");
-    RgbImage::from_raw(size.0, size.1, to.into_vec()).expect("an RGB image has three bytes a pixel")
+    let step = height / f64::from(size.1);
+    let mut resized = RgbImage::new(size.0, size.1);
+    draw_bands(&mut resized, ROWS_RESIZED, |rows, pixels| {
+        let mut to = Image::from_slice_u8(size.0, rows.len() as u32, pixels, PixelType::U8x3)
+            .expect("a band has three bytes a pixel");
+        // What lies around the rectangle is filtered with it, so bands join without a seam.
+        let upper = top + rows.start as f64 * step;
+        let lower = (top + rows.end as f64 * step).min(source.height().into());
+        let options = ResizeOptions::new()
+            .crop(left, upper, width, lower - upper)
+            .resize_alg(ResizeAlg::Convolution(filter))
+            .use_alpha(false);
+        Resizer::new()
+            .resize(&from, &mut to, &options)
+            .expect("the rectangle lies within the source and both images are RGB");
+    });
+    resized
+}
+
+/// Draws an image `rows_in_band` rows at a time: `draw` gets the numbers of the rows and their bytes. On a thread of a
+/// rayon pool, its threads share the work.
+fn draw_bands(
+    image: &mut RgbImage,
+    rows_in_band: usize,
+    draw: impl Fn(Range<usize>, &mut [u8]) + Sync,
+) {
+    let row_bytes = 3 * image.width().max(1) as usize;
+    let draw = |(band, pixels): (usize, &mut [u8])| {
+        let first = band * rows_in_band;
+        draw(first..first + pixels.len() / row_bytes, pixels);
+    };
+    // Another pool than the caller's would take threads from whoever counts on them.
+    if rayon::current_thread_index().is_some() {
+        let bands = image.par_chunks_mut(row_bytes * rows_in_band);
+        bands.enumerate().for_each(draw);
+    } else {
+        let bands = image.chunks_mut(row_bytes * rows_in_band);
+        bands.enumerate().for_each(draw);
+    }
 }
 
 /// Samples on one row of output pixels: position of the first, and the step to the next.
@@ -603,10 +638,10 @@ fn sample(
     let [red, green, blue] = fill.map(|v| u32::from(v) * SAMPLE_WEIGHT);
     let outside = [red, green, blue, 0];
 
-    let row_bytes = 3 * columns.max(1);
-    let draw_band = |(band, rows): (usize, &mut [u8])| {
+    let mut output = RgbImage::new(size.0, size.1);
+    draw_bands(&mut output, ROWS_SAMPLED, |rows, pixels| {
         let mut sums = vec![Sum::default(); columns];
-        for (j, row) in (band * ROWS_IN_BAND..).zip(rows.chunks_exact_mut(row_bytes)) {
+        for (j, row) in rows.zip(pixels.chunks_exact_mut(3 * columns)) {
             sums.fill(Sum::default());
             for b in 0..down as usize {
                 for a in 0..across as usize {
@@ -634,16 +669,7 @@ fn sample(
             }
             write_row(&sums, total, row);
         }
-    };
-    let mut output = RgbImage::new(size.0, size.1);
-    // Another pool than the caller's would take threads from whoever counts on them.
-    if rayon::current_thread_index().is_some() {
-        let bands = output.par_chunks_mut(row_bytes * ROWS_IN_BAND);
-        bands.enumerate().for_each(draw_band);
-    } else {
-        let bands = output.chunks_mut(row_bytes * ROWS_IN_BAND);
-        bands.enumerate().for_each(draw_band);
-    }
+    });
     output
 }
 
