@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use super::aligner;
 use crate::bundle::{Finder, NetworkInput};
 use crate::geometry::{Affine, Landmarks, Point};
@@ -82,29 +84,29 @@ impl<'a> HeatMap<'a> {
         }
     }
 
+    /// The cells of a block, row by row.
+    fn block(&self, columns: Range<usize>, rows: Range<usize>) -> impl Iterator<Item = usize> {
+        let each = self.columns;
+        rows.flat_map(move |row| columns.clone().map(move |column| row * each + column))
+    }
+
     /// The cell and its neighbours.
     fn around(&self, cell: usize) -> impl Iterator<Item = usize> {
-        let (column, row) = (cell % self.columns, cell / self.columns);
-        let columns = self.columns;
-        let columns_around = column.saturating_sub(1)..(column + 2).min(columns);
-        (row.saturating_sub(1)..(row + 2).min(self.rows))
-            .flat_map(move |r| columns_around.clone().map(move |c| r * columns + c))
+        let span = |at: usize, count: usize| at.saturating_sub(1)..(at + 2).min(count);
+        self.block(
+            span(cell % self.columns, self.columns),
+            span(cell / self.columns, self.rows),
+        )
     }
 
     /// The cells whose middles are no further than `reach` from a position.
     fn near(&self, position: Point, reach: f64) -> impl Iterator<Item = usize> {
-        // Their columns or rows, and perhaps one more: most cells of a map are not looked at.
+        // Most cells of a map are in none of the rows and columns that are within reach.
         let span = |position: f64, count: usize| {
             let cell = |position: f64| (position / self.stride).clamp(0.0, count as f64) as usize;
             cell(position - reach)..(cell(position + reach) + 1).min(count)
         };
-        let columns = span(position.x, self.columns);
-        span(position.y, self.rows)
-            .flat_map(move |row| {
-                columns
-                    .clone()
-                    .map(move |column| row * self.columns + column)
-            })
+        self.block(span(position.x, self.columns), span(position.y, self.rows))
             .filter(move |&cell| self.middle(cell).distance(position) <= reach)
     }
 

@@ -22,11 +22,11 @@ pub(super) enum Source<'a> {
 
 /// A part of a frame and how large it is shown.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Extent {
+struct Extent {
     /// In pixels of the upright frame at full size; what lies outside of it is not needed.
-    pub part: Rectangle,
+    part: Rectangle,
     /// Pixels for each of the frame's, along either axis; above 1 counts as 1.
-    pub scale: f64,
+    scale: f64,
 }
 
 impl Extent {
@@ -43,15 +43,32 @@ impl Extent {
             ..*self
         }
     }
+
+    /// Whether the photograph shows all of it as large.
+    fn is_shown_by(&self, photograph: &Photograph) -> bool {
+        let transform = photograph.pixels_from_frame();
+        // Sides are whole pixels, so the scale may fall short of what was asked by a rounding.
+        photograph.part.contains(&self.part)
+            && transform.xx.min(transform.yy) >= self.scale.min(1.0) * 0.99
+    }
+
+    /// What decoding it and cutting inputs out of it costs, in pixels of a frame this wide that are read
+    /// over: a JPEG is read from its top to the part's bottom. What follows for the part's pixels takes
+    /// about twice as long for each, and the less the more they are reduced; they weigh eight times that, for
+    /// they take memory too: a fourth less of it on the real frames, in hardly more time.
+    fn cost(&self, frame_width: f64) -> f64 {
+        let area = self.part.width() * self.part.height();
+        self.part.bottom * frame_width + 16.0 * area * self.scale.min(1.0)
+    }
 }
 
 /// What is needed of a frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Need {
     /// What must be there.
-    pub now: Extent,
+    now: Extent,
     /// What is decoded where that is not there: as much, or what may be needed next as well.
-    pub later: Extent,
+    later: Extent,
 }
 
 impl Need {
@@ -61,21 +78,18 @@ impl Need {
         let parts = cuts
             .iter()
             .filter_map(|cut| Some(input.bounds_after(&cut.inverse()?)));
-        let extent = Extent {
+        let now = Extent {
             part: parts
                 .reduce(|a, b| a.union(&b))
                 .unwrap_or(Rectangle::of_image(0, 0)),
             scale: cuts.iter().map(scale).fold(0.0, f64::max),
         };
-        Self {
-            now: extent,
-            later: extent,
-        }
+        Self { now, later: now }
     }
 
     /// Of cuts around landmarks that are going to be placed better: these will need about the same.
     pub fn with_margin(self) -> Self {
-        let Extent { part, scale } = self.later;
+        let Extent { part, scale } = self.now;
         Self {
             later: Extent {
                 part: part.grown(MARGIN * part.width().max(part.height())),
@@ -83,37 +97,6 @@ impl Need {
             },
             ..self
         }
-    }
-
-    fn union(&self, other: &Self) -> Self {
-        Self {
-            now: self.now.union(&other.now),
-            later: self.later.union(&other.later),
-        }
-    }
-
-    fn within(&self, frame: &Rectangle) -> Self {
-        Self {
-            now: self.now.within(frame),
-            later: self.later.within(frame),
-        }
-    }
-
-    /// Whether the photograph shows it as large as is needed.
-    fn is_met_by(&self, photograph: &Photograph) -> bool {
-        let transform = photograph.pixels_from_frame();
-        // Sides are whole pixels, so the scale may fall short of what was asked by a rounding.
-        photograph.part.contains(&self.now.part)
-            && transform.xx.min(transform.yy) >= self.now.scale.min(1.0) * 0.99
-    }
-
-    /// What decoding it and cutting inputs out of it costs, in pixels of a frame this wide that are read
-    /// over: a JPEG is read from its top to the part's bottom. What follows for the part's pixels takes
-    /// about twice as long for each, and the less the more they are reduced; they weigh eight times that, for
-    /// they take memory too: a fourth less of it on the real frames, in hardly more time.
-    fn cost(&self, frame_width: f64) -> f64 {
-        let Extent { part, scale } = self.later;
-        part.bottom * frame_width + 16.0 * part.width() * part.height() * scale.min(1.0)
     }
 }
 
@@ -161,24 +144,25 @@ impl<'a> FramePixels<'a> {
         let Source::Encoded(photograph) = self.source else {
             return Ok(());
         };
-        let mut missing: Vec<Need> = needs
+        let frame = self.frame();
+        let needs: Vec<Need> = needs
             .into_iter()
-            .map(|need| need.within(&self.frame()))
+            .map(|need| Need {
+                now: need.now.within(&frame),
+                later: need.later.within(&frame),
+            })
             .collect();
         self.decoded
-            .retain(|decoded| missing.iter().any(|need| need.is_met_by(decoded)));
-        missing.retain(|need| !self.decoded.iter().any(|decoded| need.is_met_by(decoded)));
+            .retain(|decoded| needs.iter().any(|need| need.now.is_shown_by(decoded)));
+        let is_missing = |need: &&Need| !self.decoded.iter().any(|d| need.now.is_shown_by(d));
+        let missing = needs.iter().filter(is_missing).map(|need| need.later);
         let joined = if photograph.is_decoded_in_part() {
-            join(missing, f64::from(self.size().0))
+            join(missing.collect(), frame.width())
         } else {
-            missing
-                .into_iter()
-                .reduce(|a, b| a.union(&b))
-                .into_iter()
-                .collect()
+            missing.reduce(|a, b| a.union(&b)).into_iter().collect()
         };
         let start = Instant::now();
-        let decode = |need: &Need| photograph.decode_part(&need.later.part, need.later.scale);
+        let decode = |extent: &Extent| photograph.decode_part(&extent.part, extent.scale);
         let decoded: Vec<Photograph> = self
             .pool
             .install(|| joined.par_iter().map(decode).collect::<Result<_, _>>())?;
@@ -195,11 +179,11 @@ impl<'a> FramePixels<'a> {
     /// Of the photographs that meet a need, the one with the least to reduce; a photograph that came
     /// decoded has to do.
     fn best_for(&self, need: &Need) -> Option<&Photograph> {
-        let need = need.within(&self.frame());
+        let now = need.now.within(&self.frame());
         let scale = |photograph: &&Cow<Photograph>| photograph.pixels_from_frame().xx;
         let decoded = self.decoded.iter();
         decoded
-            .filter(|photograph| need.is_met_by(photograph))
+            .filter(|photograph| now.is_shown_by(photograph))
             .min_by(|a, b| scale(a).total_cmp(&scale(b)))
             .or(self.decoded.first())
             .map(AsRef::as_ref)
@@ -237,25 +221,25 @@ impl<'a> FramePixels<'a> {
     }
 }
 
-/// Needs joined where decoding them at once costs no more than one after the other.
-fn join(mut needs: Vec<Need>, frame_width: f64) -> Vec<Need> {
+/// Extents joined where decoding them at once costs no more than one after the other.
+fn join(mut extents: Vec<Extent>, frame_width: f64) -> Vec<Extent> {
     let mut i = 0;
-    while i < needs.len() {
-        let saves = |other: &Need| {
-            needs[i].union(other).cost(frame_width)
-                <= needs[i].cost(frame_width) + other.cost(frame_width)
+    while i < extents.len() {
+        let saves = |other: &Extent| {
+            extents[i].union(other).cost(frame_width)
+                <= extents[i].cost(frame_width) + other.cost(frame_width)
         };
-        match needs[i + 1..].iter().position(saves) {
+        match extents[i + 1..].iter().position(saves) {
             Some(offset) => {
-                let other = needs.swap_remove(i + 1 + offset);
-                needs[i] = needs[i].union(&other);
-                // It may now meet those that it was kept apart from.
+                let other = extents.swap_remove(i + 1 + offset);
+                extents[i] = extents[i].union(&other);
+                // It may now join those that it was kept apart from.
                 i = 0;
             }
             None => i += 1,
         }
     }
-    needs
+    extents
 }
 
 /// The larger of the factors by which a transform stretches the frame's axes: at this scale a
@@ -288,28 +272,27 @@ mod tests {
         }
 
         #[test]
-        fn joined_needs_meet_all_at_no_more_cost(
-            needs in prop::collection::vec(
+        fn joined_extents_hold_all_at_no_more_cost(
+            extents in prop::collection::vec(
                 ((0.0..3000.0_f64, 0.0..2000.0_f64), (1.0..1500.0_f64, 1.0..1500.0_f64), 0.05..1.0_f64),
                 0..12,
             ),
         ) {
-            let needs: Vec<Need> = needs
+            let extents: Vec<Extent> = extents
                 .into_iter()
-                .map(|((left, top), (width, height), scale)| {
-                    let part = Rectangle { left, top, right: left + width, bottom: top + height };
-                    let now = Extent { part, scale };
-                    Need { now, later: now }.with_margin()
+                .map(|((left, top), (width, height), scale)| Extent {
+                    part: Rectangle { left, top, right: left + width, bottom: top + height },
+                    scale,
                 })
                 .collect();
-            let joined = join(needs.clone(), 3000.0);
-            for need in &needs {
+            let joined = join(extents.clone(), 3000.0);
+            for extent in &extents {
                 prop_assert!(joined
                     .iter()
-                    .any(|j| j.later.part.contains(&need.later.part) && j.later.scale >= need.later.scale));
+                    .any(|j| j.part.contains(&extent.part) && j.scale >= extent.scale));
             }
-            let cost = |needs: &[Need]| needs.iter().map(|need| need.cost(3000.0)).sum::<f64>();
-            prop_assert!(cost(&joined) <= cost(&needs) * (1.0 + 1e-9));
+            let cost = |extents: &[Extent]| extents.iter().map(|extent| extent.cost(3000.0)).sum::<f64>();
+            prop_assert!(cost(&joined) <= cost(&extents) * (1.0 + 1e-9));
         }
     }
 }

@@ -463,9 +463,9 @@ impl Region {
                 for ((mixed, upper), lower) in mixed.iter_mut().zip(upper).zip(lower) {
                     *mixed = u16::from(*upper) * (256 - fy) + u16::from(*lower) * fy;
                 }
-                let right = mixed.map(|v| ((u32::from(v) * u32::from(fx << 8)) >> 16) as u16);
+                let shares = mixed.map(|v| ((u32::from(v) * u32::from(fx << 8)) >> 16) as u16);
                 for (c, sum) in sum.iter_mut().enumerate() {
-                    *sum += u32::from(mixed[c] - right[c] + right[c + 4]);
+                    *sum += u32::from(mixed[c] - shares[c] + shares[c + 4]);
                 }
             }
         })
