@@ -14,6 +14,22 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Layer {
+    /// Moves each channel of each image to one mean and deviation (an instance normalisation, Ulyanov et al. 2016,
+    /// without anything learnt), so that exposure, white balance and haze, which scale and shift channels, change
+    /// nothing that later layers see. As a first layer only. Later layers are numbered as if it were not there: the
+    /// weights of a network without it fit.
+    Standardise {
+        /// Mean that each channel is given, in the input's normalised units.
+        #[serde(default)]
+        mean: [f32; 3],
+        /// Standard deviation that each channel is given, in the input's normalised units.
+        #[serde(default = "ones")]
+        deviation: [f32; 3],
+        /// Contrast, in the input's normalised units, below which a channel counts as flat: it is enlarged by no more
+        /// than `deviation` over this, so that calm water does not become noise. Above 0.
+        #[serde(default = "flat")]
+        least_deviation: f32,
+    },
     /// Convolution, batch normalisation, leaky ReLU; `repeat` of them, the first with the stride.
     Conv {
         /// Output channels.
@@ -172,6 +188,17 @@ pub enum Layer {
     },
 }
 
+/// How many layers at the start have no number in the names of nodes: those that standardise the input.
+pub(crate) fn unnumbered(layers: &[Layer]) -> usize {
+    usize::from(matches!(layers.first(), Some(Layer::Standardise { .. })))
+}
+
+fn ones() -> [f32; 3] {
+    [1.0; 3]
+}
+fn flat() -> f32 {
+    0.05
+}
 fn yes() -> bool {
     true
 }
@@ -191,6 +218,16 @@ fn three() -> usize {
 pub enum Op {
     /// The network's input.
     Input,
+    /// Each channel of each image over its own mean and deviation:
+    /// `(x − μ) / √(σ² + least_deviation²) · deviation + mean`.
+    Standardise {
+        /// Mean that each channel is given.
+        mean: [f32; 3],
+        /// Deviation that each channel is given.
+        deviation: [f32; 3],
+        /// Deviation below which a channel counts as flat; above 0.
+        least_deviation: f32,
+    },
     /// Convolution with padding `kernel / 2`.
     Conv {
         /// Side of the kernel.
@@ -537,12 +574,15 @@ impl Builder {
         let b = self;
         let outputs = b.outputs;
         let mut named: std::collections::HashMap<String, usize> = std::collections::HashMap::new();
-        for (index, layer) in layers.iter().enumerate() {
+        let unnumbered = unnumbered(layers);
+        for (place, layer) in layers.iter().enumerate() {
             let fail = |reason: String| GraphError::Layer {
-                layer: index + 1,
+                layer: place + 1,
                 op: layer.op_name(),
                 reason,
             };
+            // Names of nodes count from here.
+            let index = place.saturating_sub(unnumbered);
             let shape = b.nodes[last].shape;
             let needs_map = !matches!(
                 layer,
@@ -555,6 +595,31 @@ impl Builder {
                 return Err(fail("needs a feature map, but gets a vector".into()));
             }
             let (result, name) = match layer {
+                Layer::Standardise {
+                    mean,
+                    deviation,
+                    least_deviation,
+                } => {
+                    if b.nodes[last].op != Op::Input || !b.prefix.is_empty() {
+                        return Err(fail("can only be the first layer".into()));
+                    }
+                    let positive = |value: f32| value > 0.0 && value.is_finite();
+                    if !mean.iter().all(|m| m.is_finite())
+                        || !deviation.iter().all(|d| positive(*d))
+                        || !positive(*least_deviation)
+                    {
+                        return Err(fail(format!(
+                            "mean {mean:?} must be finite, deviation {deviation:?} and least_deviation \
+                             {least_deviation} above 0"
+                        )));
+                    }
+                    let op = Op::Standardise {
+                        mean: *mean,
+                        deviation: *deviation,
+                        least_deviation: *least_deviation,
+                    };
+                    (b.push("standardise".to_owned(), op, vec![last], shape), None)
+                }
                 Layer::Conv {
                     channels,
                     kernel,
@@ -1002,6 +1067,7 @@ impl Layer {
     /// Its key `op` in a recipe.
     pub fn op_name(&self) -> &'static str {
         match self {
+            Self::Standardise { .. } => "standardise",
             Self::Conv { .. } => "conv",
             Self::Residual { .. } => "residual",
             Self::Bottleneck { .. } => "bottleneck",
@@ -1073,7 +1139,24 @@ mod tests {
     }
 
     #[test]
+    fn a_standardised_input_leaves_the_names_of_later_layers() {
+        let layers = r#"{ op = "conv", channels = 8 }, { op = "residual", channels = 8 },
+            { op = "global_average_pool" }, { op = "linear" }]"#;
+        let plain = Graph::build(&parse(&format!("layers = [{layers}")), 8, 8, 0.1, 2).unwrap();
+        let standardised = format!("layers = [{{ op = \"standardise\" }}, {layers}");
+        let standardised = Graph::build(&parse(&standardised), 8, 8, 0.1, 2).unwrap();
+        assert_eq!(plain.parameters(), standardised.parameters());
+        assert_eq!(plain.nodes.len() + 1, standardised.nodes.len());
+    }
+
+    #[test]
     fn impossible_layers_are_refused_with_their_number() {
+        let later = r#"layers = [{ op = "conv", channels = 8 }, { op = "standardise" }]"#;
+        let error = Graph::build(&parse(later), 8, 8, 0.1, 2).unwrap_err();
+        assert!(error.to_string().contains("layer 2 (standardise)"), "{error}");
+        let flat = r#"layers = [{ op = "standardise", least_deviation = 0 }, { op = "linear" }]"#;
+        let error = Graph::build(&parse(flat), 8, 8, 0.1, 2).unwrap_err();
+        assert!(error.to_string().contains("above 0"), "{error}");
         let layers = parse(r#"layers = [{ op = "conv", channels = 8 }, { op = "linear" }]"#);
         let error = Graph::build(&layers, 8, 8, 0.1, 2).unwrap_err();
         assert!(error.to_string().contains("layer 2 (linear)"), "{error}");

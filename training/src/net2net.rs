@@ -26,7 +26,7 @@ use anyhow::{Context, ensure};
 use tch::{Device, Kind, Tensor};
 
 use crate::activations::{Range, measure, sample_inputs};
-use crate::graph::{BATCH_NORM_EPS, Graph, GraphError, Layer, Op};
+use crate::graph::{unnumbered, BATCH_NORM_EPS, Graph, GraphError, Layer, Op};
 use crate::loader::Samples;
 use crate::network::Network;
 use crate::recipe::Recipe;
@@ -288,7 +288,7 @@ fn check(old: &[Layer], new: &[Layer]) -> Result<Vec<Inserted>, GraphError> {
         };
         if to > from {
             inserted.push(Inserted {
-                layer: index + 1,
+                layer: index + 1 - unnumbered(new),
                 kind,
                 from,
                 to,
@@ -701,7 +701,16 @@ mod tests {
                 };
                 layers(0).into_iter().zip(layers(1)).collect()
             });
-        prop_oneof![3 => classifier, 2 => finder]
+        let network = prop_oneof![3 => classifier, 2 => finder];
+        (network, any::<bool>()).prop_map(|(pairs, standardised)| {
+            let first = Layer::Standardise {
+                mean: [0.0; 3],
+                deviation: [1.0; 3],
+                least_deviation: 0.1,
+            };
+            let first = standardised.then(|| both(first));
+            first.into_iter().chain(pairs).collect()
+        })
     }
 
     const SIZE: (usize, usize) = (12, 8);

@@ -197,6 +197,27 @@ impl Network {
                     .contiguous()
                     .permute([0, 3, 1, 2]),
                 (
+                    Op::Standardise {
+                        mean,
+                        deviation,
+                        least_deviation,
+                    },
+                    Some(x),
+                ) => {
+                    let of_channels = |values: &[f32; 3]| {
+                        let values = Tensor::from_slice(values).to_device(self.device);
+                        values.view([1, 3, 1, 1])
+                    };
+                    // bfloat16 has too few digits for sums over an image.
+                    let x = x.to_kind(Kind::Float);
+                    let plane = [2i64, 3].as_slice();
+                    let centred = &x - x.mean_dim(plane, true, Kind::Float);
+                    let variance = centred.square().mean_dim(plane, true, Kind::Float);
+                    let least = f64::from(*least_deviation);
+                    let scale = (variance + least * least).rsqrt() * of_channels(deviation);
+                    (centred * scale + of_channels(mean)).to_kind(kind)
+                }
+                (
                     Op::Conv {
                         kernel,
                         stride,
@@ -665,6 +686,41 @@ mod tests {
             outputs.output.square().sum(Kind::Float)
         };
         assert_gradients(&network, &loss);
+    }
+
+    #[test]
+    fn a_standardised_input_is_the_same_in_any_light() {
+        let mut random = ChaCha8Rng::seed_from_u64(6);
+        let declaration = r#"layers = [
+            { op = "standardise", mean = [0.1, -0.2, 0.3], deviation = [0.5, 1, 2], least_deviation = 1e-3 },
+            { op = "conv", channels = 3 }]"#;
+        let network = network(declaration, 2);
+        let standardised = |input: &Tensor, precision| {
+            let mut seen = None;
+            network.forward_observed(input, Mode::Train, precision, &mut |node, x| {
+                if node == 1 {
+                    seen = Some(x.to_kind(Kind::Float));
+                }
+            });
+            seen.expect("node 1 is the standardisation")
+        };
+        let input = normal(&[2, 3, 8, 8], &mut random);
+        let plain = standardised(&input, Precision::Float32);
+        for (channel, (mean, deviation)) in [(0.1, 0.5), (-0.2, 1.0), (0.3, 2.0)].iter().enumerate() {
+            for image in 0..2 {
+                let plane = plain.get(image).get(channel as i64);
+                assert!((plane.mean(Kind::Double).double_value(&[]) - mean).abs() < 1e-4);
+                assert!((plane.std(false).double_value(&[]) - deviation).abs() < 1e-3);
+            }
+        }
+        let gains = Tensor::from_slice(&[0.3f32, 1.6, 0.8]).view([1, 3, 1, 1]);
+        let light = &input * &gains + &gains * 0.7;
+        let difference = |other: &Tensor| (&plain - other).abs().max().double_value(&[]);
+        assert!(difference(&standardised(&light, Precision::Float32)) < 1e-4);
+        assert!(difference(&standardised(&light, Precision::Bf16)) < 0.05);
+        let flat = Tensor::full([1, 3, 8, 8], 0.4, (Kind::Float, Device::Cpu));
+        let flat = standardised(&flat, Precision::Float32);
+        assert!(tensor_is_finite(&flat) && flat.std(false).double_value(&[]) < 0.3);
     }
 
     #[test]

@@ -293,6 +293,19 @@ impl Emitter {
                     values.push(input.to_owned());
                     continue;
                 }
+                Op::Standardise {
+                    mean,
+                    deviation,
+                    least_deviation,
+                } => {
+                    let mut all = vec![inputs[0].to_owned()];
+                    for (kind, values) in [("deviation", deviation), ("mean", mean)] {
+                        let full = format!("{name}.{kind}");
+                        all.push(self.tensor(&full, &[3], &values, Storage::Float32)?);
+                    }
+                    let least = float("epsilon", least_deviation * least_deviation);
+                    self.node("InstanceNormalization", &name, &strings(&all), &[least]);
+                }
                 // Dropout does nothing at inference.
                 Op::Dropout { .. } => {
                     values.push(inputs[0].to_owned());

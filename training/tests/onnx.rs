@@ -183,7 +183,21 @@ fn layers() -> impl Strategy<Value = Vec<Layer>> {
             layers
         });
     let finder = (1..5usize, 1..4usize).prop_map(|(c, f)| hourglass(c, f));
-    prop_oneof![3 => classifier, 1 => finder]
+    let network = prop_oneof![3 => classifier, 1 => finder];
+    (network, prop::option::of(standardise())).prop_map(|(layers, first)| {
+        first.into_iter().chain(layers).collect()
+    })
+}
+
+fn standardise() -> impl Strategy<Value = Layer> {
+    let of_channels = |range: std::ops::Range<f32>| prop::array::uniform3(range);
+    (of_channels(-1.0..1.0), of_channels(0.2..2.0), 0.01..0.5f32).prop_map(
+        |(mean, deviation, least_deviation)| Layer::Standardise {
+            mean,
+            deviation,
+            least_deviation,
+        },
+    )
 }
 
 proptest! {
