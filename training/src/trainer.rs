@@ -187,6 +187,11 @@ pub fn train(
         );
     }
     let steps = steps_in_epoch * u64::from(recipe.schedule.epochs);
+    ensure!(
+        steps > 0 || *start != Start::Random,
+        "schedule.epochs is 0, which keeps the weights that a run starts from: give --from, --from-bundle, \
+         --weights or --grow"
+    );
     let mut claim = Claim::take(folder)?;
     let mut checkpoints = Checkpoints::of(folder);
     let resumed = resumed(recipe, &info, folder, execution.resume, &mut checkpoints)?;
@@ -320,7 +325,7 @@ fn carry_out(
     at: &Cell<u64>,
 ) -> anyhow::Result<Ending> {
     let samples = task.training();
-    let steps_in_epoch = steps / u64::from(recipe.schedule.epochs);
+    let steps_in_epoch = (samples.len() / recipe.schedule.batch) as u64;
     let mut run = Run::start(recipe, task, info, folder, execution, beginning)?;
     let first = run.position.step;
     at.set(first);
@@ -362,6 +367,9 @@ fn carry_out(
             bar.abandon_with_message("interrupted; go on with --resume");
             return Ok(Ending::Interrupted);
         }
+    }
+    if steps == 0 {
+        run.finish_epoch(task, steps_in_epoch, steps, &epoch_clock, execution, &bar)?;
     }
     run.refuse_not_finite()?;
     run.evaluated().save(&folder.join(LAST))?;
@@ -587,28 +595,22 @@ impl<'a> Run<'a> {
         let seconds = clock.started.elapsed().as_secs_f64();
         let epoch = self.position.step / steps_in_epoch;
         let schedule = &self.recipe.schedule;
-        let rate = one_cycle(
-            self.position.step - 1,
-            steps,
-            schedule.learning_rate,
-            schedule.warm_up,
-        );
-        let mut row = BTreeMap::from([
-            ("epoch".to_owned(), epoch as f64),
-            ("learning_rate".to_owned(), rate),
-            (
-                "training_loss".to_owned(),
-                self.position.loss_sum / steps_in_epoch as f64,
-            ),
-            (
-                "images_per_second".to_owned(),
-                clock.images as f64 / seconds,
-            ),
-            (
-                "input_wait".to_owned(),
-                clock.waited.as_secs_f64() / seconds,
-            ),
-        ]);
+        let mut row = BTreeMap::from([("epoch".to_owned(), epoch as f64)]);
+        if let Some(step) = self.position.step.checked_sub(1) {
+            let rate = one_cycle(step, steps, schedule.learning_rate, schedule.warm_up);
+            row.extend(
+                [
+                    ("learning_rate", rate),
+                    (
+                        "training_loss",
+                        self.position.loss_sum / steps_in_epoch as f64,
+                    ),
+                    ("images_per_second", clock.images as f64 / seconds),
+                    ("input_wait", clock.waited.as_secs_f64() / seconds),
+                ]
+                .map(|(name, value)| (name.to_owned(), value)),
+            );
+        }
         self.position.loss_sum = 0.0;
         let last = u64::from(schedule.epochs);
         let due = epoch == last || epoch.is_multiple_of(measure_every(last));
