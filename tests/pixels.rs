@@ -3,10 +3,13 @@
 use callosity::bundle::NetworkInput;
 use callosity::geometry::{Affine, Point};
 use callosity::pixels::{
-    OUTSIDE_FRAME, encode_jpeg, prepare, reduce_to_fit, warp, warp_views, write_input,
+    CameraCondition, OUTSIDE_FRAME, SensorNoise, encode_jpeg, prepare, reduce_to_fit, warp,
+    warp_views, write_input,
 };
 use image::{Rgb, RgbImage};
 use proptest::prelude::*;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use rayon::iter::ParallelIterator;
 
 const FILL: [u8; 3] = [1, 2, 3];
@@ -253,6 +256,115 @@ proptest! {
         prop_assert!(first.x.abs() < 1e-6 || first.y.abs() < 1e-6, "touches two sides");
         prop_assert!(t.xx == t.yy && t.xx > 0.0);
     }
+
+    #[test]
+    fn a_camera_as_is_changes_nothing(image in photograph()) {
+        prop_assert_eq!(seen_by(&CameraCondition::AS_IS, &image), image);
+    }
+
+    #[test]
+    fn grey_has_one_value_a_pixel_whatever_else_the_camera_does(
+        image in photograph(), condition in any_condition(),
+    ) {
+        let grey = CameraCondition { grey: 1.0, jpeg_quality: None, ..condition };
+        let seen = seen_by(&grey, &image);
+        prop_assert!(seen.pixels().all(|p| p[0] == p[1] && p[1] == p[2]));
+        prop_assert_eq!(seen.dimensions(), image.dimensions());
+    }
+
+    #[test]
+    fn brighter_stays_brighter(a: u8, b: u8, condition in any_condition()) {
+        let even = CameraCondition { noise: None, jpeg_quality: None, ..condition };
+        let value = |v| seen_by(&even, &RgbImage::from_pixel(1, 1, Rgb([v; 3])));
+        let (dark, bright) = (value(a.min(b)), value(a.max(b)));
+        prop_assert!(dark.iter().zip(bright.iter()).all(|(d, b)| d <= b), "{dark:?} {bright:?}");
+    }
+}
+
+/// Any camera, within what its fields may be.
+fn any_condition() -> impl Strategy<Value = CameraCondition> {
+    let share = || 0.0..=1.0f32;
+    let noise = (1.0..10_000.0f32, 0.0..50.0f32, 0.0..50.0f32)
+        .prop_map(|(white, read, row)| SensorNoise { white, read, row });
+    (
+        (0.0..3.0f32, share(), prop::array::uniform3(0.0..3.0f32)),
+        (0.0..3.0f32, -100.0..100.0f32, prop::option::of(noise)),
+        (0.1..4.0f32, share(), prop::option::of(1..=100u8)),
+    )
+        .prop_map(
+            |((blur, haze, gains), (exposure, offset, noise), (gamma, grey, jpeg_quality))| {
+                CameraCondition {
+                    blur,
+                    haze,
+                    gains,
+                    exposure,
+                    offset,
+                    noise,
+                    gamma,
+                    grey,
+                    jpeg_quality,
+                }
+            },
+        )
+}
+
+fn seen_by(condition: &CameraCondition, image: &RgbImage) -> RgbImage {
+    let mut seen = image.clone();
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    condition.apply(&mut seen, &mut rng).unwrap();
+    seen
+}
+
+#[test]
+fn values_are_clipped_at_both_ends() {
+    let pixel = RgbImage::from_pixel(1, 1, Rgb([0, 100, 230]));
+    let seen = |condition: CameraCondition| seen_by(&condition, &pixel).get_pixel(0, 0).0;
+    assert_eq!(seen(CameraCondition::OVER_EXPOSED), [20, 180, 255]);
+    let darker = CameraCondition {
+        offset: -120.0,
+        ..CameraCondition::AS_IS
+    };
+    assert_eq!(seen(darker), [0, 0, 110]);
+    assert_eq!(seen(CameraCondition::WHITE_BALANCE), [0, 100, 255]);
+}
+
+#[test]
+fn conditions_say_what_they_do() {
+    let said: Vec<String> = CameraCondition::MEASURED
+        .iter()
+        .map(|(name, condition)| format!("{name}: {condition}"))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "as is: unchanged",
+            "white balance: red × 0.75, blue × 1.25",
+            "under-exposed: all × 0.35",
+            "over-exposed: all × 1.6, + 20",
+            "grey: grey",
+            "gamma: gamma 1.9",
+            "haze: 50 % haze",
+            "noise: noise of 400 electrons at white, 3 of reading",
+            "blur: blur of 1.5 pixels",
+            "jpeg 20: JPEG of quality 20",
+        ]
+    );
+}
+
+#[test]
+fn a_quality_that_does_not_exist_leaves_the_picture() {
+    let mut picture = RgbImage::from_pixel(8, 8, Rgb([1, 2, 3]));
+    let before = picture.clone();
+    let camera = CameraCondition {
+        jpeg_quality: Some(101),
+        ..CameraCondition::AS_IS
+    };
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let error = camera.apply(&mut picture, &mut rng).unwrap_err();
+    assert!(error.to_string().contains("101"), "{error}");
+    assert_eq!(picture, before);
+    // Nothing to change, nothing to encode.
+    camera.apply(&mut RgbImage::new(0, 3), &mut rng).unwrap();
 }
 
 #[test]

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use callosity::geometry::{Affine, HeadCrop, Landmarks, Point};
-use callosity::pixels::{EncodedPhotograph, warp};
+use callosity::pixels::{CameraCondition, EncodedPhotograph, warp};
 use image::{Rgb, RgbImage};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -17,6 +19,11 @@ struct Reference {
     decoded: BTreeMap<String, Vec<u8>>,
     #[serde(rename = "scaled.jpg")]
     scaled: BTreeMap<u32, Vec<u8>>,
+    conditions: BTreeMap<String, Vec<u8>>,
+    /// Grey level of an even picture; mean, deviation and deviation of rows' means after the noise.
+    noise: Vec<[f64; 4]>,
+    #[serde(rename = "rolling noise")]
+    rolling_noise: Vec<[f64; 4]>,
 }
 
 #[derive(Deserialize)]
@@ -115,6 +122,68 @@ fn reduced_decoding_agrees_with_opencv() {
         let (mean, largest) = difference(&photograph.pixels, reference.grid, &expected);
         println!("1/{factor}: mean {mean:.2}, largest {largest}");
         assert!(mean <= 1.0, "1/{factor}: {mean} grey levels on average");
+    }
+}
+
+#[test]
+fn conditions_agree_with_opencv() {
+    let reference = reference();
+    let picture = synthetic(96, 64);
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    for (name, condition) in CameraCondition::MEASURED {
+        if condition.noise.is_some() {
+            continue;
+        }
+        let mut changed = picture.clone();
+        condition.apply(&mut changed, &mut rng).unwrap();
+        let (mean, largest) = difference(&changed, reference.grid, &reference.conditions[name]);
+        println!("{name:<16} mean {mean:.2}, largest {largest}");
+        // OpenCV's Gaussian reaches a little farther.
+        let allowed = if condition.blur > 0.0 { 3 } else { 1 };
+        assert!(
+            mean <= 0.5 && largest <= allowed,
+            "{name}: {mean} grey levels on average, at most {largest}"
+        );
+    }
+}
+
+#[test]
+fn noise_is_as_strong_as_numpy_draws_it() {
+    let reference = reference();
+    let (rows, columns) = (2000, 128);
+    let spread = |values: &[f64]| {
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+        (mean, (squares / values.len() as f64).sqrt())
+    };
+    for (condition, expected) in [
+        (CameraCondition::NOISE, reference.noise),
+        (CameraCondition::ROLLING_NOISE, reference.rolling_noise),
+    ] {
+        for [level, mean, deviation, of_rows] in expected {
+            let mut picture = RgbImage::from_pixel(columns, rows, Rgb([level as u8; 3]));
+            let mut rng = ChaCha8Rng::seed_from_u64(1);
+            condition.apply(&mut picture, &mut rng).unwrap();
+            let green = |row: image::buffer::Pixels<Rgb<u8>>| -> Vec<f64> {
+                row.map(|p| f64::from(p[1])).collect()
+            };
+            let means: Vec<f64> = picture.rows().map(|row| spread(&green(row)).0).collect();
+            let ours = spread(&picture.rows().flat_map(green).collect::<Vec<_>>());
+            let of_rows_ours = spread(&means).1;
+            println!("{level}: {ours:.2?}, rows {of_rows_ours:.2}");
+            assert!((ours.0 - mean).abs() < 0.5, "{level}: {ours:?}, {mean}");
+            assert!(
+                (ours.1 - deviation).abs() < 0.05 * deviation + 0.1,
+                "{level}: {ours:?}, {deviation}"
+            );
+            // Half as many columns as the reference: means of rows without bands spread more.
+            if of_rows > 1.5 {
+                assert!(
+                    (of_rows_ours - of_rows).abs() < 0.1 * of_rows,
+                    "{level}: {of_rows_ours}, {of_rows}"
+                );
+            }
+        }
     }
 }
 

@@ -2,14 +2,16 @@
 //! flight and training both prepare a network's input by the functions of this room.
 //!
 //! Owns decoding ([`EncodedPhotograph`], [`Photograph`]), resampling ([`warp`]) and normalisation
-//! ([`write_input`], [`prepare`]). Knows neither networks nor heads: which transform to use is said by
+//! ([`write_input`], [`prepare`]), and what other cameras would have made of a picture ([`CameraCondition`]). Knows neither networks nor heads: which transform to use is said by
 //! [`geometry`](crate::geometry), whose coordinate convention holds here too.
 
+mod camera_conditions;
 mod decode;
 mod jpeg;
 mod tensor;
 mod warp;
 
+pub use camera_conditions::{CameraCondition, SensorNoise};
 pub use decode::{
     DecodeError, EncodedPhotograph, MAX_DECODED_BYTES, MAX_FILE_BYTES, MAX_PIXELS, Photograph,
 };

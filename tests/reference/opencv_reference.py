@@ -129,6 +129,44 @@ def write_fixtures():
     )
 
 
+def levels(values):
+    return np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)
+
+
+def conditions():
+    """What cameras do to a synthetic photograph, where no chance is in it."""
+    picture = synthetic(96, 64)
+    v = picture.astype(float)
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 20])
+    changed = {
+        "as is": picture,
+        "white balance": levels(v * [0.75, 1, 1.25]),
+        "under-exposed": levels(v * 0.35),
+        "over-exposed": levels(v * 1.6 + 20),
+        "grey": np.repeat(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[:, :, None], 3, 2),
+        "gamma": levels(255 * (v / 255) ** 1.9),
+        "haze": levels(0.5 * v + 0.5 * np.array([200, 208, 216])),
+        "blur": cv2.GaussianBlur(picture, (0, 0), 1.5),
+        "jpeg 20": cv2.cvtColor(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB),
+    }
+    return {name: grid(image) for name, image in changed.items()}
+
+
+def noise(read, row, white=400):
+    """Of even pictures of some grey levels after a sensor's noise: mean, deviation, and deviation of rows' means."""
+    rng = np.random.default_rng(1)
+    rows, columns = 4000, 256
+    measured = []
+    for level in (0, 30, 128, 200, 255):
+        light = (level / 255) ** 2.2
+        electrons = rng.normal(light * white, np.sqrt(light * white + read**2), (rows, columns))
+        electrons += rng.normal(0, 1, (rows, 1)) * row
+        image = levels(255 * np.clip(electrons / white, 0, 1) ** (1 / 2.2))
+        measured.append([level] + [round(float(v), 2) for v in (image.mean(), image.std(), image.mean(1).std())])
+    return measured
+
+
 def main():
     write_fixtures()
     source = synthetic(*SOURCE)
@@ -165,6 +203,9 @@ def main():
         "warps": warps,
         "decoded": decoded,
         "scaled.jpg": reduced,
+        "conditions": conditions(),
+        "noise": noise(read=3, row=0),
+        "rolling noise": noise(read=3, row=8),
     }
     lines = json.dumps(result, separators=(",", ":")).replace('{"name"', '\n{"name"')
     (HERE / "opencv_reference.json").write_text(lines + "\n")
