@@ -181,6 +181,11 @@ impl CameraCondition {
         ("jpeg 20", Self::JPEG_20),
     ];
 
+    /// The [`exposure`](Self::exposure) of so many stops: one more doubles the light, not the encoded values.
+    pub fn exposure_of_stops(stops: f32) -> f32 {
+        (stops / ENCODING_GAMMA).exp2()
+    }
+
     /// Changes a picture as this camera would have taken it. Only noise draws random numbers.
     ///
     /// # Errors

@@ -618,7 +618,10 @@ impl Builder {
                         deviation: *deviation,
                         least_deviation: *least_deviation,
                     };
-                    (b.push("standardise".to_owned(), op, vec![last], shape), None)
+                    (
+                        b.push("standardise".to_owned(), op, vec![last], shape),
+                        None,
+                    )
                 }
                 Layer::Conv {
                     channels,
@@ -1153,7 +1156,10 @@ mod tests {
     fn impossible_layers_are_refused_with_their_number() {
         let later = r#"layers = [{ op = "conv", channels = 8 }, { op = "standardise" }]"#;
         let error = Graph::build(&parse(later), 8, 8, 0.1, 2).unwrap_err();
-        assert!(error.to_string().contains("layer 2 (standardise)"), "{error}");
+        assert!(
+            error.to_string().contains("layer 2 (standardise)"),
+            "{error}"
+        );
         let flat = r#"layers = [{ op = "standardise", least_deviation = 0 }, { op = "linear" }]"#;
         let error = Graph::build(&parse(flat), 8, 8, 0.1, 2).unwrap_err();
         assert!(error.to_string().contains("above 0"), "{error}");

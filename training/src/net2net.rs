@@ -26,7 +26,7 @@ use anyhow::{Context, ensure};
 use tch::{Device, Kind, Tensor};
 
 use crate::activations::{Range, measure, sample_inputs};
-use crate::graph::{unnumbered, BATCH_NORM_EPS, Graph, GraphError, Layer, Op};
+use crate::graph::{BATCH_NORM_EPS, Graph, GraphError, Layer, Op, unnumbered};
 use crate::loader::Samples;
 use crate::network::Network;
 use crate::recipe::Recipe;

@@ -706,7 +706,8 @@ mod tests {
         };
         let input = normal(&[2, 3, 8, 8], &mut random);
         let plain = standardised(&input, Precision::Float32);
-        for (channel, (mean, deviation)) in [(0.1, 0.5), (-0.2, 1.0), (0.3, 2.0)].iter().enumerate() {
+        for (channel, (mean, deviation)) in [(0.1, 0.5), (-0.2, 1.0), (0.3, 2.0)].iter().enumerate()
+        {
             for image in 0..2 {
                 let plane = plain.get(image).get(channel as i64);
                 assert!((plane.mean(Kind::Double).double_value(&[]) - mean).abs() < 1e-4);

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use callosity::bundle::NetworkInput;
 use callosity::geometry::HeadCrop;
+#[cfg(doc)]
+use callosity::pixels::CameraCondition;
 use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 use toml::{Spanned, Table, Value};
@@ -159,6 +161,30 @@ pub struct Augmentation {
     pub blur: f64,
     /// Share of photographs of which a random rectangle is erased.
     pub erase: f64,
+    /// Cameras, light and files that photographs could have come from; absent, none is drawn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub camera: Option<CameraVariation>,
+}
+
+/// How cameras, light and files vary. [`draw`](Self::draw) gives one photograph's [`CameraCondition`], which says in
+/// which order they act and clips at both ends. Zero switches a change off.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CameraVariation {
+    /// Standard deviation of the natural logarithm of red's and of blue's gain; green keeps its own.
+    pub white_balance: f64,
+    /// Standard deviation of the exposure, in stops: one doubles the light, and encoded values grow by 2^(1/2.2).
+    pub exposure_stops: f64,
+    /// Standard deviation of the natural logarithm of the tone curve's exponent.
+    pub gamma: f64,
+    /// Share of photographs without colour.
+    pub grey: f64,
+    /// Largest part of the light that haze replaces, 0…1.
+    pub haze: f64,
+    /// Share of photographs with a sensor's noise: 300 to 10,000 electrons at white, evenly in their logarithm.
+    pub noise: f64,
+    /// Share of photographs that went through a JPEG of quality 15 to 70.
+    pub jpeg: f64,
 }
 
 /// The parts of a classifier's loss.
@@ -196,7 +222,8 @@ impl Default for Loss {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
-    /// Times that each training photograph is seen.
+    /// Times that each training photograph is seen. At 0 the weights that a run starts from are measured and kept,
+    /// such as those of a bundle behind another treatment of the input.
     pub epochs: u32,
     /// Composed samples in an epoch, for finder and aligner.
     #[serde(default)]
@@ -444,7 +471,6 @@ impl Recipe {
         for (value, field) in [
             (self.input.width, "input.width"),
             (self.input.height, "input.height"),
-            (s.epochs, "schedule.epochs"),
         ] {
             if value == 0 {
                 return Err((field, value.to_string(), "must be above 0"));
@@ -462,6 +488,27 @@ impl Recipe {
         ] {
             if !(0.0..=1.0).contains(&share) {
                 return Err((field, share.to_string(), "must be from 0 to 1"));
+            }
+        }
+        if let Some(camera) = &a.camera {
+            for (share, field) in [
+                (camera.grey, "augmentation.camera.grey"),
+                (camera.haze, "augmentation.camera.haze"),
+                (camera.noise, "augmentation.camera.noise"),
+                (camera.jpeg, "augmentation.camera.jpeg"),
+            ] {
+                if !(0.0..=1.0).contains(&share) {
+                    return Err((field, share.to_string(), "must be from 0 to 1"));
+                }
+            }
+            for (deviation, field) in [
+                (camera.white_balance, "augmentation.camera.white_balance"),
+                (camera.exposure_stops, "augmentation.camera.exposure_stops"),
+                (camera.gamma, "augmentation.camera.gamma"),
+            ] {
+                if !(0.0..=4.0).contains(&deviation) {
+                    return Err((field, deviation.to_string(), "must be from 0 to 4"));
+                }
             }
         }
         let framing = &self.input.framing;

@@ -184,9 +184,8 @@ fn layers() -> impl Strategy<Value = Vec<Layer>> {
         });
     let finder = (1..5usize, 1..4usize).prop_map(|(c, f)| hourglass(c, f));
     let network = prop_oneof![3 => classifier, 1 => finder];
-    (network, prop::option::of(standardise())).prop_map(|(layers, first)| {
-        first.into_iter().chain(layers).collect()
-    })
+    (network, prop::option::of(standardise()))
+        .prop_map(|(layers, first)| first.into_iter().chain(layers).collect())
 }
 
 fn standardise() -> impl Strategy<Value = Layer> {
