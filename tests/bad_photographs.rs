@@ -8,6 +8,7 @@ use callosity::pixels::{
 };
 use image::{ImageFormat, Rgb, RgbImage, RgbaImage};
 use proptest::prelude::*;
+use turbojpeg::Subsamp;
 
 fn gradient(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
@@ -78,7 +79,7 @@ fn with_stated_size(mut jpeg: Vec<u8>, width: u16, height: u16) -> Vec<u8> {
 }
 
 #[test]
-fn a_photograph_cut_at_any_length_is_an_error() {
+fn a_photograph_cut_at_any_length_is_an_error_unless_that_is_accepted() {
     for format in FORMATS {
         let bytes = encode(&gradient(40, 24), format);
         // Without the bytes after the last pixel some formats are still whole.
@@ -98,14 +99,321 @@ fn a_photograph_cut_at_any_length_is_an_error() {
     assert!(matches!(error, DecodeError::EndsEarly(_)), "{error:?}");
 }
 
+/// A picture of which no two rows or blocks are alike.
+fn noise(width: u32, height: u32) -> RgbImage {
+    let mut state = 7u32;
+    RgbImage::from_fn(width, height, |x, y| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let grain = (state >> 27) as u8;
+        Rgb([
+            (x * 2 % 200) as u8 + grain,
+            (y * 3 % 200) as u8 + grain,
+            ((x + y) % 200) as u8 + grain,
+        ])
+    })
+}
+
+fn compressed(image: &RgbImage, set: impl Fn(&mut turbojpeg::Compressor)) -> Vec<u8> {
+    let mut compressor = turbojpeg::Compressor::new().unwrap();
+    compressor.set_quality(90).unwrap();
+    set(&mut compressor);
+    let (width, height) = image.dimensions();
+    let image = turbojpeg::Image {
+        pixels: image.as_raw().as_slice(),
+        width: width as usize,
+        pitch: 3 * width as usize,
+        height: height as usize,
+        format: turbojpeg::PixelFormat::RGB,
+    };
+    compressor.compress_to_vec(image).unwrap()
+}
+
+fn jpeg(image: &RgbImage, subsampling: Subsamp) -> Vec<u8> {
+    compressed(image, |c| c.set_subsamp(subsampling).unwrap())
+}
+
+fn top(image: &RgbImage, rows: u32) -> RgbImage {
+    image::imageops::crop_imm(image, 0, 0, image.width(), rows).to_image()
+}
+
+/// Where the coded data of a JPEG with one scan begins.
+fn coded_data(jpeg: &[u8]) -> usize {
+    let scan = jpeg.windows(2).position(|w| w == [0xff, 0xda]).unwrap();
+    scan + 2 + usize::from(jpeg[scan + 3])
+}
+
+fn accepted(bytes: Vec<u8>) -> EncodedPhotograph {
+    EncodedPhotograph::from_bytes(bytes)
+        .unwrap()
+        .accepting_incomplete()
+}
+
+fn share_read(photograph: &EncodedPhotograph) -> Option<f64> {
+    Some(photograph.faults().incomplete?.share_read)
+}
+
+/// The data of the rows of blocks at the top is what a picture of them alone would have: so it is known at which
+/// byte each ends.
 #[test]
-fn superfluous_bytes_before_the_end_of_a_jpeg_do_no_harm() {
+fn a_jpeg_cut_at_a_known_row_is_decoded_to_that_row() {
+    let image = noise(200, 160);
+    // With colours at half the height a row's colour is mixed with that of the next row of blocks.
+    for (subsampling, block, mixed) in [
+        (Subsamp::None, 8, 0),
+        (Subsamp::Sub2x1, 8, 0),
+        (Subsamp::Gray, 8, 0),
+        (Subsamp::Sub2x2, 16, 8),
+    ] {
+        let bytes = jpeg(&image, subsampling);
+        let whole = decode(bytes.clone(), 1.0).unwrap();
+        for rows in [112, 128, 144] {
+            // Without the end marker.
+            let length = jpeg(&top(&image, rows), subsampling).len() - 2;
+            for (cut, there) in [(length, rows - mixed), (length - 1, rows - block - mixed)] {
+                let photograph = accepted(bytes[..cut].to_vec());
+                let decoded = photograph.decode(1.0).unwrap();
+                let context = format!("{subsampling:?}, {rows} rows, {cut} bytes");
+                assert_eq!(decoded.pixels, top(&whole.pixels, there), "{context}");
+                assert_eq!(decoded.part, Rectangle::of_image(200, there), "{context}");
+                assert_eq!((decoded.frame_width, decoded.frame_height), (200, 160));
+                assert_eq!(share_read(&photograph), Some(f64::from(there) / 160.0));
+                assert_eq!(photograph.faults().damaged, None, "{context}");
+                assert_eq!(photograph.readable(), decoded.part);
+                // A cut that is not accepted says how much there is.
+                let error = decode(bytes[..cut].to_vec(), 1.0).unwrap_err();
+                let share = format!(
+                    "{:.1} % of its rows are there",
+                    100.0 * f64::from(there) / 160.0
+                );
+                assert!(matches!(error, DecodeError::EndsEarly(_)), "{error:?}");
+                assert!(error.to_string().contains(&share), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn of_a_cut_jpeg_every_scale_and_part_has_the_pixels_of_the_whole() {
+    let image = noise(328, 240);
+    for orientation in 1..=8 {
+        let bytes = with_orientation(&jpeg(&image, Subsamp::Sub2x2), orientation);
+        let whole = EncodedPhotograph::from_bytes(bytes.clone()).unwrap();
+        let cut = accepted(bytes[..bytes.len() * 7 / 10].to_vec());
+        for scale in [1.0, 0.5, 0.25, 0.125] {
+            let (all, there) = (whole.decode(scale).unwrap(), cut.decode(scale).unwrap());
+            assert!((0.5..0.9).contains(&share_read(&cut).unwrap()));
+            assert_eq!((there.frame_width, there.frame_height), whole.size());
+            assert_eq!(there.part, cut.readable());
+            let part = there.part.bounds_after(&all.pixels_from_frame());
+            let expected = image::imageops::crop_imm(
+                &all.pixels,
+                part.left as u32,
+                part.top as u32,
+                part.width() as u32,
+                part.height() as u32,
+            );
+            assert_eq!(
+                there.pixels,
+                expected.to_image(),
+                "{orientation} at {scale}"
+            );
+
+            // Across the edge of what is there, and far beyond: by a photograph that knows and by one that does not.
+            let (width, height) = whole.size();
+            let frame = Rectangle::of_image(width, height);
+            for asked in [frame.grown(-60.0), frame, cut.readable()] {
+                let fresh = accepted(bytes[..bytes.len() * 7 / 10].to_vec());
+                for photograph in [&cut, &fresh] {
+                    let part = photograph.decode_part(&asked, scale).unwrap();
+                    assert!(cut.readable().contains(&part.part), "{:?}", part.part);
+                    assert!(part.part.contains(&asked.clamped(&cut.readable())));
+                    let at = part.part.bounds_after(&all.pixels_from_frame());
+                    let (x, y) = (at.left.round() as u32, at.top.round() as u32);
+                    let middle = (part.pixels.width() / 2, part.pixels.height() / 2);
+                    assert_eq!(
+                        part.pixels.get_pixel(middle.0, middle.1),
+                        all.pixels.get_pixel(x + middle.0, y + middle.1)
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn under_half_of_the_rows_is_refused() {
+    let image = noise(200, 160);
+    let bytes = jpeg(&image, Subsamp::None);
+    let at = |rows| jpeg(&top(&image, rows), Subsamp::None).len() - 2;
+    assert!(accepted(bytes[..at(80)].to_vec()).decode(1.0).is_ok());
+    let error = accepted(bytes[..at(80) - 1].to_vec())
+        .decode(0.25)
+        .unwrap_err();
+    assert!(matches!(error, DecodeError::EndsEarly(_)), "{error:?}");
+    assert!(error.to_string().contains("45.0 %"), "{error}");
+}
+
+/// Cameras that are cut off close the file: the end marker is there, and pixels are not.
+#[test]
+fn a_jpeg_whose_data_ends_before_its_end_marker_is_incomplete_and_damaged() {
+    let image = noise(200, 160);
+    let bytes = jpeg(&image, Subsamp::None);
+    let cut = jpeg(&top(&image, 120), Subsamp::None).len() - 2;
+    let photograph = accepted([&bytes[..cut], &[0xff, 0xd9]].concat());
+    assert_eq!(photograph.decode(0.5).unwrap().pixels.height(), 60);
+    let faults = photograph.faults();
+    assert_eq!(faults.share_read(), 0.75);
+    assert!(
+        faults
+            .damaged
+            .unwrap()
+            .contains("premature end of data segment")
+    );
+}
+
+/// Only what the last scan brings is missing: above the cut it is there.
+#[test]
+fn a_progressive_jpeg_is_decoded_if_it_is_cut_in_its_last_scan() {
+    let image = noise(200, 160);
+    let bytes = compressed(&image, |c| c.set_progressive(true).unwrap());
+    let whole = decode(bytes.clone(), 1.0).unwrap();
+    let last_scan = bytes.windows(2).rposition(|w| w == [0xff, 0xda]).unwrap();
+    let photograph = accepted(bytes[..last_scan + (bytes.len() - last_scan) * 3 / 4].to_vec());
+    let decoded = photograph.decode(1.0).unwrap();
+    assert!((0.5..0.9).contains(&share_read(&photograph).unwrap()));
+    assert_eq!(decoded.pixels, top(&whole.pixels, decoded.pixels.height()));
+
+    let error = accepted(bytes[..last_scan].to_vec())
+        .decode(1.0)
+        .unwrap_err();
+    assert!(error.to_string().contains("0.0 % of its rows"), "{error}");
+}
+
+#[test]
+fn superfluous_zeros_before_the_end_of_a_jpeg_do_no_harm() {
     let mut jpeg = encode(&gradient(40, 24), ImageFormat::Jpeg);
     let whole = decode(jpeg.clone(), 1.0).unwrap();
     let end = jpeg.split_off(jpeg.len() - 2);
-    jpeg.extend([0; 7]);
-    jpeg.extend(end);
-    assert_eq!(decode(jpeg, 1.0).unwrap(), whole);
+    for (superfluous, is_harmless) in [([0; 40], true), ([1; 40], false)] {
+        let bytes = [&jpeg[..], &superfluous, &end].concat();
+        let photograph = EncodedPhotograph::from_bytes(bytes).unwrap();
+        assert_eq!(photograph.decode(1.0).unwrap(), whole);
+        assert_eq!(photograph.faults().is_empty(), is_harmless);
+    }
+}
+
+#[test]
+fn what_the_decoder_only_warns_of_is_decoded_and_told() {
+    let bytes = jpeg(&noise(200, 160), Subsamp::None);
+    let whole = decode(bytes.clone(), 1.0).unwrap();
+    let mut revision = bytes.clone();
+    assert_eq!(revision[6..10], *b"JFIF");
+    revision[11] = 9;
+    // After the first segment.
+    let between = 4 + usize::from(u16::from_be_bytes([bytes[4], bytes[5]])) - 2;
+    let superfluous = [&bytes[..between + 2], &[1, 2, 3], &bytes[between + 2..]].concat();
+    let no_end = bytes[..bytes.len() - 2].to_vec();
+    for (bytes, reason) in [
+        (revision, "unknown JFIF revision number 9"),
+        (superfluous, "3 extraneous bytes before marker"),
+        (no_end, "Premature end of JPEG file"),
+    ] {
+        let photograph = EncodedPhotograph::from_bytes(bytes).unwrap();
+        assert!(photograph.faults().is_empty());
+        assert_eq!(photograph.decode(1.0).unwrap(), whole, "{reason}");
+        let faults = photograph.faults();
+        assert_eq!(faults.incomplete, None, "{reason}");
+        assert!(faults.damaged.unwrap().contains(reason), "{reason}");
+    }
+}
+
+/// Each row of blocks is coded by itself, as with restarts: a lost one leaves the others good.
+#[test]
+fn a_block_that_is_lost_in_the_middle_leaves_the_rest_good() {
+    let image = noise(200, 160);
+    let rows = (0..20).map(|row| {
+        let image = image::imageops::crop_imm(&image, 0, 8 * row, 200, 8).to_image();
+        let bytes = jpeg(&image, Subsamp::None);
+        bytes[coded_data(&bytes)..bytes.len() - 2].to_vec()
+    });
+    let mut rows: Vec<Vec<u8>> = rows.collect();
+    let header = jpeg(&image, Subsamp::None);
+    let header = &header[..coded_data(&header)];
+    let scan = header.windows(2).position(|w| w == [0xff, 0xda]).unwrap();
+    let with_restarts = |rows: &[Vec<u8>]| {
+        // A restart after each 25 blocks.
+        let restarts = [0xff, 0xdd, 0, 4, 0, 25];
+        let mut bytes = [&header[..scan], &restarts, &header[scan..]].concat();
+        for (i, row) in rows.iter().enumerate() {
+            bytes.extend(row);
+            let marker = if i + 1 < rows.len() {
+                0xd0 + (i % 8) as u8
+            } else {
+                0xd9
+            };
+            bytes.extend([0xff, marker]);
+        }
+        bytes
+    };
+    let whole = decode(with_restarts(&rows), 1.0).unwrap();
+    assert_eq!(whole, decode(jpeg(&image, Subsamp::None), 1.0).unwrap());
+    let lost = rows[9].len() / 2;
+    rows[9].truncate(lost);
+    let photograph = EncodedPhotograph::from_bytes(with_restarts(&rows)).unwrap();
+    let decoded = photograph.decode(1.0).unwrap();
+    for (row, (a, b)) in decoded.pixels.rows().zip(whole.pixels.rows()).enumerate() {
+        assert!((72..80).contains(&row) || a.eq(b), "row {row}");
+    }
+    let faults = photograph.faults();
+    assert_eq!(faults.incomplete, None);
+    assert!(
+        faults
+            .damaged
+            .unwrap()
+            .contains("premature end of data segment")
+    );
+}
+
+/// Without restarts a stretch of other data holds markers by chance, after which nothing makes sense.
+#[test]
+fn a_stretch_that_was_overwritten_ends_what_is_there() {
+    let image = noise(400, 320);
+    let bytes = jpeg(&image, Subsamp::None);
+    let whole = decode(bytes.clone(), 1.0).unwrap();
+    let start = jpeg(&top(&image, 240), Subsamp::None).len() - 2;
+    let mut overwritten = bytes.clone();
+    overwritten[start..start + 4].copy_from_slice(&[0xff, 0x3a, 0xff, 0x50]);
+    let photograph = accepted(overwritten.clone());
+    assert_eq!(
+        photograph.decode(1.0).unwrap().pixels,
+        top(&whole.pixels, 240)
+    );
+    let faults = photograph.faults();
+    assert_eq!(faults.share_read(), 0.75);
+    assert!(faults.damaged.is_some());
+    let error = decode(overwritten, 1.0).unwrap_err();
+    assert!(error.to_string().contains("75.0 % of its rows"), "{error}");
+}
+
+/// As cameras over USB send their frames.
+#[test]
+fn a_jpeg_without_huffman_tables_is_decoded() {
+    let bytes = encode(&gradient(80, 64), ImageFormat::Jpeg);
+    let whole = decode(bytes.clone(), 1.0).unwrap();
+    let mut without = bytes[..2].to_vec();
+    let mut at = 2;
+    while bytes[at + 1] != 0xda {
+        let end = at + 2 + usize::from(u16::from_be_bytes([bytes[at + 2], bytes[at + 3]]));
+        if bytes[at + 1] != 0xc4 {
+            without.extend(&bytes[at..end]);
+        }
+        at = end;
+    }
+    without.extend(&bytes[at..]);
+    assert!(without.len() < bytes.len() - 400);
+    let photograph = EncodedPhotograph::from_bytes(without).unwrap();
+    assert_eq!(photograph.decode(1.0).unwrap(), whole);
+    assert!(photograph.faults().is_empty());
 }
 
 proptest! {
@@ -120,8 +428,48 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = value;
         }
-        if let Err(error) = decode(bytes, scale) {
+        if let Err(error) = decode(bytes.clone(), scale) {
             prop_assert!(error.to_string().contains(": "), "{}", error);
+        }
+        if let Ok(photograph) = EncodedPhotograph::from_bytes(bytes) {
+            let photograph = photograph.accepting_incomplete();
+            if let Ok(decoded) = photograph.decode(scale) {
+                prop_assert!((0.5..=1.0).contains(&photograph.faults().share_read()));
+                prop_assert!(decoded.part.contains(&photograph.readable()));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_read_of_a_cut_jpeg_is_as_in_the_whole(
+        size in (8u32..200, 32u32..200),
+        subsampling in prop::sample::select(&[
+            Subsamp::None, Subsamp::Sub2x1, Subsamp::Sub2x2, Subsamp::Sub1x2, Subsamp::Sub4x1, Subsamp::Gray,
+        ]),
+        progressive: bool,
+        share in 0.5..1.0f64,
+        scale in prop::sample::select(&[1.0, 0.5, 0.25, 0.125]),
+    ) {
+        let bytes = compressed(&noise(size.0, size.1), |c| {
+            c.set_subsamp(subsampling).unwrap();
+            c.set_progressive(progressive).unwrap();
+        });
+        let whole = decode(bytes.clone(), 1.0).unwrap();
+        let cut = accepted(bytes[..(bytes.len() as f64 * share) as usize].to_vec());
+        let Ok(part) = cut.decode(1.0) else {
+            return Ok(());
+        };
+        let rows = part.pixels.height();
+        prop_assert_eq!(&part.pixels, &top(&whole.pixels, rows));
+        prop_assert_eq!(f64::from(rows) / f64::from(size.1), cut.faults().share_read());
+        // Reduced, what is read ends at the same place.
+        let reduced = cut.decode(scale).unwrap();
+        prop_assert_eq!(reduced.part, part.part);
+        let whole = decode(bytes, scale).unwrap();
+        let rows = reduced.pixels.height();
+        // The last column and row of the whole may be blocks that it fills in part.
+        if size.0 % 8 == 0 && size.1 % 8 == 0 {
+            prop_assert_eq!(reduced.pixels, top(&whole.pixels, rows));
         }
     }
 

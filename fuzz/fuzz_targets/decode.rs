@@ -1,4 +1,4 @@
-//! Any bytes are a photograph or a clear error, whole and in part.
+//! Any bytes are a photograph, whole, incomplete or in a raw file, or a clear error, whole and in part.
 #![no_main]
 
 use callosity::geometry::Rectangle;
@@ -10,18 +10,22 @@ fuzz_target!(init: std::panic::set_hook(Box::new(|panic| eprintln!("{panic}"))),
     let Ok(encoded) = EncodedPhotograph::from_bytes(bytes.to_vec()) else {
         return;
     };
+    let encoded = encoded.accepting_incomplete();
     if let Ok(photograph) = encoded.decode(0.125) {
         let (width, height) = encoded.size();
         assert_eq!(
             (photograph.frame_width, photograph.frame_height),
             (width, height)
         );
-        assert!(photograph.pixels.width() >= width.div_ceil(8));
-        assert!(photograph.pixels.height() >= height.div_ceil(8));
+        let readable = encoded.readable();
+        assert!(photograph.part.contains(&readable));
+        assert!(f64::from(photograph.pixels.width()) >= readable.width() / 8.0);
+        assert!(f64::from(photograph.pixels.height()) >= readable.height() / 8.0);
+        assert!((0.5..=1.0).contains(&encoded.faults().share_read()));
     }
     let (width, height) = encoded.size();
     let middle = Rectangle::of_image(width, height).grown(-f64::from(width.min(height)) / 3.0);
     if let Ok(photograph) = encoded.decode_part(&middle, 0.5) {
-        assert!(photograph.part.contains(&middle));
+        assert!(photograph.part.contains(&middle.clamped(&encoded.readable())));
     }
 });

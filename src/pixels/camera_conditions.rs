@@ -309,5 +309,6 @@ fn develop(share: f32, exponent: f32) -> f32 {
 fn through_jpeg(picture: &RgbImage, quality: u8) -> Result<RgbImage, EncodeError> {
     let bytes = encode_jpeg(picture, quality)?;
     let decoded = Jpeg::read_header(&bytes).and_then(|jpeg| jpeg.decode(&bytes, jpeg.whole(1)));
-    Ok(decoded.expect("a JPEG that has just been written can be read"))
+    let (decoded, _) = decoded.expect("a JPEG that has just been written can be read");
+    Ok(decoded)
 }

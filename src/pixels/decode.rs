@@ -3,12 +3,16 @@ use std::fs::File;
 use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use fast_image_resize::FilterType;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
+use super::faults::{Faults, Incomplete};
 use super::jpeg::{Jpeg, Region};
+use super::raw;
+use super::tiff_ycbcr;
 use super::warp::resize;
 use crate::geometry::{Affine, Point, Rectangle};
 
@@ -86,6 +90,17 @@ pub enum DecodeError {
     /// The content contradicts its format.
     #[error("is damaged ({0}): copy it again from its source")]
     Damaged(String),
+    /// A camera's raw file in which no JPEG of the photograph's size is embedded.
+    #[error(
+        "is a raw file whose largest embedded JPEG has {} × {} pixels of {} × {}: convert it to JPEG or TIFF",
+        preview.0, preview.1, photograph.0, photograph.1
+    )]
+    NoPreview {
+        /// Width and height of the largest JPEG, 0 where there is none.
+        preview: (u32, u32),
+        /// Width and height that the photograph has.
+        photograph: (u32, u32),
+    },
     /// A kind of JPEG, PNG or TIFF that is not decoded.
     #[error("is of a kind that is not supported ({0}): convert it to RGB with 8 or 16 bits")]
     Unsupported(String),
@@ -117,8 +132,21 @@ impl DecodeError {
 
 enum Kind {
     Jpeg(Jpeg),
+    YCbCrTiff,
     Other(ImageFormat),
 }
+
+/// What decoding a JPEG found out that is not as it should be.
+#[derive(Debug)]
+struct Found {
+    /// Rows from the top, as stored and at full size, that can be decoded at any scale.
+    rows: u32,
+    /// The decoder's warning.
+    warning: String,
+}
+
+/// Rows that can be decoded come in multiples of this, so that they are whole rows at each scale.
+const ROWS_AT_EACH_SCALE: u32 = 8;
 
 /// The bytes of a JPEG, PNG or TIFF whose header has been read, not yet decoded.
 ///
@@ -128,10 +156,16 @@ enum Kind {
 /// YCCK JPEGs are taken as inverted, as Adobe's programs write them, and multiplied out without a
 /// colour profile.
 ///
-/// # What counts as damaged
-/// A photograph is decoded whole or not at all. A JPEG that ends early or has a corrupt stretch is an
-/// error although a decoder could fill the rest with grey: a network would name a whale from grey.
-/// Only superfluous bytes before the end marker, which some cameras write, are let pass.
+/// Of a camera's raw file that is built like a TIFF (DNG, NEF, CR2, ARW, …) the embedded JPEG is taken, where it
+/// is of the photograph's size.
+///
+/// # Damage
+/// What the decoder of JPEGs only warns of is decoded, and [`faults`](Self::faults) tells it; superfluous zeros
+/// before the end, which some cameras write, are no damage. Any other damage is an error.
+///
+/// A JPEG that ends early is an error too, unless the caller [accepts](Self::accepting_incomplete) it and half
+/// of its rows or more are there. The rows that are missing are then as far away as what lies outside of the
+/// frame: no pixels are made up for them, for a network would name a whale from grey.
 ///
 /// # Limits
 /// [`MAX_FILE_BYTES`], [`MAX_PIXELS`] and [`MAX_DECODED_BYTES`]. All are checked from the header, before
@@ -144,6 +178,9 @@ pub struct EncodedPhotograph {
     height: u32,
     orientation: Orientation,
     path: Option<PathBuf>,
+    accepts_incomplete: bool,
+    /// Where decoding found anything.
+    found: OnceLock<Found>,
 }
 
 impl fmt::Debug for EncodedPhotograph {
@@ -163,13 +200,30 @@ impl EncodedPhotograph {
     /// # Errors
     /// [`DecodeError::File`], which names the file; so do later errors of [`decode`](Self::decode).
     pub fn open(path: &Path) -> Result<Self, DecodeError> {
-        let opened = read(path).and_then(Self::from_bytes);
-        match opened {
+        match Self::open_unnamed(path) {
             Ok(photograph) => Ok(Self {
                 path: Some(path.to_owned()),
                 ..photograph
             }),
             Err(error) => Err(error.in_file(Some(path))),
+        }
+    }
+
+    /// [`open`](Self::open), for callers that name the file themselves.
+    ///
+    /// # Errors
+    /// None of them names the file.
+    pub fn open_unnamed(path: &Path) -> Result<Self, DecodeError> {
+        read(path).and_then(Self::from_bytes)
+    }
+
+    /// The same photograph, of which at least half of the rows is enough where it is a JPEG that ends early.
+    /// Who says so looks at [`faults`](Self::faults) after decoding, and passes them on.
+    #[must_use]
+    pub fn accepting_incomplete(self) -> Self {
+        Self {
+            accepts_incomplete: true,
+            ..self
         }
     }
 
@@ -184,15 +238,30 @@ impl EncodedPhotograph {
         if bytes.len() as u64 > MAX_FILE_BYTES {
             return Err(DecodeError::FileTooLarge);
         }
+        let mut orientation = orientation(&bytes);
+        let bytes = match image::guess_format(&bytes) {
+            Ok(ImageFormat::Tiff) => without_panic(|| raw::preview_or_whole(bytes))?,
+            _ => bytes,
+        };
         let (kind, width, height) = match image::guess_format(&bytes) {
             Ok(ImageFormat::Jpeg) => {
+                // The JPEG in a raw file may say what the file does not.
+                orientation = orientation.or_else(|| self::orientation(&bytes));
                 let jpeg = Jpeg::read_header(&bytes)?;
                 let (width, height) = jpeg.size();
                 (Kind::Jpeg(jpeg), width, height)
             }
             Ok(format @ (ImageFormat::Png | ImageFormat::Tiff)) => {
-                let (width, height) = without_panic(|| Ok(decoder(&bytes, format)?.dimensions()))?;
-                (Kind::Other(format), u64::from(width), u64::from(height))
+                let (kind, (width, height)) = without_panic(|| {
+                    let ycbcr = (format == ImageFormat::Tiff)
+                        .then(|| tiff_ycbcr::size(&bytes))
+                        .flatten();
+                    Ok(match ycbcr {
+                        Some(size) => (Kind::YCbCrTiff, size),
+                        None => (Kind::Other(format), decoder(&bytes, format)?.dimensions()),
+                    })
+                })?;
+                (kind, u64::from(width), u64::from(height))
             }
             _ => return Err(DecodeError::UnknownFormat),
         };
@@ -201,12 +270,14 @@ impl EncodedPhotograph {
             return Err(size());
         }
         Ok(Self {
-            orientation: orientation(&bytes),
+            orientation: orientation.unwrap_or(Orientation::NoTransforms),
             kind,
             width: u32::try_from(width).map_err(|_| size())?,
             height: u32::try_from(height).map_err(|_| size())?,
             bytes,
             path: None,
+            accepts_incomplete: false,
+            found: OnceLock::new(),
         })
     }
 
@@ -221,6 +292,34 @@ impl EncodedPhotograph {
         }
     }
 
+    /// What is wrong with the photograph, as far as decoding has found out: nothing before
+    /// [`decode`](Self::decode).
+    pub fn faults(&self) -> Faults {
+        let Some(found) = self.found.get() else {
+            return Faults::default();
+        };
+        let incomplete = (found.rows < self.height).then(|| Incomplete {
+            share_read: f64::from(found.rows) / f64::from(self.height),
+        });
+        // That it ends early is said by the rows.
+        let only_ends = incomplete.is_some() && ends_early(&found.warning);
+        Faults {
+            incomplete,
+            damaged: (!only_ends).then(|| found.warning.clone()),
+        }
+    }
+
+    /// The part of the upright frame that can be decoded, in pixels at full size, as far as decoding has found
+    /// out: all of it, unless the photograph is [incomplete](Self::accepting_incomplete).
+    pub fn readable(&self) -> Rectangle {
+        Rectangle::of_image(self.width, self.rows()).bounds_after(&self.upright_from_stored())
+    }
+
+    /// Rows from the top, as stored and at full size, that can be decoded.
+    fn rows(&self) -> u32 {
+        self.found.get().map_or(self.height, |found| found.rows)
+    }
+
     /// Decodes the photograph, upright, at the smallest of the scales 1, 1/2, 1/4 and 1/8 that is not
     /// below `least_scale` (above 1 counts as 1). A JPEG is reduced while it is decoded, which costs a
     /// fraction of the time and memory; others are decoded whole and then reduced by averaging.
@@ -231,10 +330,10 @@ impl EncodedPhotograph {
         let factor = factor(least_scale);
         let stored = match &self.kind {
             Kind::Jpeg(jpeg) => self.decode_jpeg(jpeg, factor),
+            Kind::YCbCrTiff => self.decode_ycbcr().map(|i| self.reduce(i, factor)),
             Kind::Other(format) => self.decode_whole(*format).map(|i| self.reduce(i, factor)),
         };
-        let (width, height) = self.size();
-        self.upright(stored, Rectangle::of_image(width, height))
+        self.upright(stored, self.readable())
     }
 
     /// Whether [`decode_part`](Self::decode_part) decodes less than the whole.
@@ -243,8 +342,8 @@ impl EncodedPhotograph {
     }
 
     /// [`decode`](Self::decode), of at least the `part` of the upright frame at full size that lies
-    /// within the frame. Of a JPEG with one scan not much more is decoded, and what precedes it is only
-    /// read over; others are decoded whole.
+    /// within the frame and is [readable](Self::readable). Of a JPEG with one scan not much more is decoded, and
+    /// what precedes it is only read over; others are decoded whole.
     ///
     /// # Errors
     /// As of `decode`, but damage outside of the part may go unnoticed: decode the photograph whole
@@ -262,23 +361,29 @@ impl EncodedPhotograph {
         let stored_from_upright = upright_from_stored
             .inverse()
             .expect("turns and mirrors can be undone");
-        let stored = part.bounds_after(&stored_from_upright);
         let factor = factor(least_scale);
+        let rows = self.rows();
+        let stored = part
+            .bounds_after(&stored_from_upright)
+            .clamped(&Rectangle::of_image(self.width, rows));
         let region = jpeg.region(factor, &stored);
         if region == jpeg.whole(factor) {
             return self.decode(least_scale);
         }
+        let decoded = self.decode_region(jpeg, region);
+        if self.rows() < rows {
+            // There is less than was thought.
+            return self.decode_part(part, least_scale);
+        }
+        let height = decoded.as_ref().map_or(region.height, RgbImage::height);
         let full = |v: u32| f64::from(v * factor);
         let covered = Rectangle {
             left: full(region.x),
             top: full(region.y),
             right: full(region.x + region.width),
-            bottom: full(region.y + region.height),
+            bottom: full(region.y + height),
         };
-        self.upright(
-            self.decode_region(jpeg, region),
-            covered.bounds_after(&upright_from_stored),
-        )
+        self.upright(decoded, covered.bounds_after(&upright_from_stored))
     }
 
     fn upright(
@@ -345,9 +450,57 @@ impl EncodedPhotograph {
         Ok(())
     }
 
+    /// A region without its rows that are missing.
     fn decode_region(&self, jpeg: &Jpeg, region: Region) -> Result<RgbImage, DecodeError> {
         self.check_memory(jpeg.memory(region))?;
-        jpeg.decode(&self.bytes, region)
+        self.check_rows()?;
+        let (image, warning) = jpeg.decode(&self.bytes, region)?;
+        if let Some(warning) = warning {
+            self.examine(jpeg, warning)?;
+        }
+        let rows = self.rows();
+        if rows == self.height {
+            return Ok(image);
+        }
+        let (width, height) = image.dimensions();
+        let there = (rows / region.factor).saturating_sub(region.y).min(height);
+        let mut pixels = image.into_raw();
+        pixels.truncate(3 * width as usize * there as usize);
+        Ok(RgbImage::from_raw(width, there, pixels).expect("rows were taken away whole"))
+    }
+
+    /// Finds out, at the first warning, how much of the photograph is there.
+    fn examine(&self, jpeg: &Jpeg, warning: String) -> Result<(), DecodeError> {
+        if self.found.get().is_none() {
+            self.check_memory(jpeg.memory(jpeg.whole(1)))?;
+            let rows = jpeg.rows_there(&self.bytes)?;
+            let rows = if rows < self.height {
+                rows / ROWS_AT_EACH_SCALE * ROWS_AT_EACH_SCALE
+            } else {
+                rows
+            };
+            // Another thread may have found the same meanwhile.
+            let _ = self.found.set(Found { rows, warning });
+        }
+        self.check_rows()
+    }
+
+    fn check_rows(&self) -> Result<(), DecodeError> {
+        let Some(Found { rows, warning }) = self.found.get() else {
+            return Ok(());
+        };
+        let enough = if self.accepts_incomplete {
+            self.height.div_ceil(2)
+        } else {
+            self.height
+        };
+        if *rows < enough {
+            let share = 100.0 * f64::from(*rows) / f64::from(self.height);
+            return Err(DecodeError::EndsEarly(format!(
+                "{warning}; {share:.1} % of its rows are there"
+            )));
+        }
+        Ok(())
     }
 
     fn decode_jpeg(&self, jpeg: &Jpeg, factor: u32) -> Result<RgbImage, DecodeError> {
@@ -358,7 +511,7 @@ impl EncodedPhotograph {
         let decoded = self.decode_region(jpeg, jpeg.whole(factor))?;
         // The last column and row stand for whole blocks, of which the photograph may fill only a part.
         let exact = |size: u32| f64::from(size) / f64::from(factor);
-        let (width, height) = (exact(self.width), exact(self.height));
+        let (width, height) = (exact(self.width), exact(self.rows()));
         if (width, height) == (f64::from(decoded.width()), f64::from(decoded.height())) {
             return Ok(decoded);
         }
@@ -371,6 +524,12 @@ impl EncodedPhotograph {
         ))
     }
 
+    fn decode_ycbcr(&self) -> Result<RgbImage, DecodeError> {
+        let pixels = u64::from(self.width) * u64::from(self.height);
+        self.check_memory(6 * pixels)?;
+        without_panic(|| tiff_ycbcr::decode(&self.bytes))
+    }
+
     fn decode_whole(&self, format: ImageFormat) -> Result<RgbImage, DecodeError> {
         without_panic(|| {
             let decoder = decoder(&self.bytes, format)?;
@@ -381,13 +540,14 @@ impl EncodedPhotograph {
         })
     }
 
-    /// Reduces a photograph of full size by averaging.
+    /// Reduces a photograph of full size, or the rows of it that are there, by averaging.
     fn reduce(&self, image: RgbImage, factor: u32) -> RgbImage {
         if factor == 1 {
             return image;
         }
-        let size = (self.width.div_ceil(factor), self.height.div_ceil(factor));
-        let whole = (0.0, 0.0, f64::from(self.width), f64::from(self.height));
+        let (width, height) = image.dimensions();
+        let size = (width.div_ceil(factor), height.div_ceil(factor));
+        let whole = (0.0, 0.0, f64::from(width), f64::from(height));
         resize(&image, whole, size, FilterType::Box)
     }
 }
@@ -423,6 +583,11 @@ fn decoder(bytes: &[u8], format: ImageFormat) -> Result<impl ImageDecoder + '_, 
     reader.into_decoder().map_err(DecodeError::from_image)
 }
 
+/// Whether a warning of the decoder of JPEGs says that the file ends, and nothing else.
+fn ends_early(warning: &str) -> bool {
+    warning.starts_with("Premature end of JPEG file")
+}
+
 /// Calls a decoder of PNG or TIFF. Some damaged files make one panic (png 0.18.1 at a palette of 4 bytes,
 /// image-png issue 694): for the aircraft that is one more damaged file.
 fn without_panic<T>(decode: impl FnOnce() -> Result<T, DecodeError>) -> Result<T, DecodeError> {
@@ -431,7 +596,7 @@ fn without_panic<T>(decode: impl FnOnce() -> Result<T, DecodeError>) -> Result<T
         .unwrap_or_else(|_| Err(DecodeError::Damaged("the decoder gave up".to_owned())))
 }
 
-fn orientation(bytes: &[u8]) -> Orientation {
+fn orientation(bytes: &[u8]) -> Option<Orientation> {
     let exif = exif::Reader::new()
         .continue_on_error(true)
         .read_from_container(&mut Cursor::new(bytes))
@@ -442,7 +607,6 @@ fn orientation(bytes: &[u8]) -> Orientation {
         .and_then(|field| field.value.get_uint(0))
         .and_then(|value| u8::try_from(value).ok())
         .and_then(Orientation::from_exif)
-        .unwrap_or(Orientation::NoTransforms)
 }
 
 /// A decoded photograph, or a part of one: upright, RGB, possibly reduced.
@@ -454,8 +618,9 @@ pub struct Photograph {
     pub frame_width: u32,
     /// Height of the upright frame at full size, in pixels.
     pub frame_height: u32,
-    /// What the pixels cover, in pixels of the upright frame at full size: the whole frame where it was
-    /// not asked for less. At the frame's edge it may reach beyond by less than one of `pixels`.
+    /// What the pixels cover, in pixels of the upright frame at full size: all that is
+    /// [readable](EncodedPhotograph::readable) where it was not asked for less. At the frame's edge it may reach
+    /// beyond by less than one of `pixels`.
     pub part: Rectangle,
 }
 

@@ -1,5 +1,8 @@
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use image::RgbImage;
-use turbojpeg::{Colorspace, DecompressHeader, PixelFormat, ScalingFactor, Subsamp};
+use turbojpeg::PixelFormat;
 use turbojpeg_sys as sys;
 
 use super::decode::DecodeError;
@@ -12,9 +15,28 @@ const MAX_SCANS: i32 = 100;
 /// photograph: a region that starts at a multiple of it is decoded as the whole is.
 const LARGEST_BLOCK: u32 = 32;
 
+/// How the texts of libjpeg's warnings begin, those that its source calls `JWRN_`: it decodes all the same.
+/// TurboJPEG's error code is no help alone, for it says "warning" of an error that came after a warning.
+const WARNINGS: [&str; 7] = [
+    "Corrupt JPEG data",
+    "Premature end of JPEG file",
+    "Warning: unknown JFIF revision",
+    "Unknown Adobe color transform code",
+    "Inconsistent progression sequence",
+    "Invalid SOS parameters for sequential JPEG",
+    "Application transferred too many scanlines",
+];
+
+/// Bytes that stand in for those that a file lacks: enough for some blocks.
+const STAND_IN_BYTES: usize = 1024;
+
 /// A JPEG whose header has been read. Sizes are those that are stored, before orientation.
 pub(super) struct Jpeg {
-    header: DecompressHeader,
+    width: usize,
+    height: usize,
+    is_cmyk: bool,
+    is_lossless: bool,
+    has_known_subsampling: bool,
     /// Whether the decoder has to hold the coefficients of the whole photograph.
     buffers_coefficients: bool,
 }
@@ -32,44 +54,54 @@ pub(super) struct Region {
 
 impl Jpeg {
     pub fn read_header(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let header = turbojpeg::read_header(bytes).map_err(|e| match e {
-            turbojpeg::Error::TurboJpegError(text) => error(text),
-            other => error(other.to_string()),
-        })?;
-        let buffers_coefficients = header.is_progressive || !has_one_scan(bytes);
+        let mut decompressor = Decompressor::new().map_err(error)?;
+        let warning = decompressor.read_header(bytes).map_err(error)?;
+        let size = |parameter| usize::try_from(decompressor.get(parameter)).unwrap_or(0);
+        let (width, height) = (
+            size(sys::TJPARAM_TJPARAM_JPEGWIDTH),
+            size(sys::TJPARAM_TJPARAM_JPEGHEIGHT),
+        );
+        if width == 0 || height == 0 {
+            return Err(error(
+                warning.unwrap_or_else(|| "it has no frame".to_owned()),
+            ));
+        }
+        let is_progressive = decompressor.get(sys::TJPARAM_TJPARAM_PROGRESSIVE) == 1;
+        let colours = decompressor.get(sys::TJPARAM_TJPARAM_COLORSPACE) as sys::TJCS;
         Ok(Self {
-            header,
-            buffers_coefficients,
+            width,
+            height,
+            is_cmyk: matches!(colours, sys::TJCS_TJCS_CMYK | sys::TJCS_TJCS_YCCK),
+            is_lossless: decompressor.get(sys::TJPARAM_TJPARAM_LOSSLESS) == 1,
+            has_known_subsampling: decompressor.get(sys::TJPARAM_TJPARAM_SUBSAMP) >= 0,
+            buffers_coefficients: is_progressive || !has_one_scan(bytes),
         })
     }
 
     /// Width and height.
     pub fn size(&self) -> (u64, u64) {
-        (self.header.width as u64, self.header.height as u64)
+        (self.width as u64, self.height as u64)
     }
 
     /// Whether it can be reduced while it is decoded; only whole otherwise.
     pub fn can_be_reduced(&self) -> bool {
-        !self.header.is_lossless
+        !self.is_lossless
     }
 
     /// Whether a region can be decoded, and for less than the whole costs.
     pub fn can_be_decoded_in_part(&self) -> bool {
-        self.can_be_reduced()
-            && !self.buffers_coefficients
-            && self.header.subsamp != Subsamp::Unknown
+        self.can_be_reduced() && !self.buffers_coefficients && self.has_known_subsampling
     }
 
     /// The whole.
     pub fn whole(&self, factor: u32) -> Region {
-        let scaling = ScalingFactor::new(1, factor as usize);
-        let scaled = self.header.scaled(scaling);
+        let reduced = |size: usize| size.div_ceil(factor as usize) as u32;
         Region {
             factor,
             x: 0,
             y: 0,
-            width: scaled.width as u32,
-            height: scaled.height as u32,
+            width: reduced(self.width),
+            height: reduced(self.height),
         }
     }
 
@@ -100,12 +132,8 @@ impl Jpeg {
         }
     }
 
-    fn is_cmyk(&self) -> bool {
-        matches!(self.header.colorspace, Colorspace::CMYK | Colorspace::YCCK)
-    }
-
     fn format(&self) -> PixelFormat {
-        if self.is_cmyk() {
+        if self.is_cmyk {
             PixelFormat::CMYK
         } else {
             PixelFormat::RGB
@@ -116,7 +144,7 @@ impl Jpeg {
     pub fn memory(&self, region: Region) -> u64 {
         let pixels = u64::from(region.width) * u64::from(region.height);
         let coefficients = if self.buffers_coefficients {
-            let channels = if self.is_cmyk() { 4 } else { 3 };
+            let channels = if self.is_cmyk { 4 } else { 3 };
             let (width, height) = self.size();
             width * height * channels * size_of::<i16>() as u64
         } else {
@@ -125,23 +153,77 @@ impl Jpeg {
         pixels * self.format().size() as u64 + coefficients
     }
 
-    /// Decodes a region of `bytes`, whose header this is.
-    pub fn decode(&self, bytes: &[u8], region: Region) -> Result<RgbImage, DecodeError> {
-        let size = region.width as usize * region.height as usize * self.format().size();
-        let mut pixels = vec![0; size];
-        match self.decompress(bytes, region, &mut pixels) {
-            Err(text) if is_harmless(&text) => {}
-            result => result.map_err(error)?,
-        }
-        if self.is_cmyk() {
+    /// Decodes a region of `bytes`, whose header this is; with what the decoder objected to first, where that is
+    /// not [harmless](is_harmless).
+    pub fn decode(
+        &self,
+        bytes: &[u8],
+        region: Region,
+    ) -> Result<(RgbImage, Option<String>), DecodeError> {
+        let decompressed = self.decompress(bytes, region).or_else(|text| {
+            // By chance a stretch that was overwritten holds a marker. There the coded data ends for the decoder,
+            // and no sense can be made of what follows: what precedes it is as good.
+            let coded = &bytes[..CodedData::of(bytes).end];
+            if coded.len() == bytes.len() {
+                return Err(text);
+            }
+            match self.decompress(coded, region) {
+                Ok((pixels, _)) => Ok((pixels, Some(text))),
+                Err(_) => Err(text),
+            }
+        });
+        let (mut pixels, warning) = decompressed.map_err(error)?;
+        if self.is_cmyk {
             pixels = rgb_from_inverted_cmyk(pixels);
         }
-        Ok(RgbImage::from_raw(region.width, region.height, pixels)
-            .expect("the buffer was made for this size"))
+        let image = RgbImage::from_raw(region.width, region.height, pixels)
+            .expect("the buffer was made for this size");
+        Ok((image, warning.filter(|text| !is_harmless(text, bytes))))
     }
 
-    /// What the `turbojpeg` crate's decompressor does, and the cropping that it lacks.
-    fn decompress(&self, bytes: &[u8], region: Region, pixels: &mut [u8]) -> Result<(), String> {
+    /// How many rows from the top, at full size, can be decoded from what the file holds.
+    ///
+    /// Where coded data is missing libjpeg goes on with zeros and grey, and does not say from which row on. A row
+    /// is there if it is the same whatever comes after the data: so the data is continued by zeros, by random bits
+    /// and by their inverse, so that no missing bit is the same in all, and the rows are compared.
+    ///
+    /// Of a file that ends before the last of its scans no row is there in full: 0.
+    pub fn rows_there(&self, bytes: &[u8]) -> Result<u32, DecodeError> {
+        let coded = CodedData::of(bytes);
+        if !coded.has_all_scans {
+            return Ok(0);
+        }
+        let mut data = &bytes[..coded.end];
+        // Before another byte it would be a marker.
+        while let [rest @ .., 0xff] = data {
+            data = rest;
+        }
+        let rows = |stand_in: &[u8]| -> Result<Vec<u64>, DecodeError> {
+            let continued = [data, stand_in, &[0xff, 0xd9]].concat();
+            let (pixels, _) = self.decompress(&continued, self.whole(1)).map_err(error)?;
+            let digest = |row: &[u8]| {
+                let mut hasher = DefaultHasher::new();
+                row.hash(&mut hasher);
+                hasher.finish()
+            };
+            let row_bytes = self.width * self.format().size();
+            Ok(pixels.chunks(row_bytes).map(digest).collect())
+        };
+        let random = random_bytes();
+        let inverse = random.map(|byte| !byte);
+        let all = [rows(&[0; STAND_IN_BYTES])?, rows(&random)?, rows(&inverse)?];
+        let is_same = |&row: &usize| all.iter().all(|rows| rows[row] == all[0][row]);
+        Ok((0..self.height).take_while(is_same).count() as u32)
+    }
+
+    /// What the `turbojpeg` crate's decompressor does, and the cropping and the warnings that it lacks.
+    fn decompress(
+        &self,
+        bytes: &[u8],
+        region: Region,
+    ) -> Result<(Vec<u8>, Option<String>), String> {
+        let size = region.width as usize * region.height as usize * self.format().size();
+        let mut pixels = vec![0; size];
         let mut decompressor = Decompressor::new()?;
         let crop = (region != self.whole(region.factor)).then_some(region);
         decompressor.prepare(bytes, region.factor, crop)?;
@@ -149,7 +231,148 @@ impl Jpeg {
         if needed != pixels.len() {
             return Err("its header changed while it was read".to_owned());
         }
-        decompressor.run(bytes, pixels, self.format())
+        // It reads the header again and repeats what `prepare` was warned of.
+        let warning = decompressor.run(bytes, &mut pixels, self.format())?;
+        Ok((pixels, warning))
+    }
+}
+
+/// Always the same, none of them with all bits alike: so neither they nor their inverse hold a marker.
+fn random_bytes() -> [u8; STAND_IN_BYTES] {
+    let mut state = 1u32;
+    std::array::from_fn(|_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        ((state >> 24) as u8).clamp(1, 254)
+    })
+}
+
+/// Where the coded data of the last scan of a JPEG ends, by the file's end or by a marker: that of an end that is
+/// its own, or one that a damaged stretch holds by chance.
+struct CodedData {
+    end: usize,
+    /// Whether the scans up to there hold all that the photograph has.
+    has_all_scans: bool,
+}
+
+impl CodedData {
+    fn of(bytes: &[u8]) -> Self {
+        let mut end = bytes.len();
+        let (mut has_end, mut in_scan) = (false, false);
+        let mut is_progressive = false;
+        // For each component how many low bits of each coefficient are still to come.
+        let mut missing: HashMap<u8, [u8; 64]> = HashMap::new();
+        let mut has_restarts = false;
+        for segment in Segments::of(bytes) {
+            if in_scan && has_restarts && matches!(segment.marker, 0xd0..=0xd7) {
+                continue;
+            }
+            if in_scan {
+                end = segment.start;
+                has_end = segment.marker == END;
+            }
+            in_scan = segment.marker == START_OF_SCAN;
+            if segment.marker == RESTART_INTERVAL {
+                has_restarts = segment.content != [0, 0];
+            } else if is_start_of_frame(segment.marker) {
+                is_progressive = matches!(segment.marker, 0xc2 | 0xc6 | 0xca | 0xce);
+                let components = segment.content.get(6..).unwrap_or(&[]).chunks_exact(3);
+                missing.extend(components.map(|component| (component[0], [u8::MAX; 64])));
+            } else if in_scan {
+                end = bytes.len();
+                has_end = false;
+                let count = usize::from(segment.content.first().copied().unwrap_or(0));
+                let components = segment.content.get(1..1 + 2 * count).unwrap_or(&[]);
+                let band = match segment.content.get(1 + 2 * count..) {
+                    Some(&[first, last, bits, ..]) if is_progressive => (first, last, bits & 0xf),
+                    _ => (0, 63, 0),
+                };
+                for component in components.chunks_exact(2) {
+                    let coefficients = missing.get_mut(&component[0]).and_then(|component| {
+                        component.get_mut(usize::from(band.0)..=usize::from(band.1))
+                    });
+                    coefficients
+                        .into_iter()
+                        .flatten()
+                        .for_each(|bits| *bits = band.2);
+                }
+            }
+        }
+        Self {
+            end,
+            has_all_scans: has_end || missing.values().flatten().all(|&bits| bits == 0),
+        }
+    }
+}
+
+const END: u8 = 0xd9;
+const START_OF_SCAN: u8 = 0xda;
+const RESTART_INTERVAL: u8 = 0xdd;
+
+/// Three markers in their range are tables.
+fn is_start_of_frame(marker: u8) -> bool {
+    matches!(marker, 0xc0..=0xcf) && !matches!(marker, 0xc4 | 0xc8 | 0xcc)
+}
+
+/// A marker of a JPEG and its content.
+struct Segment<'a> {
+    marker: u8,
+    /// Where the marker lies.
+    start: usize,
+    /// Without marker and length.
+    content: &'a [u8],
+}
+
+/// The segments of a JPEG up to its end or the file's, among them restarts, which have no content. Coded data
+/// between them is passed over, as are other bytes that are none of a segment, as libjpeg does.
+struct Segments<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Segments<'a> {
+    fn of(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+}
+
+impl<'a> Iterator for Segments<'a> {
+    type Item = Segment<'a>;
+
+    fn next(&mut self) -> Option<Segment<'a>> {
+        loop {
+            let rest = self.bytes.get(self.at..)?;
+            let start = self.at + rest.iter().position(|&byte| byte == 0xff)?;
+            let marker = *self.bytes.get(start + 1)?;
+            match marker {
+                // It fills up.
+                0xff => self.at = start + 1,
+                // A byte of coded data that is 0xff.
+                0x00 => self.at = start + 2,
+                // They have no length.
+                0x01 | 0xd0..=0xd8 | END => {
+                    self.at = if marker == END {
+                        self.bytes.len()
+                    } else {
+                        start + 2
+                    };
+                    return Some(Segment {
+                        marker,
+                        start,
+                        content: &[],
+                    });
+                }
+                _ => {
+                    let length = self.bytes.get(start + 2..start + 4)?;
+                    let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
+                    self.at = start + 2 + length.max(2);
+                    return Some(Segment {
+                        marker,
+                        start,
+                        content: self.bytes.get(start + 4..self.at).unwrap_or(&[]),
+                    });
+                }
+            }
+        }
     }
 }
 
@@ -174,12 +397,32 @@ impl Decompressor {
         text.to_string_lossy().into_owned()
     }
 
-    fn check(&self, status: std::ffi::c_int) -> Result<(), String> {
-        if status == 0 {
-            Ok(())
-        } else {
-            Err(self.error())
+    /// The first warning, where the call gave warnings and no error.
+    fn check(&self, status: std::ffi::c_int) -> Result<Option<String>, String> {
+        // SAFETY: the handle is live.
+        let code = unsafe { sys::tj3GetErrorCode(self.0) } as sys::TJERR;
+        let warned = code == sys::TJERR_TJERR_WARNING;
+        if status == 0 && !warned {
+            return Ok(None);
         }
+        let text = self.error();
+        if warned && WARNINGS.iter().any(|warning| text.starts_with(warning)) {
+            Ok(Some(text))
+        } else if status == 0 {
+            Ok(None)
+        } else {
+            Err(text)
+        }
+    }
+
+    fn get(&self, parameter: sys::TJPARAM) -> std::ffi::c_int {
+        // SAFETY: the handle is live.
+        unsafe { sys::tj3Get(self.0, parameter as _) }
+    }
+
+    fn read_header(&mut self, bytes: &[u8]) -> Result<Option<String>, String> {
+        // SAFETY: the handle is live; the header is read within the bytes' bounds.
+        self.check(unsafe { sys::tj3DecompressHeader(self.0, bytes.as_ptr(), bytes.len() as _) })
     }
 
     fn prepare(&mut self, bytes: &[u8], factor: u32, crop: Option<Region>) -> Result<(), String> {
@@ -187,21 +430,12 @@ impl Decompressor {
             num: 1,
             denom: factor as _,
         };
-        // SAFETY: the handle is live; the header is read within the bytes' bounds.
-        unsafe {
-            self.check(sys::tj3Set(
-                self.0,
-                sys::TJPARAM_TJPARAM_SCANLIMIT as _,
-                MAX_SCANS,
-            ))?;
-            self.check(sys::tj3DecompressHeader(
-                self.0,
-                bytes.as_ptr(),
-                bytes.len() as _,
-            ))?;
-            if factor != 1 {
-                self.check(sys::tj3SetScalingFactor(self.0, scaling))?;
-            }
+        // SAFETY: the handle is live.
+        self.check(unsafe { sys::tj3Set(self.0, sys::TJPARAM_TJPARAM_SCANLIMIT as _, MAX_SCANS) })?;
+        self.read_header(bytes)?;
+        if factor != 1 {
+            // SAFETY: the handle is live.
+            self.check(unsafe { sys::tj3SetScalingFactor(self.0, scaling) })?;
         }
         if let Some(crop) = crop {
             let region = sys::tjregion {
@@ -217,11 +451,10 @@ impl Decompressor {
     }
 
     /// Bytes that [`run`](Self::run) writes, by the header that `prepare` read.
-    fn output_bytes(&mut self, factor: u32, crop: Option<Region>, format: PixelFormat) -> usize {
+    fn output_bytes(&self, factor: u32, crop: Option<Region>, format: PixelFormat) -> usize {
         let side = |parameter: sys::TJPARAM| {
-            // SAFETY: the handle is live.
-            let full = unsafe { sys::tj3Get(self.0, parameter as _) };
-            usize::try_from(full).unwrap_or(0).div_ceil(factor as usize)
+            let full = usize::try_from(self.get(parameter)).unwrap_or(0);
+            full.div_ceil(factor as usize)
         };
         let (width, height) = match crop {
             Some(crop) => (crop.width as usize, crop.height as usize),
@@ -233,7 +466,12 @@ impl Decompressor {
         width * height * format.size()
     }
 
-    fn run(&mut self, bytes: &[u8], pixels: &mut [u8], format: PixelFormat) -> Result<(), String> {
+    fn run(
+        &mut self,
+        bytes: &[u8],
+        pixels: &mut [u8],
+        format: PixelFormat,
+    ) -> Result<Option<String>, String> {
         // SAFETY: the handle is live, the input is read within its bounds, and the caller has made sure
         // that the output holds what is written: rows without padding (pitch 0), of the region or whole.
         self.check(unsafe {
@@ -276,36 +514,28 @@ fn error(text: String) -> DecodeError {
 /// Whether the first scan of a JPEG holds all its components, so that it is decoded row by row.
 fn has_one_scan(bytes: &[u8]) -> bool {
     let mut components = None;
-    let mut at = 2;
-    while let Some(&[0xff, marker]) = bytes.get(at..at + 2) {
-        // Fill bytes, and markers that have no segment.
-        if marker == 0xff {
-            at += 1;
-            continue;
+    for segment in Segments::of(bytes) {
+        if is_start_of_frame(segment.marker) {
+            components = segment.content.get(5).copied();
+        } else if segment.marker == START_OF_SCAN {
+            return components.is_some() && segment.content.first().copied() == components;
         }
-        if matches!(marker, 0x01 | 0xd0..=0xd8) {
-            at += 2;
-            continue;
-        }
-        let Some(&[high, low]) = bytes.get(at + 2..at + 4) else {
-            return false;
-        };
-        match marker {
-            // Start of frame; these three in its range are tables.
-            0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
-                components = bytes.get(at + 9).copied();
-            }
-            0xda => return components.is_some() && bytes.get(at + 4).copied() == components,
-            _ => {}
-        }
-        at += 2 + usize::from(u16::from_be_bytes([high, low]));
     }
     false
 }
 
-/// Whether a warning of libjpeg leaves the photograph whole.
-fn is_harmless(warning: &str) -> bool {
-    warning.contains("extraneous bytes before marker 0xd9")
+/// Whether a warning of libjpeg leaves the photograph whole: zeros that some cameras write before the end.
+fn is_harmless(warning: &str, bytes: &[u8]) -> bool {
+    let superfluous = warning
+        .strip_prefix("Corrupt JPEG data: ")
+        .and_then(|text| text.strip_suffix(" extraneous bytes before marker 0xd9"))
+        .and_then(|count| count.parse::<usize>().ok());
+    let is_zero = |count: usize| {
+        let end = CodedData::of(bytes).end;
+        let superfluous = end.checked_sub(count).and_then(|from| bytes.get(from..end));
+        superfluous.is_some_and(|superfluous| superfluous.iter().all(|&byte| byte == 0))
+    };
+    superfluous.is_some_and(is_zero)
 }
 
 fn rgb_from_inverted_cmyk(cmyk: Vec<u8>) -> Vec<u8> {

@@ -1,20 +1,28 @@
 //! From the bytes of a photograph to a network's input. The only place where pixels become tensors:
 //! flight and training both prepare a network's input by the functions of this room.
 //!
-//! Owns decoding ([`EncodedPhotograph`], [`Photograph`]), resampling ([`warp`]) and normalisation
-//! ([`write_input`], [`prepare`]), and what other cameras would have made of a picture ([`CameraCondition`]). Knows neither networks nor heads: which transform to use is said by
+//! Owns which files are photographs ([`Folder`]), decoding ([`EncodedPhotograph`], [`Photograph`]),
+//! resampling ([`warp`]), normalisation ([`write_input`], [`prepare`]), and what other cameras would have
+//! made of a picture ([`CameraCondition`]). Knows neither networks nor heads: which transform to use is said by
 //! [`geometry`](crate::geometry), whose coordinate convention holds here too.
 
 mod camera_conditions;
 mod decode;
+mod faults;
+mod folder;
 mod jpeg;
+mod raw;
 mod tensor;
+mod tiff_directory;
+mod tiff_ycbcr;
 mod warp;
 
 pub use camera_conditions::{CameraCondition, SensorNoise};
 pub use decode::{
     DecodeError, EncodedPhotograph, MAX_DECODED_BYTES, MAX_FILE_BYTES, MAX_PIXELS, Photograph,
 };
+pub use faults::{Faults, Incomplete};
+pub use folder::{Folder, READ_ENDINGS};
 pub use tensor::{
     EncodeError, OUTSIDE_FRAME, OUTSIDE_HEAD_PHOTOGRAPH, encode_jpeg, prepare, prepare_views,
     reduce_to_fit, write_input,
