@@ -69,6 +69,7 @@ impl Identify for TwoHeads {
                 head(10.0, Decision::Identified),
                 head(60.0, Decision::Unknown),
             ],
+            faults: photograph.faults(),
             stages_ms: vec![("decode".into(), 1.5)],
         })
     }
@@ -775,6 +776,80 @@ fn the_program_without_a_broker_says_that_it_tries_again() {
     assert_eq!(process.wait().unwrap().code(), Some(2), "{rest:?}");
     let late = "delivery was not done 1 s after being asked to stop";
     assert!(rest.iter().any(|l| l.contains(late)), "{rest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_incomplete_and_a_damaged_frame_are_told_in_messages_and_counted() {
+    let broker = EmbeddedBroker::start().unwrap();
+    let options = BrokerOptions::new(broker.address(), None, None).unwrap();
+    let mut recorder = Recorder::start(broker.address().port).await;
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), 2, &[]);
+    let grain = RgbImage::from_fn(96, 64, |x, y| image::Rgb([(x * 37 + y * 59) as u8; 3]));
+    let jpeg = encode_jpeg(&grain, 80).unwrap();
+    fs::write(
+        folder.path().join("x_cut.jpg"),
+        &jpeg[..jpeg.len() * 9 / 10],
+    )
+    .unwrap();
+    let (start, end) = jpeg.split_at(jpeg.len() - 2);
+    fs::write(
+        folder.path().join("y_odd.jpg"),
+        [start, &[9; 40], end].concat(),
+    )
+    .unwrap();
+    fs::write(folder.path().join("z_bad.jpg"), &jpeg[..jpeg.len() / 3]).unwrap();
+    fs::write(folder.path().join("._z.jpg"), "fork of a Mac").unwrap();
+    let flying = tokio::spawn(fly(
+        flight(folder.path(), 50.0, options),
+        CancellationToken::new(),
+    ));
+    let heard = recorder.until(Presence::Stopped).await;
+    let frames = flying.await.unwrap().unwrap().frames;
+    assert_eq!(
+        (frames.captured, frames.identified, frames.failed),
+        (5, 4, 1)
+    );
+    assert_eq!((frames.incomplete, frames.damaged), (1, 1));
+    check(&heard);
+    let payloads = |topic: &str| -> Vec<serde_json::Value> {
+        let topic = format!("callosity/v1/test/{topic}");
+        let of_topic = heard.iter().filter(|p| p.topic == topic.as_bytes());
+        of_topic
+            .map(|p| serde_json::from_slice(&p.payload).unwrap())
+            .collect()
+    };
+    for sighting in payloads("sighting") {
+        let frame = sighting["frame"].as_object().unwrap();
+        let share = frame
+            .get("incomplete")
+            .map(|part| part["shareRead"].as_f64().unwrap());
+        let damaged = frame.get("damaged").map(|reason| reason.as_str().unwrap());
+        match frame["file"].as_str().unwrap() {
+            "x_cut.jpg" => {
+                assert!((0.5..1.0).contains(&share.unwrap()));
+                assert_eq!(damaged, None);
+            }
+            "y_odd.jpg" => {
+                assert_eq!(share, None);
+                assert!(damaged.unwrap().contains("extraneous bytes"));
+            }
+            _ => assert_eq!((share, damaged), (None, None)),
+        }
+    }
+    let health = payloads("health").pop().unwrap();
+    let counts = &health["frames"];
+    assert_eq!(
+        (&counts["incomplete"], &counts["damaged"]),
+        (&1.into(), &1.into())
+    );
+    // The file is named beside the reason, not in it.
+    let failure = &health["lastFailure"];
+    assert_eq!(failure["file"], "z_bad.jpg");
+    assert!(
+        !failure["reason"].as_str().unwrap().contains("z_bad"),
+        "{failure}"
+    );
 }
 
 /// What the demo asks of the embedded broker: MQTT 5 properties, retained status, order.

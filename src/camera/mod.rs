@@ -10,8 +10,9 @@ use jiff::Timestamp;
 use thiserror::Error;
 use tokio::task::spawn_blocking;
 use tokio::time::{Interval, MissedTickBehavior, interval};
+use tracing::warn;
 
-use crate::pixels::EncodedPhotograph;
+use crate::pixels::{EncodedPhotograph, Folder, READ_ENDINGS};
 
 /// Which frame.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,10 +55,17 @@ pub enum CameraError {
         source: std::io::Error,
     },
     /// Nothing to replay.
-    #[error("no photographs (.jpg, .jpeg, .png, .tif, .tiff) in {}", folder.display())]
+    #[error(
+        "no photographs ({}, raw files with a JPEG in them) in {}{}",
+        READ_ENDINGS.join(", "),
+        folder.display(),
+        passed_over.as_ref().map_or_else(String::new, |said| format!("; {said}"))
+    )]
     Empty {
         /// The folder.
         folder: PathBuf,
+        /// In words, which photographs are of a kind that is not read.
+        passed_over: Option<String>,
     },
     /// No pace.
     #[error(
@@ -93,20 +101,32 @@ impl Replay {
             folder: folder.to_owned(),
             source,
         };
-        let mut files = Vec::new();
+        let mut paths = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if is_photograph(Path::new(&name)) && entry.path().is_file() {
-                files.push(name);
+            let path = entry.map_err(failed)?.path();
+            if path.is_file() {
+                paths.push(path);
             }
         }
-        if files.is_empty() {
+        let mut listed = Folder::default();
+        listed.add(paths);
+        let passed_over = listed.passed_over().map(|said| said.to_string());
+        if listed.photographs.is_empty() {
             return Err(CameraError::Empty {
                 folder: folder.to_owned(),
+                passed_over,
             });
         }
-        files.sort();
+        if let Some(said) = passed_over {
+            warn!("{}: {said}", folder.display());
+        }
+        let names = listed
+            .photographs
+            .iter()
+            .filter_map(|path| path.file_name());
+        let files = names
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect();
         Ok(Self {
             folder: folder.to_owned(),
             files,
@@ -148,8 +168,12 @@ impl Replay {
         self.number += 1;
         let path = self.folder.join(&name);
         Some(
-            match spawn_blocking(move || EncodedPhotograph::open(&path)).await {
-                Ok(Ok(photograph)) => Ok(Frame { tag, photograph }),
+            // The tag names the file.
+            match spawn_blocking(move || EncodedPhotograph::open_unnamed(&path)).await {
+                Ok(Ok(photograph)) => Ok(Frame {
+                    tag,
+                    photograph: photograph.accepting_incomplete(),
+                }),
                 Ok(Err(e)) => Err(UnusableFrame {
                     tag,
                     reason: e.to_string(),
@@ -161,11 +185,4 @@ impl Replay {
             },
         )
     }
-}
-
-fn is_photograph(name: &Path) -> bool {
-    let extension = name.extension().and_then(|e| e.to_str()).unwrap_or("");
-    ["jpg", "jpeg", "png", "tif", "tiff"]
-        .iter()
-        .any(|known| extension.eq_ignore_ascii_case(known))
 }

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use crate::bundle::NetworkInput;
 use crate::geometry::{Affine, Rectangle};
-use crate::pixels::{DecodeError, EncodedPhotograph, Photograph, prepare_views};
+use crate::pixels::{DecodeError, EncodedPhotograph, Faults, Photograph, prepare_views};
 
 /// How much more than is needed may be on each side once landmarks have moved, as a share of the longer one.
 const MARGIN: f64 = 0.15;
@@ -144,12 +144,12 @@ impl<'a> FramePixels<'a> {
         let Source::Encoded(photograph) = self.source else {
             return Ok(());
         };
-        let frame = self.frame();
+        let readable = self.readable();
         let needs: Vec<Need> = needs
             .into_iter()
             .map(|need| Need {
-                now: need.now.within(&frame),
-                later: need.later.within(&frame),
+                now: need.now.within(&readable),
+                later: need.later.within(&readable),
             })
             .collect();
         self.decoded
@@ -157,7 +157,7 @@ impl<'a> FramePixels<'a> {
         let is_missing = |need: &&Need| !self.decoded.iter().any(|d| need.now.is_shown_by(d));
         let missing = needs.iter().filter(is_missing).map(|need| need.later);
         let joined = if photograph.is_decoded_in_part() {
-            join(missing.collect(), frame.width())
+            join(missing.collect(), f64::from(self.size().0))
         } else {
             missing.reduce(|a, b| a.union(&b)).into_iter().collect()
         };
@@ -171,15 +171,29 @@ impl<'a> FramePixels<'a> {
         Ok(())
     }
 
-    fn frame(&self) -> Rectangle {
-        let (width, height) = self.size();
-        Rectangle::of_image(width, height)
+    /// The part of the frame that has pixels, as far as decoding has found out; what lies outside of it is
+    /// outside of the frame for the networks.
+    pub fn readable(&self) -> Rectangle {
+        match self.source {
+            Source::Encoded(photograph) => photograph.readable(),
+            Source::Decoded(photograph) => {
+                Rectangle::of_image(photograph.frame_width, photograph.frame_height)
+            }
+        }
+    }
+
+    /// What is wrong with the photograph, as far as decoding has found out.
+    pub fn faults(&self) -> Faults {
+        match self.source {
+            Source::Encoded(photograph) => photograph.faults(),
+            Source::Decoded(_) => Faults::default(),
+        }
     }
 
     /// Of the photographs that meet a need, the one with the least to reduce; a photograph that came
     /// decoded has to do.
     fn best_for(&self, need: &Need) -> Option<&Photograph> {
-        let now = need.now.within(&self.frame());
+        let now = need.now.within(&self.readable());
         let scale = |photograph: &&Cow<Photograph>| photograph.pixels_from_frame().xx;
         let decoded = self.decoded.iter();
         decoded

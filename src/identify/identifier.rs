@@ -346,10 +346,11 @@ impl Identifier {
         if let Some(look) = &finder.closer_look {
             heads = self.look_closer(finder, look, network, pixels, &input_from_frame, heads)?;
         }
+        let readable = pixels.readable();
         let inside = |head: &FoundHead| {
             let centre = head.landmarks.centre();
-            (0.0..f64::from(width)).contains(&centre.x)
-                && (0.0..f64::from(height)).contains(&centre.y)
+            (readable.left..readable.right).contains(&centre.x)
+                && (readable.top..readable.bottom).contains(&centre.y)
         };
         heads.retain(|head| inside(head) && self.crop_from_frame(&head.landmarks).is_some());
         Ok(heads)
@@ -614,6 +615,7 @@ impl Identifier {
         FrameIdentification {
             width,
             height,
+            faults: pixels.faults(),
             heads,
             stages_ms: StageTimes {
                 decode: milliseconds(pixels.decoding),

@@ -15,7 +15,8 @@
 //! one then turns out to be a head is more decoded later.
 //!
 //! # Heads at the edge
-//! A found head whose centre lies outside the frame, in the padding of the finder's input, is none. A
+//! Rows that an incomplete photograph lacks count as outside of the frame. A found head whose centre lies
+//! outside, in the padding of the finder's input, is none. A
 //! single landmark outside the frame is kept and reported where it is estimated to be. Outside the
 //! frame, the inputs of finder and aligner are mid-grey, and the ensemble's crop is black: so are the
 //! head photographs that it learnt from. (Where training's augmentation leaves such a photograph

@@ -2,6 +2,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::{Landmarks, Point};
+use crate::pixels::Faults;
 
 /// What is said of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -92,6 +93,9 @@ pub struct FrameIdentification {
     pub width: u32,
     /// Pixels down the upright frame at full size.
     pub height: u32,
+    /// What is wrong with the photograph; nothing, as a rule.
+    #[serde(flatten)]
+    pub faults: Faults,
     /// The heads, the one that the finder is surest of first.
     pub heads: Vec<HeadIdentification>,
     /// How long it took.

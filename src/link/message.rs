@@ -15,7 +15,7 @@ use crate::geometry::Point;
 
 /// Version of the messages; sent with each as the user property [`SCHEMA_VERSION_PROPERTY`].
 /// The major version is also in the topic.
-pub const SCHEMA_VERSION: &str = "1.0.0";
+pub const SCHEMA_VERSION: &str = "1.1.0";
 
 /// Name of the MQTT user property with [`SCHEMA_VERSION`].
 pub const SCHEMA_VERSION_PROPERTY: &str = "schema-version";
@@ -95,6 +95,14 @@ pub struct Candidate {
     pub probability: f32,
 }
 
+/// How much of a frame there is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Incomplete {
+    /// Share of the frame's rows that could be read, from 0.5 to below 1.
+    pub share_read: f64,
+}
+
 /// The frame in which the animal was seen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -108,6 +116,12 @@ pub struct FrameReference {
     pub width_pixels: u32,
     /// Height of the upright frame.
     pub height_pixels: u32,
+    /// Only where the photograph ends early: what lies in the rows that are missing was not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<Incomplete>,
+    /// Only where the photograph is damaged: what the decoder objected to first. Some pixels may be wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damaged: Option<String>,
 }
 
 /// Where the head lies in the upright frame.
@@ -172,6 +186,12 @@ pub struct FrameCounts {
     pub dropped: u64,
     /// Frames that could not be read, decoded or identified.
     pub failed: u64,
+    /// Of the frames that were looked at, those that end early.
+    #[serde(default)]
+    pub incomplete: u64,
+    /// Of the frames that were looked at, those that are damaged.
+    #[serde(default)]
+    pub damaged: u64,
     /// Heads found in the frames that were looked at.
     pub heads: u64,
 }

@@ -222,6 +222,8 @@ mod tests {
                 file: Some(file.into()),
                 width_pixels: 1000,
                 height_pixels: 1000,
+                incomplete: None,
+                damaged: None,
             },
             head: Head {
                 bonnet_pixels: l.bonnet,

@@ -3,7 +3,7 @@
 //! Capture, inference and the link run side by side with bounded queues between them. Capture never
 //! waits: when inference is behind, the oldest unseen frame is dropped and counted. Inference never
 //! waits for the link: what it decides goes to the [outbox](crate::outbox). A frame that cannot be used
-//! is counted and reported, and the flight goes on.
+//! is counted and reported, and the flight goes on; so is one that is incomplete or damaged and was looked at.
 //!
 //! An end comes in order: capture ends first, then inference, then the link, which says `stopped` when
 //! all is delivered. After the last frame of a replay, frames that wait are still looked at and delivery
@@ -32,7 +32,7 @@ use crate::link::session::{Session, SessionCounters};
 use crate::link::topic::Platform;
 use crate::link::{BrokerOptions, LinkError};
 use crate::outbox::{Depth, Limits, Outbox};
-use crate::pixels::EncodedPhotograph;
+use crate::pixels::{EncodedPhotograph, Faults};
 use progress::Progress;
 
 /// Finds and names the whales in a frame: what the service needs of
@@ -64,6 +64,8 @@ pub struct About {
 pub struct Seen {
     /// The heads.
     pub heads: Vec<SeenHead>,
+    /// What is wrong with the frame; nothing, as a rule.
+    pub faults: Faults,
     /// Time of each stage in milliseconds, by its name.
     pub stages_ms: Vec<(String, f64)>,
 }
@@ -119,6 +121,7 @@ impl Identify for Identifier {
         };
         Ok(Seen {
             heads: frame.heads.into_iter().map(head).collect(),
+            faults: frame.faults,
             stages_ms: stages.map(|(name, ms)| (name.to_owned(), ms)).into(),
         })
     }
@@ -325,7 +328,7 @@ fn infer(
                 for message in sightings::messages(&frame, &seen, &about, platform) {
                     outbox.put(message);
                 }
-                progress.identified(seen, about);
+                progress.identified(&frame.tag, seen, about);
             }
             Err(e) => progress.failed(frame.tag.clone(), format!("{e:#}")),
         }

@@ -69,9 +69,15 @@ impl Progress {
         });
     }
 
-    pub fn identified(&self, seen: Seen, about: About) {
+    pub fn identified(&self, tag: &FrameTag, seen: Seen, about: About) {
+        let faults = &seen.faults;
+        if !faults.is_empty() {
+            warn!(frame = tag.number, file = tag.file, "frame is {faults}");
+        }
         let mut state = self.state();
         state.frames.identified += 1;
+        state.frames.incomplete += u64::from(faults.incomplete.is_some());
+        state.frames.damaged += u64::from(faults.damaged.is_some());
         state.frames.heads += seen.heads.len() as u64;
         state.about = about;
         for (stage, ms) in seen.stages_ms {

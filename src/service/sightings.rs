@@ -7,7 +7,7 @@ use super::{About, Seen};
 use crate::camera::Frame;
 use crate::geometry::{HeadCrop, Landmarks, Rectangle};
 use crate::link::message::{
-    BasisOfRecord, Decision, FrameReference, Head, Sighting, SightingState,
+    BasisOfRecord, Decision, FrameReference, Head, Incomplete, Sighting, SightingState,
 };
 use crate::link::session::json;
 use crate::link::topic::Platform;
@@ -52,6 +52,10 @@ pub(super) fn messages(
                 file: frame.tag.file.clone(),
                 width_pixels: width,
                 height_pixels: height,
+                incomplete: seen.faults.incomplete.map(|part| Incomplete {
+                    share_read: part.share_read,
+                }),
+                damaged: seen.faults.damaged.clone(),
             },
             head: Head {
                 bonnet_pixels: head.landmarks.bonnet,
