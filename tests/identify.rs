@@ -252,13 +252,22 @@ fn the_distribution_has_a_row_for_each_photograph() {
     let mut csv = csv::Reader::from_reader(assert.get_output().stdout.as_slice());
     assert_eq!(
         csv.headers().unwrap(),
-        vec!["image", "ash", "indigo", "olive", "unknown"]
+        vec![
+            "image",
+            "ash",
+            "indigo",
+            "olive",
+            "unknown",
+            "share_read",
+            "damaged"
+        ]
     );
     let rows: Vec<_> = csv.records().map(Result::unwrap).collect();
     assert_eq!(rows.len(), 4);
-    assert!(rows[0].iter().skip(1).all(str::is_empty));
+    assert!(rows[0].iter().skip(1).take(4).all(str::is_empty));
     for row in &rows[1..] {
-        let values: Vec<f64> = row.iter().skip(1).map(|v| v.parse().unwrap()).collect();
+        let values = row.iter().skip(1).take(4);
+        let values: Vec<f64> = values.map(|v| v.parse().unwrap()).collect();
         assert!(
             (values.iter().sum::<f64>() - 1.0).abs() < 1e-4,
             "{values:?}"
@@ -310,11 +319,235 @@ fn an_unreadable_photograph_is_named_and_the_rest_go_on() {
         .code(2);
     let output = assert.get_output();
     let errors = String::from_utf8_lossy(&output.stderr);
+    for name in ["b_broken.jpg", "nowhere.jpg"] {
+        assert_eq!(errors.matches(name).count(), 1, "{errors}");
+    }
+    assert_eq!(reports(&output.stdout).len(), 4);
+    // Damage that shows only when pixels are decoded.
+    let cut = flight.path().join("cut.png");
+    let png = fs::read(flight.path().join("b_two.png")).unwrap();
+    fs::write(&cut, &png[..png.len() / 2]).unwrap();
+    let assert = tiny_identify(None).arg(&cut).assert().code(2);
+    let errors = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+    assert_eq!(errors.matches("cut.png").count(), 1, "{errors}");
+}
+
+/// A frame with a whale at the top and one at the bottom, of which the file's end is missing with the second.
+fn cut_frame() -> Vec<u8> {
+    let mut image = sea(768, 512);
+    draw(
+        &mut image,
+        &head((300.0, 180.0), (180.0, 120.0)),
+        colour("indigo"),
+    );
+    draw(
+        &mut image,
+        &head((620.0, 470.0), (660.0, 400.0)),
+        colour("olive"),
+    );
+    let jpeg = callosity::pixels::encode_jpeg(&image, 90).unwrap();
+    // The rows above the second whale are coded as in a picture of them alone.
+    let above = image::imageops::crop_imm(&image, 0, 0, 768, 352).to_image();
+    let length = callosity::pixels::encode_jpeg(&above, 90).unwrap().len() - 2;
+    jpeg[..length].to_vec()
+}
+
+#[test]
+fn an_incomplete_photograph_is_looked_at_and_says_so_in_each_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cut.jpg");
+    fs::write(&path, cut_frame()).unwrap();
+    let output = |arguments: &[&str]| {
+        let assert = tiny_identify(None).args(arguments).arg(&path).assert();
+        let output = assert.success().get_output().clone();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (text(output.stdout), text(output.stderr))
+    };
+    let share = 344.0 / 512.0;
+    let (line, errors) = output(&["--format", "jsonl"]);
+    let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(value["incomplete"]["share_read"], share);
+    assert_eq!(
+        (&value["width"], &value["height"]),
+        (&768.into(), &512.into())
+    );
+    let heads = value["heads"].as_array().unwrap();
+    assert_eq!(heads.len(), 1, "{line}");
+    assert_eq!(heads[0]["candidates"][0]["individual"], "indigo");
     assert!(
-        errors.contains("b_broken.jpg") && errors.contains("nowhere.jpg"),
+        errors.contains("looked at 1 photographs; 1 incomplete"),
         "{errors}"
     );
+    let report: FrameReport = serde_json::from_str(&line).unwrap();
+    assert_eq!(report.frame.faults.share_read(), share);
+
+    let (table, _) = output(&[]);
+    let row = table.lines().nth(1).unwrap();
+    assert!(row.ends_with("  [incomplete, 67.1 % read]"), "{table}");
+    for arguments in [&["--format", "csv"][..], &["--distribution"]] {
+        let (table, errors) = output(arguments);
+        let mut csv = csv::Reader::from_reader(table.as_bytes());
+        let headers = csv.headers().unwrap().clone();
+        let row = csv.records().next().unwrap().unwrap();
+        let value = |name| &row[headers.iter().position(|h| h == name).unwrap()];
+        assert_eq!(value("share_read").parse::<f64>().unwrap(), share);
+        assert_eq!(value("damaged"), "");
+        // Where there is no head there is no row.
+        assert!(
+            errors.contains("cut.jpg: incomplete, 67.1 % read"),
+            "{errors}"
+        );
+    }
+
+    // Less than half is refused.
+    let bytes = cut_frame();
+    fs::write(&path, &bytes[..bytes.len() * 2 / 3]).unwrap();
+    let assert = tiny_identify(None).arg(&path).assert().code(2);
+    let errors = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+    assert!(errors.contains("ends early"), "{errors}");
+    assert_eq!(errors.matches("cut.jpg").count(), 1, "{errors}");
+}
+
+#[test]
+fn a_damaged_photograph_is_looked_at_and_says_so() {
+    let flight = flight();
+    let mut jpeg = fs::read(flight.path().join("below/c_stranger.jpg")).unwrap();
+    let end = jpeg.len() - 2;
+    // The decoder reads some bytes ahead and does not miss these.
+    jpeg.splice(end..end, [7; 40]);
+    let path = flight.path().join("damaged.jpg");
+    fs::write(&path, jpeg).unwrap();
+    let reports = jsonl(&mut tiny_identify(None), &[&path]);
+    assert_eq!(reports[0].frame.heads.len(), 1);
+    let reason = reports[0].frame.faults.damaged.as_deref().unwrap();
+    assert!(
+        reason.ends_with("extraneous bytes before marker 0xd9"),
+        "{reason}"
+    );
+    let assert = tiny_identify(None).arg(flight.path()).assert().success();
+    let output = assert.get_output();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        errors.contains("looked at 5 photographs; 1 damaged"),
+        "{errors}"
+    );
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(
+        table.matches("[damaged: Corrupt JPEG data: ").count(),
+        1,
+        "{table}"
+    );
+}
+
+#[test]
+fn hidden_files_are_skipped_unless_they_are_named() {
+    let flight = flight();
+    let fork = flight.path().join("._a_empty.jpg");
+    fs::write(&fork, b"\0\x05\x16\x07Mac OS X").unwrap();
+    fs::create_dir(flight.path().join(".Trashes")).unwrap();
+    let seen = flight.path().join("a_empty.jpg");
+    fs::copy(&seen, flight.path().join(".Trashes/old.jpg")).unwrap();
+    let hidden = flight.path().join(".hidden.jpg");
+    fs::rename(&seen, &hidden).unwrap();
+    for (arguments, said) in [(&[][..], false), (&["-v"], true)] {
+        let assert = tiny_identify(None)
+            .args(arguments)
+            .args(["--format", "jsonl"])
+            .arg(flight.path())
+            .assert()
+            .success();
+        let output = assert.get_output();
+        assert_eq!(reports(&output.stdout).len(), 3);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            errors.contains("3 hidden files and folders skipped"),
+            said,
+            "{errors}"
+        );
+    }
+    assert_eq!(jsonl(&mut tiny_identify(None), &[&hidden]).len(), 1);
+}
+
+#[test]
+fn photographs_that_are_not_read_are_counted_by_kind() {
+    let flight = flight();
+    let save = |name: &str| fs::write(flight.path().join(name), "no photograph").unwrap();
+    // What the camera made of these is beside them.
+    let raw = ["a_empty.NEF", "b_two.nef", "below/c_stranger.nef"];
+    raw.into_iter()
+        .chain(["x.heic", "below/y.HEIC"])
+        .for_each(save);
+    let assert = tiny_identify(None)
+        .args(["--format", "jsonl"])
+        .arg(flight.path())
+        .assert()
+        .success();
+    let output = assert.get_output();
     assert_eq!(reports(&output.stdout).len(), 4);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        errors.contains(": 5 files passed over: 3 .nef, 2 .heic\n"),
+        "{errors}"
+    );
+
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("x.heic"), "no photograph").unwrap();
+    let assert = tiny_identify(None).arg(folder.path()).assert().code(1);
+    let errors = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+    assert!(
+        errors.contains("no photographs") && errors.contains("1 file passed over: 1 .heic"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn the_help_says_how_photographs_are_taken() {
+    let assert = callosity(None).arg("--help").assert().success();
+    let help = String::from_utf8_lossy(&assert.get_output().stdout).into_owned();
+    for word in [
+        "DNG, NEF",
+        "passed over",
+        "incomplete",
+        "share_read",
+        "damaged",
+    ] {
+        assert!(help.contains(word), "{word}: {help}");
+    }
+}
+
+/// A card with nothing but raw files.
+#[test]
+fn a_raw_file_alone_is_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut image = sea(768, 512);
+    draw(
+        &mut image,
+        &head((300.0, 180.0), (180.0, 120.0)),
+        colour("indigo"),
+    );
+    let jpeg = callosity::pixels::encode_jpeg(&image, 95).unwrap();
+    // A directory as of a DNG: its version, and the JPEG as the one strip.
+    let entries: [(u16, u32); 7] = [
+        (256, 768),
+        (257, 512),
+        (259, 7),
+        (262, 6),
+        (273, 8 + 2 + 7 * 12 + 4),
+        (279, jpeg.len() as u32),
+        (50_706, 0x0104_0000),
+    ];
+    let mut bytes = b"II*\0\x08\0\0\0\x07\0".to_vec();
+    for (tag, value) in entries {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(4u16.to_le_bytes());
+        bytes.extend(1u32.to_le_bytes());
+        bytes.extend(value.to_le_bytes());
+    }
+    bytes.extend([0; 4]);
+    bytes.extend(jpeg);
+    fs::write(folder.path().join("DSC_0001.DNG"), bytes).unwrap();
+    let reports = jsonl(&mut tiny_identify(None), &[folder.path()]);
+    assert_eq!(reports[0].frame.heads[0].candidates[0].individual, "indigo");
 }
 
 #[test]

@@ -128,9 +128,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     })?;
     runtime.shutdown_background();
 
+    let faulty = match (report.frames.incomplete, report.frames.damaged) {
+        (0, 0) => String::new(),
+        (incomplete, damaged) => format!(" ({incomplete} incomplete, {damaged} damaged)"),
+    };
     println!();
     println!(
-        "{} frames: {} looked at, {} dropped, {} unusable; {} sightings decided, {} arrived; pictures in {}",
+        "{} frames: {} looked at{faulty}, {} dropped, {} unusable; {} sightings decided, {} arrived; pictures in {}",
         report.frames.captured,
         report.frames.identified,
         report.frames.dropped,
@@ -207,7 +211,7 @@ fn name(decision: Decision) -> &'static str {
 }
 
 fn draw(frame: &Path, heads: &[Sighting], crop: &HeadCrop, picture: &Path) -> anyhow::Result<()> {
-    let encoded = EncodedPhotograph::open(frame)?;
+    let encoded = EncodedPhotograph::open(frame)?.accepting_incomplete();
     let scale = f64::from(annotate::LARGEST_WIDTH) / f64::from(encoded.size().0.max(1));
     let photograph = encoded.decode(scale.min(1.0))?;
     let annotation = |s: &Sighting| Annotation {

@@ -11,8 +11,10 @@ use anyhow::Context;
 use callosity::annotate::{self, Annotation};
 use callosity::bundle::Bundle;
 use callosity::geometry::HeadCrop;
-use callosity::identify::{FrameIdentification, FrameReport, HeadIdentification, Identifier};
-use callosity::pixels::{EncodedPhotograph, encode_jpeg};
+use callosity::identify::{
+    FrameIdentification, FrameReport, HeadIdentification, Identifier, IdentifyError,
+};
+use callosity::pixels::{EncodedPhotograph, Folder, READ_ENDINGS, encode_jpeg};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -20,9 +22,6 @@ use super::{FAILED, INTERRUPTED, PARTLY_FAILED, USAGE, engine, interrupt};
 
 /// The bundle that is used where none is named.
 pub const DEFAULT_BUNDLE: &str = "models/right-whales";
-
-/// Files in a folder with one of these endings are photographs.
-const PHOTOGRAPHS: [&str; 5] = ["jpg", "jpeg", "png", "tif", "tiff"];
 
 /// Pixels across a head picture that `--annotate` writes.
 const HEAD_PICTURE_WIDTH: u32 = 512;
@@ -39,9 +38,22 @@ enum Format {
     Csv,
 }
 
+/// How photographs are taken as they come.
+const PHOTOGRAPHS: &str = "\
+JPEG, PNG and TIFF are read, and of raw files that are built like a TIFF (DNG, NEF, NRW, CR2, ARW, SR2, PEF, SRW) the \
+JPEG of full size that is embedded in them; convert others. In a folder, other photographs and raw files beside a \
+photograph of the same name are passed over, which is said, and hidden files are skipped.
+
+A JPEG that ends early is looked at as far as it goes, if that is at least half of its rows, and is called incomplete, \
+with the share that was read; heads in what is missing are not seen. One that the decoder warns of is looked at and \
+called damaged, with the reason: look at the photograph before you trust a name. Both are said at the end of a line \
+of the table, in JSON as \"incomplete\" with its \"share_read\" and as \"damaged\", and in the CSV columns share_read \
+and damaged. They are no failures.";
+
 #[derive(clap::Args)]
+#[command(after_long_help = PHOTOGRAPHS)]
 pub struct Args {
-    /// Photographs (JPEG, PNG, TIFF) and folders of them, which are searched to the bottom
+    /// Photographs and folders of them, which are searched to the bottom
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Directory of the model bundle
@@ -66,6 +78,9 @@ pub struct Args {
     /// Threads [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
+    /// Say how many hidden files and folders were skipped
+    #[arg(short, long)]
+    verbose: bool,
     #[command(flatten)]
     engine: engine::Args,
 }
@@ -93,7 +108,18 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         usize::from,
     );
     interrupt::install()?;
-    let (photographs, mut failed) = collect(&args.paths);
+    let Collected {
+        photographs,
+        mut failed,
+        passed_over,
+        hidden,
+    } = collect(&args.paths);
+    for said in &passed_over {
+        eprintln!("callosity: {said}");
+    }
+    if args.verbose {
+        eprintln!("callosity: {hidden} hidden files and folders skipped");
+    }
     for failure in &failed {
         eprintln!("callosity: {failure}");
     }
@@ -119,9 +145,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             args.aligned,
             args.annotate.as_deref(),
         )
-        .with_context(|| photograph.path.display().to_string())
     };
-    let (mut done, mut written) = (0, Ok(()));
+    let (mut done, mut incomplete, mut damaged, mut written) = (0, 0, 0, Ok(()));
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel(2 * threads);
@@ -152,7 +177,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
                 match result {
                     Ok(frame) => {
                         done += 1;
-                        written = writer.write(&photographs[due - 1].path, frame);
+                        incomplete += usize::from(frame.faults.incomplete.is_some());
+                        damaged += usize::from(frame.faults.damaged.is_some());
+                        let path = &photographs[due - 1].path;
+                        // Rows of a CSV are of heads, of which there may be none.
+                        if format == Format::Csv && !frame.faults.is_empty() {
+                            let said = format!("{}: {}", path.display(), frame.faults);
+                            bar.suspend(|| eprintln!("callosity: {said}"));
+                        }
+                        written = writer.write(path, frame);
                     }
                     Err(error) => {
                         let message = format!("{error:#}");
@@ -174,39 +207,69 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if interrupt::asked() {
         return Ok(ExitCode::from(INTERRUPTED));
     }
-    if failed.is_empty() {
-        return Ok(ExitCode::SUCCESS);
+    let counts = [
+        (failed.len(), "failed"),
+        (incomplete, "incomplete"),
+        (damaged, "damaged"),
+    ];
+    let counts: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    if !counts.is_empty() {
+        eprintln!(
+            "callosity: looked at {done} photographs; {}",
+            counts.join(", ")
+        );
     }
-    eprintln!(
-        "callosity: looked at {done} photographs; {} failed",
-        failed.len()
-    );
-    Ok(ExitCode::from(PARTLY_FAILED))
+    Ok(if failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(PARTLY_FAILED)
+    })
 }
 
-/// The photographs under the paths, in the order of the command line and by name within a folder, each
-/// once; and in words what cannot be looked at.
-fn collect(paths: &[PathBuf]) -> (Vec<Photograph>, Vec<String>) {
-    let (mut photographs, mut failures) = (Vec::new(), Vec::new());
+/// What lies under the paths of the command line.
+#[derive(Default)]
+struct Collected {
+    /// In the order of the command line and by name within a folder.
+    photographs: Vec<Photograph>,
+    /// In words, what cannot be looked at.
+    failed: Vec<String>,
+    /// In words, photographs that are of a kind that is not read, for each folder of the command line.
+    passed_over: Vec<String>,
+    /// How many files and folders are hidden.
+    hidden: usize,
+}
+
+fn collect(paths: &[PathBuf]) -> Collected {
+    let mut collected = Collected::default();
     let mut outputs = HashSet::new();
     for path in paths {
-        let mut found = Vec::new();
+        let mut folder = Folder::default();
+        let failures = &mut collected.failed;
         let from = failures.len();
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => {
-                search(path, &mut found, &mut failures);
-                if found.is_empty() && failures.len() == from {
+                search(path, &mut folder, failures);
+                folder.photographs.sort();
+                let said = folder.passed_over();
+                if folder.photographs.is_empty() && failures.len() == from {
                     failures.push(format!(
-                        "{}: no photographs in this folder (looked for {})",
+                        "{}: no photographs in this folder (looked for {}, and raw files with a JPEG in them)",
                         path.display(),
-                        PHOTOGRAPHS.join(", ")
+                        READ_ENDINGS.join(", ")
                     ));
                 }
+                let said = said.map(|said| format!("{}: {said}", path.display()));
+                collected.passed_over.extend(said);
+                collected.hidden += folder.hidden;
             }
-            Ok(_) => found.push(path.clone()),
+            Ok(_) => folder.photographs.push(path.clone()),
             Err(error) => failures.push(format!("{}: {error}", path.display())),
         }
-        for file in found {
+        for file in folder.photographs {
             let inside = file
                 .strip_prefix(path)
                 .ok()
@@ -224,13 +287,14 @@ fn collect(paths: &[PathBuf]) -> (Vec<Photograph>, Vec<String>) {
                 let stem = name.file_stem().unwrap_or_default().to_string_lossy();
                 output = name.with_file_name(format!("{stem}-{copy}"));
             }
-            photographs.push(Photograph { path: file, output });
+            let photograph = Photograph { path: file, output };
+            collected.photographs.push(photograph);
         }
     }
-    (photographs, failures)
+    collected
 }
 
-fn search(folder: &Path, found: &mut Vec<PathBuf>, failures: &mut Vec<String>) {
+fn search(folder: &Path, found: &mut Folder, failures: &mut Vec<String>) {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) => {
@@ -238,25 +302,23 @@ fn search(folder: &Path, found: &mut Vec<PathBuf>, failures: &mut Vec<String>) {
             return;
         }
     };
-    let mut entries: Vec<_> = entries.flatten().collect();
-    entries.sort_by_key(fs::DirEntry::file_name);
-    for entry in entries {
+    let (mut files, mut folders) = (Vec::new(), Vec::new());
+    for entry in entries.flatten() {
         let path = entry.path();
         // A link to a folder is not followed: it may lead back up.
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            search(&path, found, failures);
-        } else if !path.is_dir() && is_photograph(&path) {
-            found.push(path);
+            folders.push(path);
+        } else if !path.is_dir() {
+            files.push(path);
         }
     }
-}
-
-fn is_photograph(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| {
-        PHOTOGRAPHS
-            .iter()
-            .any(|photograph| ending.eq_ignore_ascii_case(photograph))
-    })
+    found.add(files);
+    folders.sort();
+    for folder in folders {
+        if !found.leaves_hidden(&folder) {
+            search(&folder, found, failures);
+        }
+    }
 }
 
 fn look(
@@ -265,12 +327,17 @@ fn look(
     aligned: bool,
     annotate: Option<&Path>,
 ) -> anyhow::Result<FrameIdentification> {
-    let encoded = EncodedPhotograph::open(&photograph.path)?;
-    let frame = if aligned {
-        identifier.identify_head(&encoded)?
+    let encoded = EncodedPhotograph::open(&photograph.path)?.accepting_incomplete();
+    let identified = if aligned {
+        identifier.identify_head(&encoded)
     } else {
-        identifier.identify_frame(&encoded)?
+        identifier.identify_frame(&encoded)
     };
+    let frame = identified.map_err(|error| match error {
+        // It names the photograph.
+        IdentifyError::Decode(error) => anyhow::Error::from(error),
+        error => anyhow::Error::from(error).context(photograph.path.display().to_string()),
+    })?;
     if let Some(folder) = annotate {
         draw(&encoded, &frame, &folder.join(&photograph.output))?;
     }
@@ -308,8 +375,9 @@ fn draw(
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     }
     let save = |image: &image::RgbImage, path: PathBuf| {
-        let bytes = encode_jpeg(image, JPEG_QUALITY)?;
-        fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
+        let failed = || format!("cannot write {}", path.display());
+        let bytes = encode_jpeg(image, JPEG_QUALITY).with_context(failed)?;
+        fs::write(&path, bytes).with_context(failed)
     };
     save(
         &annotate::annotate_photograph(&pixels, &crop, &heads),
@@ -377,6 +445,8 @@ impl Writer {
                     "rank",
                     "individual",
                     "probability",
+                    "share_read",
+                    "damaged",
                 ])?;
                 Self::Heads { csv, top }
             }
@@ -385,7 +455,8 @@ impl Writer {
                     identifier.manifest().individuals().cloned().collect();
                 let mut csv = csv::Writer::from_writer(io::stdout());
                 let columns = individuals.iter().map(String::as_str);
-                csv.write_record(["image"].into_iter().chain(columns).chain(["unknown"]))?;
+                let last = ["unknown", "share_read", "damaged"];
+                csv.write_record(["image"].into_iter().chain(columns).chain(last))?;
                 Self::Distribution { csv, individuals }
             }
         })
@@ -393,10 +464,17 @@ impl Writer {
 
     fn write(&mut self, path: &Path, mut frame: FrameIdentification) -> anyhow::Result<()> {
         let image = path.display().to_string();
+        let share_read = frame.faults.share_read().to_string();
+        let damaged = frame.faults.damaged.clone().unwrap_or_default();
         match self {
             Self::Table { out, top } => {
+                let faults = if frame.faults.is_empty() {
+                    String::new()
+                } else {
+                    format!("  [{}]", frame.faults)
+                };
                 if frame.heads.is_empty() {
-                    writeln!(out, "{image:<40} {:>4}  no head found", 0)?;
+                    writeln!(out, "{image:<40} {:>4}  no head found{faults}", 0)?;
                 }
                 for (i, head) in frame.heads.iter().enumerate() {
                     let percent = |p: f32| format!("{:.1} %", 100.0 * p);
@@ -410,7 +488,7 @@ impl Writer {
                         .collect();
                     writeln!(
                         out,
-                        "{image:<40} {:>4}  {:<10} {:<16} {:>6}  {}",
+                        "{image:<40} {:>4}  {:<10} {:<16} {:>6}  {}{faults}",
                         i + 1,
                         head.decision.name(),
                         best.map_or("", |c| c.individual.as_str()),
@@ -442,6 +520,8 @@ impl Writer {
                             (rank + 1).to_string(),
                             candidate.individual.clone(),
                             candidate.probability.to_string(),
+                            share_read.clone(),
+                            damaged.clone(),
                         ])?;
                     }
                 }
@@ -465,7 +545,8 @@ impl Writer {
                             .collect()
                     }
                 };
-                csv.write_record([image].into_iter().chain(values))?;
+                let last = [share_read, damaged];
+                csv.write_record([image].into_iter().chain(values).chain(last))?;
             }
         }
         Ok(())
