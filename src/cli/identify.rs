@@ -40,6 +40,10 @@ enum Format {
 }
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Beside each head's candidates stands the probability of \"unknown\": that the bundle does not know the whale. A \
+candidate's probability is given that the bundle does know it, so over all individuals they add up to 1; that a head is \
+a candidate's is as probable as the candidate's probability times 1 − that of \"unknown\".")]
 pub struct Args {
     /// Photographs (JPEG, PNG, TIFF) and folders of them, which are searched to the bottom
     #[arg(required = true, value_name = "PATH")]
@@ -54,7 +58,8 @@ pub struct Args {
     #[arg(long, value_enum)]
     format: Option<Format>,
     /// With csv: a row for each photograph with the probability of every individual and of "unknown",
-    /// for the head that the finder is surest of
+    /// for the head that the finder is surest of. Here alone those of individuals are not given that the whale is
+    /// known: with "unknown" they add up to 1
     #[arg(long)]
     distribution: bool,
     /// Write each photograph with what was seen drawn on it, and each head, into this folder
@@ -357,8 +362,8 @@ impl Writer {
                 let mut out = out();
                 writeln!(
                     out,
-                    "{:<40} {:>4}  {:<10} {:<16} {:>6}  other candidates",
-                    "photograph", "head", "decision", "individual", "prob."
+                    "{:<40} {:>4}  {:<10} {:>7}  {:<16} {:>7}  other candidates",
+                    "photograph", "head", "decision", "unknown", "individual", "prob."
                 )?;
                 Self::Table { out, top }
             }
@@ -377,6 +382,7 @@ impl Writer {
                     "rank",
                     "individual",
                     "probability",
+                    "unknown_probability",
                 ])?;
                 Self::Heads { csv, top }
             }
@@ -410,9 +416,10 @@ impl Writer {
                         .collect();
                     writeln!(
                         out,
-                        "{image:<40} {:>4}  {:<10} {:<16} {:>6}  {}",
+                        "{image:<40} {:>4}  {:<10} {:>7}  {:<16} {:>7}  {}",
                         i + 1,
                         head.decision.name(),
+                        percent(head.unknown_probability),
                         best.map_or("", |c| c.individual.as_str()),
                         best.map_or_else(String::new, |c| percent(c.probability)),
                         others.join(", ")
@@ -442,6 +449,7 @@ impl Writer {
                             (rank + 1).to_string(),
                             candidate.individual.clone(),
                             candidate.probability.to_string(),
+                            head.unknown_probability.to_string(),
                         ])?;
                     }
                 }
