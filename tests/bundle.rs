@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use callosity::bundle::{Bundle, BundleError, Gallery, GalleryError, Manifest, Role};
+use callosity::bundle::{Bundle, BundleError, Decision, Gallery, GalleryError, Manifest, Role};
 use callosity::inference::{
     self, Engine, EngineChoice, EngineConfig, InferenceError, Network, SelfTestError,
 };
@@ -273,6 +273,60 @@ fn values_of_a_gallery_that_cannot_be_used_are_named() {
         let error = refused_in(tiny_with_gallery(), pointer, value);
         assert!(error.contains(named), "{pointer}: {error}");
     }
+}
+
+#[test]
+fn features_of_unknown_that_cannot_be_used_are_named() {
+    let model = |features: Value| json!({"score": "features", "slope": -1.0, "intercept": 0.0, "features": features});
+    let feature = |name: &str, deviation: f64| json!({"feature": name, "mean": 0.0, "deviation": deviation, "weight": 1.0});
+    let pointer = "/decision/unknown";
+    for (value, named) in [
+        (model(json!([])), "decision.unknown.features"),
+        (model(json!([feature("charm", 1.0)])), "charm"),
+        (
+            model(json!([feature("similarity", 0.0)])),
+            "features[0].deviation",
+        ),
+        (
+            model(json!([
+                feature("similarity", 1.0),
+                feature("similarity", 2.0)
+            ])),
+            "features[1].feature",
+        ),
+        (
+            json!({"slope": -1.0, "intercept": 0.0, "features": [feature("similarity", 1.0)]}),
+            "decision.unknown.features",
+        ),
+    ] {
+        let error = refused_in(tiny_with_gallery(), pointer, value.clone());
+        assert!(error.contains(named), "{value}: {error}");
+    }
+    // There is no gallery to compare with.
+    let error = refused(pointer, model(json!([feature("mean_distance", 1.0)])));
+    assert!(error.contains("features[0].feature"), "{error}");
+    let aims = |precision: f64| {
+        json!({
+            "precision": precision, "strangers": 0.1, "stranger_share": 0.2, "met": true,
+            "reached": {"precision": 0.96, "known_identified": 0.6, "strangers_identified": 0.05,
+                "known_photographs": 160, "stranger_photographs": 197, "stranger_individuals": 20},
+        })
+    };
+    let error = refused("/decision/aims", aims(1.5));
+    assert!(error.contains("decision.aims.precision"), "{error}");
+}
+
+/// A decision of before there were features and aims is read, compares the candidate's probability as it did, and says no
+/// more when it is written again.
+#[test]
+fn a_decision_without_features_and_aims_stays_as_it_is() {
+    let before = json!({
+        "temperature": 1.5, "unknown": {"score": "concentration", "slope": -0.5, "intercept": 0.25},
+        "unknown_threshold": 0.75, "identified_threshold": 0.375,
+    });
+    let decision: Decision = serde_json::from_value(before.clone()).unwrap();
+    assert_eq!(decision.confidence.of(0.5, 0.7), 0.5);
+    assert_eq!(serde_json::to_value(&decision).unwrap(), before);
 }
 
 #[test]

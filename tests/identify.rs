@@ -224,6 +224,7 @@ fn a_line_of_json_has_the_fields_in_their_order() {
         "\"blowhead\":[",
         "\"confidence\":",
         "\"decision\":\"identified\"",
+        "\"unknown_probability\":",
         "\"candidates\":[{\"individual\":",
         "\"probability\":",
         "\"stages_ms\":{\"decode\":",
@@ -237,8 +238,62 @@ fn a_line_of_json_has_the_fields_in_their_order() {
     }
     let value: serde_json::Value = serde_json::from_str(&line).unwrap();
     let head = value["heads"][0].as_object().unwrap();
-    assert_eq!(head.len(), 5, "{head:?}");
+    assert_eq!(head.len(), 6, "{head:?}");
+    let unknown = head["unknown_probability"].as_f64().unwrap();
+    assert!((0.0..0.5).contains(&unknown), "{head:?}");
     assert_eq!(head["candidates"].as_array().unwrap().len(), 1);
+}
+
+/// Beside the candidates of a head, in every format, stands how likely it is nobody of the bundle: as the distribution
+/// has it.
+#[test]
+fn unknown_stands_beside_the_candidates_in_every_format() {
+    let flight = flight();
+    let output = |arguments: &[&str]| -> Vec<u8> {
+        let mut command = tiny_identify(None);
+        let command = command.args(arguments).arg(flight.path());
+        command.assert().success().get_output().stdout.clone()
+    };
+    let of_first_heads: Vec<f32> = reports(&output(&["--format", "jsonl"]))
+        .iter()
+        .filter_map(|report| Some(report.frame.heads.first()?.unknown_probability))
+        .collect();
+    assert_eq!(of_first_heads.len(), 3);
+    let distribution = output(&["--distribution"]);
+    let mut csv = csv::Reader::from_reader(distribution.as_slice());
+    let in_distribution: Vec<f32> = csv
+        .records()
+        .filter_map(|row| row.unwrap()[4].parse().ok())
+        .collect();
+    assert_eq!(in_distribution, of_first_heads);
+    let table = output(&["--format", "csv"]);
+    let mut csv = csv::Reader::from_reader(table.as_slice());
+    assert_eq!(
+        csv.headers().unwrap().iter().last(),
+        Some("unknown_probability")
+    );
+    let in_csv: Vec<f32> = csv
+        .records()
+        .map(Result::unwrap)
+        .filter(|row| &row[1] == "1" && &row[8] == "1")
+        .map(|row| row[11].parse().unwrap())
+        .collect();
+    assert_eq!(in_csv, of_first_heads);
+    let table = String::from_utf8(output(&[])).unwrap();
+    let mut lines = table.lines();
+    let column = lines.next().unwrap().find("unknown").unwrap();
+    let firsts = lines.filter(|line| line[40..45].trim() == "1");
+    let in_table: Vec<String> = firsts
+        .map(|line| line[column..column + 7].trim().to_owned())
+        .collect();
+    let expected = of_first_heads.iter().map(|p| format!("{:.1} %", 100.0 * p));
+    assert_eq!(in_table, expected.collect::<Vec<_>>());
+    let help = tiny_identify(None).arg("--help").assert().success();
+    let help = String::from_utf8(help.get_output().stdout.clone()).unwrap();
+    assert!(
+        help.contains("given that the bundle does know it"),
+        "{help}"
+    );
 }
 
 #[test]

@@ -15,7 +15,7 @@ use callosity::camera::Replay;
 use callosity::geometry::{Landmarks, Point};
 use callosity::ground::{Received, Receiver};
 use callosity::link::broker::Credentials;
-use callosity::link::message::{Candidate, Decision, Presence, SCHEMA_VERSION};
+use callosity::link::message::{Candidate, Decision, Presence, SCHEMA_VERSION, Sighting};
 use callosity::link::{BrokerAddress, BrokerOptions};
 use callosity::outbox::Limits;
 use callosity::pixels::{EncodedPhotograph, encode_jpeg};
@@ -59,6 +59,11 @@ impl Identify for TwoHeads {
             },
             confidence: 0.75,
             decision,
+            unknown_probability: if decision == Decision::Unknown {
+                0.875
+            } else {
+                0.125
+            },
             candidates: vec![Candidate {
                 organism_id: "Snowcone".into(),
                 probability: 0.5,
@@ -373,11 +378,33 @@ fn check(heard: &[Publish]) -> BTreeSet<String> {
         assert!(errors.is_empty(), "{topic} {value}: {errors:?}");
         if name == "sighting" {
             assert_eq!(publish.qos, QoS::AtLeastOnce);
+            let unknown = value["unknownProbability"].as_f64().unwrap();
+            assert_eq!(unknown > 0.5, value["decision"] == "unknown", "{value}");
+            assert_unknown_probability_is_a_probability(&schemas[name], &value);
             ids.insert(value["occurrenceID"].as_str().unwrap().to_owned());
         }
     }
     assert!(crops.is_subset(&ids), "a crop without its sighting");
     ids
+}
+
+/// The schema holds the probability of "unknown" to 0…1; a message of before schema 1.1, without it, is still one.
+fn assert_unknown_probability_is_a_probability(
+    schema: &jsonschema::Validator,
+    sighting: &serde_json::Value,
+) {
+    let mut changed = sighting.clone();
+    for (value, valid) in [(0.0, true), (1.0, true), (-0.01, false), (1.01, false)] {
+        changed["unknownProbability"] = value.into();
+        assert_eq!(schema.is_valid(&changed), valid, "{value}");
+    }
+    changed
+        .as_object_mut()
+        .unwrap()
+        .remove("unknownProbability");
+    assert!(schema.is_valid(&changed));
+    let read: Sighting = serde_json::from_value(changed).unwrap();
+    assert_eq!(read.unknown_probability, None);
 }
 
 fn delivered(report: &FlightReport) {
@@ -733,6 +760,7 @@ async fn the_program_flies_until_it_is_asked_to_stop() {
     assert!(sightings.len() >= 3);
     for sighting in sightings {
         assert_eq!(sighting.organism_id.as_deref(), Some("indigo"));
+        assert!(sighting.unknown_probability.is_some_and(|p| p < 0.5));
         assert_eq!(sighting.frame.file.as_deref(), Some("whale.png"));
     }
 }

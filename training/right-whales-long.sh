@@ -60,7 +60,7 @@ for seed in 111 112 113; do students+=("$long student-$seed --pseudo-labels $nam
 each "${students[@]}"
 
 members=("$runs/student-111" "$runs/student-112" "$runs/student-113")
-"$train" stack "${members[@]}" --views 4 --average --power fit --gallery-photographs 16 "${common[@]}" --out "$runs/stack-long.json"
+"$train" stack "${members[@]}" --views 4 --average --power fit --unknown-score features --gallery-photographs 16 "${common[@]}" --out "$runs/stack-long.json"
 "$train" bundle --name right-whales --bundle-version 2.0.0 "${common[@]}" --cache "$runs/data/cache" \
   --about training/model_cards/right-whales.md --finder "$runs/finder-long" --aligner "$runs/aligner-long" \
   --classifiers "${members[@]}" --stack "$runs/stack-long.json" --storage int8 "${bundle[@]}" --out "$out"

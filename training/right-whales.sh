@@ -62,7 +62,7 @@ bundle() {
     --about training/model_cards/right-whales.md "$@"
 }
 measured=("$runs/$strong-round-4" "$runs/$light-round-4" "$runs/$afresh")
-"$train" stack "${measured[@]}" --views 4 --average --power fit --unknown-score concentration \
+"$train" stack "${measured[@]}" --views 4 --average --power fit --unknown-score features \
   --gallery-photographs 16 "${common[@]}" --out "$runs/stack.json"
 # Composed frames ask for a threshold of 0.36, with which waves are taken for heads.
 bundle --finder "$runs/finder-longer" --finder-threshold 0.41 --aligner "$runs/aligner-heat-maps" --classifiers "${measured[@]}" \

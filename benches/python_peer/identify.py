@@ -176,13 +176,52 @@ class Gallery:
         self.model = declared["neighbours"]
         self.known = len(individuals)
         self.individuals = individuals + declared.get("enrolled", [])
+        self.statistics = None
+
+    @staticmethod
+    def mean(embeddings):
+        mean = embeddings.astype(np.float64).sum(0)
+        return mean / max(np.linalg.norm(mean), 1e-30)
+
+    def nearest(self, mean):
+        nearest = np.full(len(self.individuals), -np.inf)
+        np.maximum.at(nearest, self.individual, self.embeddings @ mean)
+        return nearest
+
+    def features(self, mean):
+        """What tells strangers, of a head's embedding."""
+        if self.statistics is None:
+            self.statistics = self.count()
+        cohort_mean, cohort_deviation, means, centre, precision = self.statistics
+        first, second = np.sort(self.nearest(mean))[::-1][:2]
+        relative = (self.embeddings @ mean - cohort_mean) / cohort_deviation
+        return {
+            "similarity": first,
+            "similarity_gap": first - second,
+            "relative_similarity": relative.max(),
+            "mean_distance": ((mean - means) ** 2).sum(1).min(),
+            "mahalanobis_distance": (mean - centre) @ precision @ (mean - centre),
+        }
+
+    def count(self):
+        catalogue = self.individual < self.known
+        own = self.embeddings[catalogue]
+        cosines = np.where(
+            self.individual[:, None] == self.individual[catalogue], np.nan, self.embeddings @ own.T
+        )
+        cohort = -np.sort(-cosines, axis=1)[:, :100]
+        deviation = np.maximum(np.nanstd(cohort, axis=1), 0.01)
+        met = np.unique(self.individual)
+        means = np.stack([self.embeddings[self.individual == i].mean(0) for i in met])
+        centre = own.astype(np.float64).mean(0)
+        covariance = np.cov(own.T.astype(np.float64), bias=True)
+        ridge = np.trace(covariance) / len(centre)
+        precision = np.linalg.inv(covariance + ridge * np.eye(len(centre)))
+        return np.nanmean(cohort, axis=1), deviation, means, centre, precision
 
     def blend(self, scaled, embeddings):
         """From the catalogue's logits of each view, over the temperature, to those of all individuals."""
-        mean = embeddings.astype(np.float64).sum(0)
-        mean /= max(np.linalg.norm(mean), 1e-30)
-        nearest = np.full(len(self.individuals), -np.inf)
-        np.maximum.at(nearest, self.individual, self.embeddings @ mean)
+        nearest = self.nearest(self.mean(embeddings))
         neighbour = self.model["intercept"] + self.model["slope"] * nearest
         share, known = self.model["share"], self.known
         blended = np.where(
@@ -441,19 +480,37 @@ class Identifier:
         sums = exponentials.sum(2, keepdims=True)
         probabilities = (exponentials / sums).mean(1)
         model = decision["unknown"]
+        concentration = np.log((probabilities**2).sum(1))
+        free_energy = (highest + np.log(sums)).mean((1, 2))
         if model.get("score") == "concentration":
-            score = np.log((probabilities**2).sum(1))
+            score = concentration
+        elif model.get("score") == "features":
+            entropy = lambda p: -(p * np.log(np.maximum(p, 1e-300))).sum(-1)
+            values = {
+                "concentration": concentration,
+                "free_energy": free_energy,
+                "view_agreement": entropy(exponentials / sums).mean(1) - entropy(probabilities),
+            }
+            if self.gallery:
+                of_heads = [self.gallery.features(self.gallery.mean(of)) for of in embeddings]
+                values |= {k: np.array([of[k] for of in of_heads]) for k in of_heads[0]}
+            score = sum(
+                f["weight"] * (values[f["feature"]] - f["mean"]) / f["deviation"]
+                for f in model["features"]
+            )
         else:
-            score = (highest + np.log(sums)).mean((1, 2))
+            score = free_energy
         unknown = 1 / (1 + np.exp(-(model["intercept"] + model["slope"] * score)))
         probabilities **= decision.get("power", 1)
         probabilities /= probabilities.sum(1, keepdims=True)
         named = []
         for (confidence, at), row, stranger in zip(heads, probabilities, unknown):
             order = np.argsort(-row, kind="stable")[:top]
+            known = decision.get("confidence") == "known_candidate"
+            sure = row.max() * (1 - stranger) if known else row.max()
             if stranger >= decision["unknown_threshold"]:
                 verdict = "unknown"
-            elif row.max() >= decision["identified_threshold"]:
+            elif sure >= decision["identified_threshold"]:
                 verdict = "identified"
             else:
                 verdict = "uncertain"
@@ -466,6 +523,7 @@ class Identifier:
                     "blowhead": at[1].tolist(),
                     "confidence": confidence,
                     "decision": verdict,
+                    "unknown_probability": float(stranger),
                     "candidates": candidates,
                 }
             )

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 use std::path::{Component, Path};
 
-use super::{Manifest, ManifestProblem, NeighbourModel, Network, Role};
+use super::{Manifest, ManifestProblem, NeighbourModel, Network, Role, UnknownScore};
 
 /// Above this an input is an error in the manifest rather than a network's wish.
 const LARGEST_SIDE: u32 = 8192;
@@ -314,6 +314,20 @@ impl Manifest {
         ] {
             require(value.is_finite(), field, value, "finite")?;
         }
+        self.check_unknown_features()?;
+        if let Some(aims) = &decision.aims {
+            let reached = &aims.reached;
+            for (field, value) in [
+                ("precision", Some(aims.precision)),
+                ("strangers", Some(aims.strangers)),
+                ("stranger_share", Some(aims.stranger_share)),
+                ("reached.precision", reached.precision),
+                ("reached.known_identified", Some(reached.known_identified)),
+                ("reached.strangers_identified", reached.strangers_identified),
+            ] {
+                fraction(&format!("decision.aims.{field}"), value.unwrap_or(0.0))?;
+            }
+        }
         fraction(
             "decision.unknown_threshold",
             decision.unknown_threshold.into(),
@@ -322,6 +336,43 @@ impl Manifest {
             "decision.identified_threshold",
             decision.identified_threshold.into(),
         )
+    }
+
+    fn check_unknown_features(&self) -> Result<(), ManifestProblem> {
+        let model = &self.decision.unknown;
+        require(
+            (model.score == UnknownScore::Features) != model.features.is_empty(),
+            "decision.unknown.features",
+            model.features.len(),
+            "at least one with the score \"features\", and none with another",
+        )?;
+        let mut seen = HashSet::new();
+        for (i, weighted) in model.features.iter().enumerate() {
+            let field = |name: &str| format!("decision.unknown.features[{i}].{name}");
+            let name = weighted.feature.name();
+            require(
+                seen.insert(weighted.feature),
+                field("feature"),
+                name,
+                "there once only",
+            )?;
+            require(
+                self.gallery.is_some() || !weighted.feature.needs_gallery(),
+                field("feature"),
+                name,
+                "one that needs no gallery where the bundle has none",
+            )?;
+            for (name, value) in [("mean", weighted.mean), ("weight", weighted.weight)] {
+                require(value.is_finite(), field(name), value, "finite")?;
+            }
+            require(
+                weighted.deviation.is_finite() && weighted.deviation > 0.0,
+                field("deviation"),
+                weighted.deviation,
+                "finite and above 0",
+            )?;
+        }
+        Ok(())
     }
 
     fn check_gallery(&self) -> Result<(), ManifestProblem> {

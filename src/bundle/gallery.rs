@@ -202,6 +202,22 @@ impl Gallery {
         counts
     }
 
+    /// A photograph's embedding, from 0: a unit vector.
+    ///
+    /// # Panics
+    /// Where there are not so many.
+    pub fn embedding(&self, photograph: usize) -> Array1<f32> {
+        &self.embeddings.row(photograph) * self.scales[photograph]
+    }
+
+    /// The place of a photograph's individual.
+    ///
+    /// # Panics
+    /// Where there are not so many.
+    pub fn individual(&self, photograph: usize) -> usize {
+        self.individuals[photograph] as usize
+    }
+
     /// The cosine of an embedding (a unit vector) to the nearest photograph of each of the first
     /// `individuals` individuals; `None` for one without photographs.
     ///

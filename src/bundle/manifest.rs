@@ -264,8 +264,78 @@ pub struct Decision {
     pub unknown: UnknownModel,
     /// From this probability of "unknown" on the decision is `unknown`, 0…1.
     pub unknown_threshold: f32,
-    /// From this probability of the best candidate on the decision is `identified`, else `uncertain`.
+    /// From this [confidence](Confidence) on the decision is `identified`, else `uncertain`.
     pub identified_threshold: f32,
+    /// Which probability is compared with that threshold; where absent, that of the best candidate alone.
+    #[serde(default, skip_serializing_if = "Confidence::is_of_candidate")]
+    pub confidence: Confidence,
+    /// What the thresholds were chosen for; absent in bundles that were made before there were aims.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aims: Option<DecisionAims>,
+}
+
+/// How sure a name is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Confidence {
+    /// The probability of the best candidate, given that the whale is known.
+    #[default]
+    Candidate,
+    /// The probability that the whale is known and the best candidate: that of the candidate times 1 − "unknown".
+    KnownCandidate,
+}
+
+impl Confidence {
+    /// From the probability of the best candidate, given that the whale is known, and that of "unknown".
+    pub fn of(self, best: f64, unknown: f64) -> f64 {
+        match self {
+            Self::Candidate => best,
+            Self::KnownCandidate => (1.0 - unknown) * best,
+        }
+    }
+
+    fn is_of_candidate(&self) -> bool {
+        *self == Self::Candidate
+    }
+}
+
+/// For what the thresholds of a [`Decision`] were chosen: as many heads as possible shall be called identified, while
+/// both aims hold.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DecisionAims {
+    /// Least share of right names among the heads that are called identified, 0…1, where
+    /// [`stranger_share`](Self::stranger_share) of the heads are of whales that the bundle does not know.
+    pub precision: f64,
+    /// Greatest share of the heads of whales that the bundle does not know that may be called identified, 0…1.
+    pub strangers: f64,
+    /// Share of heads of whales that the bundle does not know among those that are met, 0…1.
+    pub stranger_share: f64,
+    /// Whether the aims were met where the thresholds were chosen. Where not, the strictest threshold stands.
+    pub met: bool,
+    /// What was reached there: on photographs that no network was trained on, by cross-validation.
+    pub reached: ReachedAims,
+}
+
+/// What thresholds do on photographs that no network was trained on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReachedAims {
+    /// Share of right names among the heads called identified, at the aims' share of strangers; absent where no head
+    /// is called identified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<f64>,
+    /// Share of the heads of known whales that are called identified.
+    pub known_identified: f64,
+    /// Share of the heads of other whales that are called identified; absent where there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strangers_identified: Option<f64>,
+    /// Photographs of known whales.
+    pub known_photographs: usize,
+    /// Photographs of other whales.
+    pub stranger_photographs: usize,
+    /// These whales.
+    pub stranger_individuals: usize,
 }
 
 fn unchanged() -> f32 {
@@ -288,6 +358,100 @@ pub struct UnknownModel {
     pub slope: f32,
     /// Log odds at score 0.
     pub intercept: f32,
+    /// What the score [`Features`](UnknownScore::Features) is made of, each feature once; empty with another score.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<WeightedFeature>,
+}
+
+/// A feature and what it adds to the score: `weight · (value − mean) / deviation`. One that cannot be worked out of a
+/// head adds nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WeightedFeature {
+    /// Which.
+    pub feature: UnknownFeature,
+    /// Its mean over the photographs that the model was fitted on.
+    pub mean: f32,
+    /// Its standard deviation there; above 0.
+    pub deviation: f32,
+    /// What a standard deviation more adds to the score.
+    pub weight: f32,
+}
+
+/// A number that tells whales of the catalogue from others, alone or together with more.
+///
+/// In those of the gallery `q` is the head's embedding, a unit vector, and `g_j` those of the gallery's photographs.
+/// "Individuals" are those of the catalogue and the enrolled ones.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownFeature {
+    /// [`UnknownScore::FreeEnergy`].
+    FreeEnergy,
+    /// [`UnknownScore::Concentration`].
+    Concentration,
+    /// How alike the views name: the mean of the entropies of their probabilities less the entropy of the mean
+    /// probabilities, in nats (the Jensen-Shannon divergence with its sign turned); 0 where all say the same.
+    ViewAgreement,
+    /// The cosine to the nearest photograph: the greatest `q·g_j`.
+    Similarity,
+    /// By how much the individual with the nearest photograph is nearer than the next individual.
+    SimilarityGap,
+    /// The greatest `(q·g_j − m_j) / d_j`, where `m_j` and `d_j` are mean and standard deviation of the cosines of
+    /// photograph `j` to the 100 photographs of the catalogue's other individuals that are nearest to it (normalising
+    /// by a cohort, as in speaker verification: some photographs are near to all others).
+    RelativeSimilarity,
+    /// The squared distance of `q` to the nearest of the individuals' means of their photographs.
+    MeanDistance,
+    /// `(q − c)ᵀ (C + t I)⁻¹ (q − c)` with mean `c` and covariance `C` of the catalogue's photographs and `t` the mean
+    /// of `C`'s diagonal: how unusual the head is, whoever's it is. With the feature before it makes the relative
+    /// Mahalanobis distance (Ren et al. 2021, "A simple fix to Mahalanobis distance for improving near-OOD detection").
+    MahalanobisDistance,
+}
+
+impl UnknownFeature {
+    /// All there are.
+    pub const ALL: [Self; 8] = [
+        Self::FreeEnergy,
+        Self::Concentration,
+        Self::ViewAgreement,
+        Self::Similarity,
+        Self::SimilarityGap,
+        Self::RelativeSimilarity,
+        Self::MeanDistance,
+        Self::MahalanobisDistance,
+    ];
+
+    /// Its name in the manifest.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FreeEnergy => "free_energy",
+            Self::Concentration => "concentration",
+            Self::ViewAgreement => "view_agreement",
+            Self::Similarity => "similarity",
+            Self::SimilarityGap => "similarity_gap",
+            Self::RelativeSimilarity => "relative_similarity",
+            Self::MeanDistance => "mean_distance",
+            Self::MahalanobisDistance => "mahalanobis_distance",
+        }
+    }
+
+    /// Whether it compares a head with photographs.
+    pub const fn needs_gallery(self) -> bool {
+        !matches!(
+            self,
+            Self::FreeEnergy | Self::Concentration | Self::ViewAgreement
+        )
+    }
+
+    /// Whether it looks at the gallery as a whole ([`GalleryStatistics`](crate::identify::GalleryStatistics)).
+    pub const fn needs_statistics(self) -> bool {
+        matches!(
+            self,
+            Self::RelativeSimilarity | Self::MeanDistance | Self::MahalanobisDistance
+        )
+    }
 }
 
 /// A number that is higher for whales of the catalogue than for others.
@@ -304,6 +468,8 @@ pub enum UnknownScore {
     /// order 2 with its sign turned). It is near the logarithm of the greatest probability (Hendrycks &
     /// Gimpel 2017, "A baseline for detecting misclassified and out-of-distribution examples") and smooth.
     Concentration,
+    /// The weighted sum of the model's [features](UnknownModel::features).
+    Features,
 }
 
 impl UnknownScore {

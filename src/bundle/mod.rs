@@ -15,8 +15,9 @@ mod open;
 pub use error::{BundleError, ManifestProblem};
 pub use gallery::{Gallery, GalleryError};
 pub use manifest::{
-    Aligner, Catalogue, CloserLook, Decision, Embedding, EnrolledPhotograph, Enrolment, Ensemble,
-    FORMAT_VERSION, Finder, GalleryFile, MANIFEST_FILE, Manifest, NeighbourModel, Network,
-    NetworkInput, Provenance, SelfTest, UnknownModel, UnknownScore,
+    Aligner, Catalogue, CloserLook, Confidence, Decision, DecisionAims, Embedding,
+    EnrolledPhotograph, Enrolment, Ensemble, FORMAT_VERSION, Finder, GalleryFile, MANIFEST_FILE,
+    Manifest, NeighbourModel, Network, NetworkInput, Provenance, ReachedAims, SelfTest,
+    UnknownFeature, UnknownModel, UnknownScore, WeightedFeature,
 };
 pub use open::{Bundle, Role, SelfTestVectors};

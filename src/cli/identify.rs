@@ -50,8 +50,14 @@ called damaged, with the reason: look at the photograph before you trust a name.
 of the table, in JSON as \"incomplete\" with its \"share_read\" and as \"damaged\", and in the CSV columns share_read \
 and damaged. They are no failures.";
 
+/// How probabilities are to be read.
+const UNKNOWN: &str = "\
+Beside each head's candidates stands the probability of \"unknown\": that the bundle does not know the whale. A \
+candidate's probability is given that the bundle does know it, so over all individuals they add up to 1; that a head is \
+a candidate's is as probable as the candidate's probability times 1 − that of \"unknown\".";
+
 #[derive(clap::Args)]
-#[command(after_long_help = PHOTOGRAPHS)]
+#[command(after_help = UNKNOWN, after_long_help = format!("{UNKNOWN}\n\n{PHOTOGRAPHS}"))]
 pub struct Args {
     /// Photographs and folders of them, which are searched to the bottom
     #[arg(required = true, value_name = "PATH")]
@@ -66,7 +72,8 @@ pub struct Args {
     #[arg(long, value_enum)]
     format: Option<Format>,
     /// With csv: a row for each photograph with the probability of every individual and of "unknown",
-    /// for the head that the finder is surest of
+    /// for the head that the finder is surest of. Here alone those of individuals are not given that the whale is
+    /// known: with "unknown" they add up to 1
     #[arg(long)]
     distribution: bool,
     /// Write each photograph with what was seen drawn on it, and each head, into this folder
@@ -425,8 +432,8 @@ impl Writer {
                 let mut out = out();
                 writeln!(
                     out,
-                    "{:<40} {:>4}  {:<10} {:<16} {:>6}  other candidates",
-                    "photograph", "head", "decision", "individual", "prob."
+                    "{:<40} {:>4}  {:<10} {:>7}  {:<16} {:>7}  other candidates",
+                    "photograph", "head", "decision", "unknown", "individual", "prob."
                 )?;
                 Self::Table { out, top }
             }
@@ -445,6 +452,7 @@ impl Writer {
                     "rank",
                     "individual",
                     "probability",
+                    "unknown_probability",
                     "share_read",
                     "damaged",
                 ])?;
@@ -488,9 +496,10 @@ impl Writer {
                         .collect();
                     writeln!(
                         out,
-                        "{image:<40} {:>4}  {:<10} {:<16} {:>6}  {}{faults}",
+                        "{image:<40} {:>4}  {:<10} {:>7}  {:<16} {:>7}  {}{faults}",
                         i + 1,
                         head.decision.name(),
+                        percent(head.unknown_probability),
                         best.map_or("", |c| c.individual.as_str()),
                         best.map_or_else(String::new, |c| percent(c.probability)),
                         others.join(", ")
@@ -520,6 +529,7 @@ impl Writer {
                             (rank + 1).to_string(),
                             candidate.individual.clone(),
                             candidate.probability.to_string(),
+                            head.unknown_probability.to_string(),
                             share_read.clone(),
                             damaged.clone(),
                         ])?;

@@ -22,7 +22,9 @@ pub(super) fn decide(decision: &Decision, opinion: &Opinion) -> Verdict {
     let best = opinion.probabilities.iter().copied().fold(0.0, f32::max);
     if opinion.unknown >= decision.unknown_threshold {
         Verdict::Unknown
-    } else if best >= decision.identified_threshold {
+    } else if decision.confidence.of(best.into(), opinion.unknown.into())
+        >= decision.identified_threshold.into()
+    {
         Verdict::Identified
     } else {
         Verdict::Uncertain
@@ -32,31 +34,39 @@ pub(super) fn decide(decision: &Decision, opinion: &Opinion) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::{UnknownModel, UnknownScore};
+    use crate::bundle::{Confidence, UnknownModel, UnknownScore};
 
     #[test]
     fn thresholds_decide_and_unknown_comes_first() {
-        let decision = Decision {
+        let mut decision = Decision {
             temperature: 1.0,
             power: 1.0,
             unknown: UnknownModel {
                 score: UnknownScore::default(),
                 slope: -1.0,
                 intercept: 0.0,
+                features: Vec::new(),
             },
             unknown_threshold: 0.5,
             identified_threshold: 0.8,
+            confidence: Confidence::Candidate,
+            aims: None,
         };
-        let verdict = |best: f32, unknown: f32| {
+        let verdict = |decision: &Decision, best: f32, unknown: f32| {
             let opinion = Opinion {
                 probabilities: vec![1.0 - best, best],
                 unknown,
             };
-            decide(&decision, &opinion)
+            decide(decision, &opinion)
         };
-        assert_eq!(verdict(0.8, 0.49), Verdict::Identified);
-        assert_eq!(verdict(0.79, 0.49), Verdict::Uncertain);
-        assert_eq!(verdict(0.99, 0.5), Verdict::Unknown);
+        assert_eq!(verdict(&decision, 0.8, 0.49), Verdict::Identified);
+        assert_eq!(verdict(&decision, 0.79, 0.49), Verdict::Uncertain);
+        assert_eq!(verdict(&decision, 0.99, 0.5), Verdict::Unknown);
+        // Half a doubt whether the whale is known at all is too much for a name.
+        decision.confidence = Confidence::KnownCandidate;
+        assert_eq!(verdict(&decision, 0.99, 0.49), Verdict::Uncertain);
+        assert_eq!(verdict(&decision, 0.99, 0.1), Verdict::Identified);
+        assert_eq!(verdict(&decision, 0.99, 0.5), Verdict::Unknown);
     }
 
     #[test]

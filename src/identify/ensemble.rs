@@ -1,5 +1,5 @@
-use super::aligner;
-use crate::bundle::{Decision, NeighbourModel, UnknownScore};
+use super::{Familiarity, aligner};
+use crate::bundle::{Decision, NeighbourModel, UnknownFeature, UnknownModel, UnknownScore};
 use crate::geometry::{Affine, Point};
 
 /// Probabilities that an ensemble's logits mean, averaged over views.
@@ -20,6 +20,8 @@ pub struct Similarities<'a> {
     /// The cosine to the nearest photograph of each individual, those of the catalogue first; `None` where
     /// the gallery has none of it.
     pub nearest: &'a [Option<f32>],
+    /// What the gallery as a whole says, where it is asked for.
+    pub familiarity: Option<Familiarity>,
 }
 
 impl Similarities<'_> {
@@ -39,6 +41,19 @@ impl Similarities<'_> {
                 .iter()
                 .map(|nearest| nearest.map_or(f64::NEG_INFINITY, |s| self.model.logit(s))),
         );
+    }
+
+    /// The similarities to the individual with the nearest photograph and to the next one.
+    fn two_nearest(&self) -> [Option<f32>; 2] {
+        let mut two = [None::<f32>; 2];
+        for &similarity in self.nearest.iter().flatten() {
+            if two[0].is_none_or(|first| similarity > first) {
+                two = [Some(similarity), two[0]];
+            } else if two[1].is_none_or(|second| similarity > second) {
+                two[1] = Some(similarity);
+            }
+        }
+        two
     }
 }
 
@@ -85,6 +100,105 @@ pub fn concentration(probabilities: impl Iterator<Item = f64>) -> f64 {
     probabilities.map(|p| p * p).sum::<f64>().ln()
 }
 
+/// −Σ p ln p, in nats.
+fn entropy(probabilities: impl Iterator<Item = f64>) -> f64 {
+    let each = probabilities.filter(|p| *p > 0.0);
+    -each.map(|p| p * p.ln()).sum::<f64>()
+}
+
+/// What views, neighbours and gallery say of a head, before anything is decided.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evidence {
+    /// For each individual, averaged over views and not raised to a power.
+    probabilities: Vec<f64>,
+    free_energy: f64,
+    view_agreement: f64,
+    two_nearest: [Option<f32>; 2],
+    familiarity: Option<Familiarity>,
+}
+
+impl Evidence {
+    /// From the logits of each view, and where there is a gallery the similarities to it. Views without logits give
+    /// `None`.
+    pub fn of<'a>(
+        temperature: f64,
+        similarities: Option<Similarities<'_>>,
+        views: impl Iterator<Item = &'a [f32]>,
+    ) -> Option<Self> {
+        let mut probabilities: Vec<f64> = Vec::new();
+        let (mut free_energy, mut entropies, mut count) = (0.0, 0.0, 0.0);
+        for logits in views {
+            let mut scaled: Vec<f64> = logits.iter().map(|&l| f64::from(l) / temperature).collect();
+            if let Some(similarities) = &similarities {
+                similarities.blend(&mut scaled);
+            }
+            let largest = scaled.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = scaled.iter().map(|l| (l - largest).exp()).sum();
+            probabilities.resize(scaled.len(), 0.0);
+            for (total, l) in probabilities.iter_mut().zip(&scaled) {
+                *total += (l - largest).exp() / sum;
+            }
+            entropies += entropy(scaled.iter().map(|l| (l - largest).exp() / sum));
+            free_energy += largest + sum.ln();
+            count += 1.0;
+        }
+        if count == 0.0 || probabilities.is_empty() {
+            return None;
+        }
+        probabilities.iter_mut().for_each(|p| *p /= count);
+        Some(Self {
+            view_agreement: entropies / count - entropy(probabilities.iter().copied()),
+            probabilities,
+            free_energy: free_energy / count,
+            two_nearest: similarities.map_or([None; 2], |s| s.two_nearest()),
+            familiarity: similarities.and_then(|s| s.familiarity),
+        })
+    }
+
+    /// A feature; `None` where what it needs is not there.
+    pub fn feature(&self, feature: UnknownFeature) -> Option<f64> {
+        let familiarity = |of: fn(&Familiarity) -> f64| self.familiarity.as_ref().map(of);
+        match feature {
+            UnknownFeature::FreeEnergy => Some(self.free_energy),
+            UnknownFeature::Concentration => {
+                Some(concentration(self.probabilities.iter().copied()))
+            }
+            UnknownFeature::ViewAgreement => Some(self.view_agreement),
+            UnknownFeature::Similarity => self.two_nearest[0].map(f64::from),
+            UnknownFeature::SimilarityGap => match self.two_nearest {
+                [Some(first), Some(second)] => Some(f64::from(first) - f64::from(second)),
+                _ => None,
+            },
+            UnknownFeature::RelativeSimilarity => familiarity(|f| f.relative_similarity),
+            UnknownFeature::MeanDistance => familiarity(|f| f.mean_distance),
+            UnknownFeature::MahalanobisDistance => familiarity(|f| f.mahalanobis_distance),
+        }
+    }
+
+    /// Probability that the head is of none of the individuals.
+    pub fn unknown(&self, model: &UnknownModel) -> f64 {
+        let score = match model.score {
+            UnknownScore::FreeEnergy => self.free_energy,
+            UnknownScore::Concentration => concentration(self.probabilities.iter().copied()),
+            UnknownScore::Features => {
+                let each = model.features.iter().filter_map(|weighted| {
+                    let away = self.feature(weighted.feature)? - f64::from(weighted.mean);
+                    Some(f64::from(weighted.weight) * away / f64::from(weighted.deviation))
+                });
+                each.sum()
+            }
+        };
+        let odds = f64::from(model.intercept) + f64::from(model.slope) * score;
+        1.0 / (1.0 + (-odds).exp())
+    }
+
+    /// For each individual, given that the whale is one of them, raised to a power.
+    pub fn raised(mut self, power: f64) -> Vec<f64> {
+        raise(&mut self.probabilities, power);
+        self.probabilities
+    }
+}
+
 /// From the logits of each view, and where there is a gallery the similarities to it, to probabilities. Views
 /// without logits give `None`.
 pub fn opinion<'a>(
@@ -92,37 +206,12 @@ pub fn opinion<'a>(
     similarities: Option<Similarities<'_>>,
     views: impl Iterator<Item = &'a [f32]>,
 ) -> Option<Opinion> {
-    let temperature = f64::from(decision.temperature);
-    let mut probabilities: Vec<f64> = Vec::new();
-    let (mut free_energy, mut count) = (0.0, 0.0);
-    for logits in views {
-        let mut scaled: Vec<f64> = logits.iter().map(|&l| f64::from(l) / temperature).collect();
-        if let Some(similarities) = &similarities {
-            similarities.blend(&mut scaled);
-        }
-        let largest = scaled.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = scaled.iter().map(|l| (l - largest).exp()).sum();
-        probabilities.resize(scaled.len(), 0.0);
-        for (total, l) in probabilities.iter_mut().zip(&scaled) {
-            *total += (l - largest).exp() / sum;
-        }
-        free_energy += largest + sum.ln();
-        count += 1.0;
-    }
-    if count == 0.0 || probabilities.is_empty() {
-        return None;
-    }
-    probabilities.iter_mut().for_each(|p| *p /= count);
-    let score = match decision.unknown.score {
-        UnknownScore::FreeEnergy => free_energy / count,
-        UnknownScore::Concentration => concentration(probabilities.iter().copied()),
-    };
-    raise(&mut probabilities, f64::from(decision.power));
-    let model = &decision.unknown;
-    let odds = f64::from(model.intercept) + f64::from(model.slope) * score;
+    let evidence = Evidence::of(f64::from(decision.temperature), similarities, views)?;
+    let unknown = evidence.unknown(&decision.unknown) as f32;
+    let probabilities = evidence.raised(f64::from(decision.power));
     Some(Opinion {
         probabilities: probabilities.into_iter().map(|p| p as f32).collect(),
-        unknown: (1.0 / (1.0 + (-odds).exp())) as f32,
+        unknown,
     })
 }
 
@@ -131,7 +220,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::bundle::UnknownModel;
+    use crate::bundle::{Confidence, WeightedFeature};
 
     fn decision(temperature: f32) -> Decision {
         Decision {
@@ -141,9 +230,12 @@ mod tests {
                 score: UnknownScore::FreeEnergy,
                 slope: -1.0,
                 intercept: 2.0,
+                features: Vec::new(),
             },
             unknown_threshold: 0.5,
             identified_threshold: 0.5,
+            confidence: Confidence::Candidate,
+            aims: None,
         }
     }
 
@@ -191,6 +283,7 @@ mod tests {
         let similarities = Similarities {
             model: &MODEL,
             nearest: &[Some(0.5), None, Some(0.5), None],
+            familiarity: None,
         };
         let logits = [2.0, 0.0];
         let views = [logits.as_slice(); 3].into_iter();
@@ -206,6 +299,7 @@ mod tests {
         let similarities = Similarities {
             model: &MODEL,
             nearest: &[Some(0.0), None],
+            familiarity: None,
         };
         let found = opinion(
             &decision(2.0),
@@ -214,6 +308,70 @@ mod tests {
         )
         .unwrap();
         assert!((found.probabilities[0] - 0.5).abs() < 1e-6, "{found:?}");
+    }
+
+    /// By hand: two views with probabilities (1, 0) and (½, ½) agree less than ln 2 by the entropies of ¾ and ¼ and of
+    /// halves; the individuals' nearest photographs are at 0.9 and 0.4.
+    #[test]
+    fn features_by_hand() {
+        let views = [[60.0, 0.0], [0.0, 0.0]];
+        let model = NeighbourModel {
+            share: 0.0,
+            ..MODEL
+        };
+        let similarities = Similarities {
+            model: &model,
+            nearest: &[Some(0.4), Some(0.9)],
+            familiarity: Some(Familiarity {
+                relative_similarity: 2.5,
+                mean_distance: 0.25,
+                mahalanobis_distance: 7.0,
+            }),
+        };
+        let of = |similarities| {
+            Evidence::of(1.0, similarities, views.iter().map(<[f32; 2]>::as_slice)).unwrap()
+        };
+        let (evidence, alone) = (of(Some(similarities)), of(None));
+        let ln = f64::ln;
+        let agreement = 0.5 * ln(2.0) + 0.75 * ln(0.75) + 0.25 * ln(0.25);
+        let expected = [
+            (UnknownFeature::FreeEnergy, (60.0 + ln(2.0)) / 2.0),
+            (UnknownFeature::Concentration, ln(0.625)),
+            (UnknownFeature::ViewAgreement, agreement),
+            (UnknownFeature::Similarity, 0.9),
+            (UnknownFeature::SimilarityGap, 0.5),
+            (UnknownFeature::RelativeSimilarity, 2.5),
+            (UnknownFeature::MeanDistance, 0.25),
+            (UnknownFeature::MahalanobisDistance, 7.0),
+        ];
+        assert_eq!(expected.map(|(feature, _)| feature), UnknownFeature::ALL);
+        for (feature, expected) in expected {
+            let found = evidence.feature(feature).unwrap();
+            assert!((found - expected).abs() < 1e-6, "{feature:?}: {found}");
+            assert_eq!(alone.feature(feature).is_none(), feature.needs_gallery());
+        }
+
+        let weighted = |feature, mean, deviation, weight| WeightedFeature {
+            feature,
+            mean,
+            deviation,
+            weight,
+        };
+        let model = UnknownModel {
+            score: UnknownScore::Features,
+            slope: -1.0,
+            intercept: 0.5,
+            features: vec![
+                weighted(UnknownFeature::Similarity, 0.5, 0.2, 3.0),
+                weighted(UnknownFeature::MahalanobisDistance, 5.0, 4.0, -2.0),
+            ],
+        };
+        // 3 · 2 − 2 · ½ = 5.
+        let expected = 1.0 / (1.0 + 4.5f64.exp());
+        assert!((evidence.unknown(&model) - expected).abs() < 1e-6);
+        // What is not there says nothing.
+        let expected = 1.0 / (1.0 + (-0.5f64).exp());
+        assert!((alone.unknown(&model) - expected).abs() < 1e-6);
     }
 
     #[test]
@@ -277,7 +435,7 @@ mod tests {
             let say = |enrolled: Option<f32>| {
                 let mut nearest = nearest.clone();
                 nearest.extend(enrolled.map(Some));
-                let similarities = Similarities { model: &MODEL, nearest: &nearest };
+                let similarities = Similarities { model: &MODEL, nearest: &nearest, familiarity: None };
                 opinion(&decision(1.0), Some(similarities), [logits.as_slice()].into_iter()).unwrap()
             };
             let (without, less, more) = (say(None), say(Some(low)), say(Some(high)));
@@ -296,7 +454,7 @@ mod tests {
             nearest in prop::collection::vec(prop::option::of(-1.0..1.0_f32), 5),
         ) {
             let model = NeighbourModel { share: 0.0, ..MODEL };
-            let similarities = Similarities { model: &model, nearest: &nearest };
+            let similarities = Similarities { model: &model, nearest: &nearest, familiarity: None };
             let views = || [logits.as_slice()].into_iter();
             prop_assert_eq!(
                 opinion(&decision(1.3), Some(similarities), views()),

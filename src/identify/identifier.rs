@@ -224,13 +224,20 @@ impl Identifier {
     pub fn judge(&self, head: &SeenHead, neighbours: Option<&Neighbours>) -> HeadIdentification {
         let compared = neighbours
             .zip(head.embedding())
-            .map(|(neighbours, embedding)| (neighbours, neighbours.similarities(embedding)));
-        let similarities = compared.as_ref().map(|(neighbours, nearest)| Similarities {
-            model: neighbours.model(),
-            nearest,
-        });
+            .map(|(neighbours, embedding)| {
+                let nearest = neighbours.similarities(embedding);
+                (neighbours, nearest, neighbours.familiarity(embedding))
+            });
+        let similarities =
+            compared
+                .as_ref()
+                .map(|(neighbours, nearest, familiarity)| Similarities {
+                    model: neighbours.model(),
+                    nearest,
+                    familiarity: *familiarity,
+                });
         let individuals = match &compared {
-            Some((neighbours, _)) => neighbours.individuals(),
+            Some((neighbours, ..)) => neighbours.individuals(),
             None => &self.manifest.catalogue.individuals,
         };
         let views = head.logits.iter().map(Vec::as_slice);
@@ -243,8 +250,8 @@ impl Identifier {
             blowhead: head.landmarks.blowhead,
             confidence: head.confidence,
             decision: decision::decide(decision, &opinion),
-            candidates: decision::candidates(individuals, &opinion),
             unknown_probability: opinion.unknown,
+            candidates: decision::candidates(individuals, &opinion),
         }
     }
 

@@ -32,9 +32,10 @@ mod frame_pixels;
 mod identifier;
 mod neighbours;
 mod report;
+mod statistics;
 
 pub use ensemble::{
-    Opinion, Similarities, concentration, opinion, raise as raise_probabilities,
+    Evidence, Opinion, Similarities, concentration, opinion, raise as raise_probabilities,
     view as ensemble_view,
 };
 pub use finder::FoundHead;
@@ -43,3 +44,4 @@ pub use neighbours::{Neighbours, mean_embedding};
 pub use report::{
     Candidate, FrameIdentification, FrameReport, HeadIdentification, StageTimes, Verdict,
 };
+pub use statistics::{Cohort, Compared, Familiarity, GalleryStatistics, relation};

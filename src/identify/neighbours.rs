@@ -1,3 +1,6 @@
+use ndarray::ArrayView1;
+
+use super::{Familiarity, GalleryStatistics};
 use crate::bundle::{Bundle, BundleError, Gallery, GalleryError, NeighbourModel};
 
 /// Photographs of known individuals, by whom a head is named that is like them: a bundle's gallery, to which
@@ -9,6 +12,8 @@ pub struct Neighbours {
     individuals: Vec<String>,
     /// How many of them are the catalogue's.
     catalogue: usize,
+    /// Where the bundle's decision asks for them.
+    statistics: Option<GalleryStatistics>,
 }
 
 impl Neighbours {
@@ -21,11 +26,17 @@ impl Neighbours {
         let (Some(declared), Some(gallery)) = (&manifest.gallery, bundle.gallery()?) else {
             return Ok(None);
         };
+        let catalogue = manifest.catalogue.individuals.len();
+        let features = &manifest.decision.unknown.features;
+        let statistics = features.iter().any(|f| f.feature.needs_statistics());
         Ok(Some(Self {
+            statistics: statistics
+                .then(|| GalleryStatistics::of(&gallery, catalogue))
+                .flatten(),
             gallery,
             model: declared.neighbours.clone(),
             individuals: manifest.individuals().cloned().collect(),
-            catalogue: manifest.catalogue.individuals.len(),
+            catalogue,
         }))
     }
 
@@ -58,6 +69,15 @@ impl Neighbours {
         self.gallery.similarities(embedding, self.individuals.len())
     }
 
+    /// What the gallery as a whole says of an embedding; `None` where the bundle's decision does not ask for it.
+    ///
+    /// # Panics
+    /// Where the embedding is not as long as the gallery's.
+    pub fn familiarity(&self, embedding: &[f32]) -> Option<Familiarity> {
+        let statistics = self.statistics.as_ref()?;
+        Some(statistics.familiarity(ArrayView1::from(embedding)))
+    }
+
     /// Adds photographs of an individual, who is enrolled if nobody has that name.
     ///
     /// # Errors
@@ -74,6 +94,10 @@ impl Neighbours {
         });
         for embedding in embeddings {
             self.gallery.push(embedding, place as u32)?;
+            if let Some(statistics) = &mut self.statistics {
+                // What the gallery rounded, so that a bundle that is read again says the same.
+                statistics.push(&self.gallery.embedding(self.gallery.len() - 1), place);
+            }
         }
         Ok(())
     }

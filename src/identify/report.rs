@@ -48,12 +48,10 @@ pub struct HeadIdentification {
     pub confidence: f32,
     /// What is said of it.
     pub decision: Verdict,
-    /// Individuals, the most probable first.
-    pub candidates: Vec<Candidate>,
-    /// Probability that the bundle does not know the whale, 0…1. Not in the report's JSON, where
-    /// [`decision`](Self::decision) says what follows from it.
-    #[serde(skip)]
+    /// Probability that the bundle does not know the whale, 0…1.
     pub unknown_probability: f32,
+    /// Individuals, the most probable first; their probabilities are given that the bundle knows the whale.
+    pub candidates: Vec<Candidate>,
 }
 
 impl HeadIdentification {

@@ -91,7 +91,9 @@ pub struct Candidate {
     /// The individual's label in the bundle: of its catalogue, or enrolled.
     #[serde(rename = "organismID")]
     pub organism_id: String,
-    /// 0…1.
+    /// Probability that it is this individual, given that the bundle knows the animal (`unknownProbability` says how
+    /// likely it does not); 0…1. Over all individuals of the bundle these add up to 1.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub probability: f32,
 }
 
@@ -166,6 +168,11 @@ pub struct Sighting {
     /// The individual, only where the decision is `identified`.
     #[serde(rename = "organismID", skip_serializing_if = "Option::is_none")]
     pub organism_id: Option<String>,
+    /// Probability that the bundle does not know the animal, 0…1. The candidates' probabilities are given that it does:
+    /// that the animal is one of them is as probable as theirs times 1 − `unknownProbability`. Sent since schema 1.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub unknown_probability: Option<f32>,
     /// The most probable individuals, best first.
     pub candidates: Vec<Candidate>,
     /// Where it was seen.

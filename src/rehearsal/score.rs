@@ -213,6 +213,7 @@ mod tests {
             identified_by: "test".into(),
             decision,
             organism_id: None,
+            unknown_probability: Some(0.1),
             candidates: vec![Candidate {
                 organism_id: first.into(),
                 probability: 0.9,

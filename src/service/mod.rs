@@ -79,6 +79,8 @@ pub struct SeenHead {
     pub confidence: f32,
     /// What to make of the candidates.
     pub decision: Decision,
+    /// Probability that the bundle does not know the whale, 0…1.
+    pub unknown_probability: f32,
     /// Most probable first.
     pub candidates: Vec<Candidate>,
 }
@@ -110,6 +112,7 @@ impl Identify for Identifier {
                 Verdict::Uncertain => Decision::Uncertain,
                 Verdict::Unknown => Decision::Unknown,
             },
+            unknown_probability: head.unknown_probability,
             candidates: head
                 .candidates
                 .into_iter()

@@ -46,6 +46,7 @@ pub(super) fn messages(
             identified_by: format!("callosity {}, {}", env!("CARGO_PKG_VERSION"), about.bundle),
             decision: head.decision,
             organism_id: best.filter(|_| head.decision == Decision::Identified),
+            unknown_probability: Some(head.unknown_probability),
             candidates,
             frame: FrameReference {
                 number: frame.tag.number,

@@ -26,6 +26,17 @@
 //! an enrolled whale that is seen again is about as likely as the whole catalogue; the prior weighs as much as
 //! one of the enrolled whales.
 //!
+//! # Telling strangers by more
+//! The [features](UnknownFeature) of [`StackOptions::unknown_features`] are not all smooth in the parameters, so their
+//! weights are fitted afterwards, by a logistic regression on the same photographs in the same parts with the same
+//! weights; before, the concentration stands for them. Catalogued whales and strangers are taken as they are met while
+//! nobody is enrolled.
+//!
+//! # What is measured
+//! Thresholds, and how well strangers are told, come of a cross-validation: photographs of the held-out fold and the
+//! whales held out whole are dealt into parts, and all of the above is fitted anew without each part, whose photographs
+//! it then judges ([`decisions`](crate::decisions)).
+//!
 //! One temperature serves two ends here: how sure a name is, and how far a score tells a stranger. Where
 //! [`StackOptions::power`] is fitted, the power is what brings the first right afterwards: it is fitted on the
 //! catalogued photographs as the gallery names them, and moves no score.
@@ -39,9 +50,13 @@
 //! come last.
 
 use callosity::bundle::{
-    Decision, Gallery, GalleryError, NeighbourModel, UnknownModel, UnknownScore,
+    Confidence, Decision, Gallery, GalleryError, NeighbourModel, UnknownFeature, UnknownModel,
+    UnknownScore,
 };
-use callosity::identify::{concentration, mean_embedding};
+use callosity::identify::{
+    Cohort, Compared, Evidence, Familiarity, GalleryStatistics, Similarities, concentration,
+    mean_embedding, relation,
+};
 use ndarray::{Array1, Array2, ArrayView1, Axis, concatenate};
 use rand::SeedableRng;
 use rand::seq::IteratorRandom;
@@ -49,11 +64,12 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::decisions::{self, Judged, JudgedHeads, Separation, count_different};
 use crate::neighbours::photographs_of_whales;
 use crate::onnx::Head;
 use crate::stack::{
-    Fitted, Opinions, Power, StackError, StackOptions, Standardisation, fit_power, minimise,
-    sigmoid, softplus, thresholds, unknown_probability,
+    Fitted, Opinions, Power, StackError, StackOptions, Standardisation, fit_power,
+    fit_unknown_features, judged, minimise, sigmoid, softplus,
 };
 
 /// Fewest whales that are enrolled for the fit.
@@ -188,6 +204,9 @@ pub struct GalleryReport {
     pub unknown_after: f64,
     /// Share of catalogued whales whose first candidate is right when the others are enrolled.
     pub top1_after: f64,
+    /// How well known whales and strangers, each judged by what saw neither photograph nor stranger, can be decided.
+    #[serde(default)]
+    pub separation: Separation,
 }
 
 /// What similarity is worth.
@@ -201,6 +220,133 @@ pub struct FittedGallery {
     pub report: GalleryReport,
 }
 
+impl Held<'_> {
+    /// Some of the photographs: rows of the fold, and of the strangers'.
+    fn select(&self, [known, strangers]: &[Vec<usize>; 2]) -> Selection {
+        let rows = |views: &[Array2<f64>], rows: &[usize]| -> Vec<Array2<f64>> {
+            views.iter().map(|v| v.select(Axis(0), rows)).collect()
+        };
+        let of = |all: &[usize], rows: &[usize]| rows.iter().map(|&row| all[row]).collect();
+        Selection {
+            stack: Fitted {
+                held_out: rows(&self.stack.held_out, known),
+                strangers: rows(&self.stack.strangers, strangers),
+                ..self.stack.clone()
+            },
+            labels: of(self.labels, known),
+            known: self.known.select(Axis(0), known),
+            whales: of(self.whales, strangers),
+            strangers: self.strangers.select(Axis(0), strangers),
+        }
+    }
+}
+
+/// Some of the photographs that are held.
+struct Selection {
+    stack: Fitted,
+    labels: Vec<usize>,
+    known: Array2<f32>,
+    whales: Vec<usize>,
+    strangers: Array2<f32>,
+}
+
+impl Selection {
+    fn held(&self) -> Held<'_> {
+        Held {
+            stack: &self.stack,
+            labels: &self.labels,
+            known: &self.known,
+            whales: &self.whales,
+            strangers: &self.strangers,
+        }
+    }
+}
+
+/// What can be looked up of a gallery.
+struct Reference<'a> {
+    gallery: &'a Gallery,
+    catalogue: usize,
+    /// Where the features ask for them.
+    statistics: Option<GalleryStatistics>,
+}
+
+impl<'a> Reference<'a> {
+    fn new(gallery: &'a Gallery, catalogue: usize, options: &StackOptions) -> Self {
+        let asked = options.unknown_score == UnknownScore::Features
+            && options
+                .unknown_features
+                .iter()
+                .any(|f| f.needs_statistics());
+        Self {
+            gallery,
+            catalogue,
+            statistics: asked
+                .then(|| GalleryStatistics::of(gallery, catalogue))
+                .flatten(),
+        }
+    }
+
+    /// What the catalogue's photographs say of a head.
+    fn familiarity(&self, embedding: ArrayView1<'_, f32>) -> Option<Familiarity> {
+        self.statistics.as_ref().map(|s| s.familiarity(embedding))
+    }
+
+    /// What is said of photographs while nobody is enrolled: rows of `embeddings`, with each view's logits.
+    fn judge(
+        &self,
+        views: &[Array2<f64>],
+        embeddings: &Array2<f32>,
+        labels: Option<&[usize]>,
+        fitted: &Named,
+    ) -> Vec<Judged> {
+        embeddings
+            .rows()
+            .into_iter()
+            .enumerate()
+            .map(|(row, embedding)| {
+                let nearest = self
+                    .gallery
+                    .similarities(&embedding.to_vec(), self.catalogue);
+                let similarities = Similarities {
+                    model: &fitted.neighbours,
+                    nearest: &nearest,
+                    familiarity: self.familiarity(embedding),
+                };
+                let decision = &fitted.decision;
+                let evidence = evidence(views, row, decision.temperature.into(), similarities);
+                let label = labels.map(|labels| labels[row]);
+                judged(evidence, &decision.unknown, decision.power.into(), label)
+            })
+            .collect()
+    }
+}
+
+/// What views of a photograph and its neighbours say, as in flight.
+fn evidence(
+    views: &[Array2<f64>],
+    row: usize,
+    temperature: f64,
+    similarities: Similarities<'_>,
+) -> Evidence {
+    let logits: Vec<Vec<f32>> = views
+        .iter()
+        .map(|view| view.row(row).iter().map(|l| *l as f32).collect())
+        .collect();
+    Evidence::of(
+        temperature,
+        Some(similarities),
+        logits.iter().map(Vec::as_slice),
+    )
+    .expect("there are views and individuals")
+}
+
+/// How heads are named and strangers told; thresholds are not chosen yet.
+#[derive(Clone, Debug, PartialEq)]
+struct Named {
+    neighbours: NeighbourModel,
+    decision: Decision,
+}
+
 /// Fits what similarity to `gallery` is worth. `None` where too few whales were held out to simulate enrolment.
 ///
 /// # Errors
@@ -210,24 +356,42 @@ pub fn fit(
     gallery: &Gallery,
     options: &StackOptions,
 ) -> Result<Option<FittedGallery>, StackError> {
-    let Some(problem) = Problem::new(held, gallery, options) else {
+    let Some(catalogue) = held.stack.held_out.first().map(Array2::ncols) else {
         return Ok(None);
     };
-    let start = problem.start(held);
-    let strength = 1.0 / problem.enrolled as f64;
-    let posterior = |parameters: &[f64]| {
-        let (mut cost, gradient) = problem.loss(parameters);
-        let mut gradient = gradient.to_vec();
-        let places = parameters.iter().zip(&start).zip(PRIOR_DEVIATIONS);
-        for (gradient, ((parameter, start), deviation)) in gradient.iter_mut().zip(places) {
-            let stray = (parameter - start) / deviation;
-            cost += strength / 2.0 * stray * stray;
-            *gradient += strength * stray / deviation;
-        }
-        (cost, gradient)
+    let reference = Reference::new(gallery, catalogue, options);
+    let Some(problem) = Problem::new(held, &reference, options) else {
+        return Ok(None);
     };
-    let parameters = minimise("the gallery", posterior, start.clone(), 1e-6)?;
-    problem.result(&parameters, held, options).map(Some)
+    let parameters = problem.solve(held)?;
+    let named = problem.named(&parameters, held, options)?;
+    let judge = |held: &Held<'_>, named: &Named| {
+        [
+            reference.judge(&held.stack.held_out, held.known, Some(held.labels), named),
+            reference.judge(&held.stack.strangers, held.strangers, None, named),
+        ]
+    };
+    let (known, whales) = (held.labels.len(), held.whales);
+    let cross_validated = decisions::cross_validate(known, whales, options, |part| {
+        let fit = held.select(&part.fit);
+        let Some(problem) = Problem::new(&fit.held(), &reference, options) else {
+            return Ok(None);
+        };
+        let parameters = problem.solve(&fit.held())?;
+        let named = problem.named(&parameters, &fit.held(), options)?;
+        Ok(Some(judge(&held.select(&part.judge).held(), &named)))
+    })?;
+    let heads = cross_validated.unwrap_or_else(|| {
+        let [known, strangers] = judge(held, &named);
+        JudgedHeads {
+            known,
+            strangers,
+            stranger_individuals: count_different(whales),
+        }
+    });
+    problem
+        .result(&parameters, named, &heads, held, options)
+        .map(Some)
 }
 
 /// Number of parameters: ln temperature, log odds of the share, ln slope, neighbour logit at the centre, ln of how
@@ -276,6 +440,8 @@ struct Sample {
     /// Similarity to each whale of the catalogue and then to each enrolled one; NaN to one without photographs
     /// or one that is not enrolled in this part.
     nearest: Array1<f64>,
+    /// What the gallery as a whole says, with those enrolled of whom the photograph is one seen again, else with nobody.
+    familiarity: Option<Familiarity>,
 }
 
 struct Problem<'a> {
@@ -293,9 +459,9 @@ struct Problem<'a> {
 }
 
 impl<'a> Problem<'a> {
-    fn new(held: &Held<'a>, gallery: &Gallery, options: &StackOptions) -> Option<Self> {
+    fn new(held: &Held<'a>, reference: &Reference<'_>, options: &StackOptions) -> Option<Self> {
         let stack = held.stack;
-        let catalogue = stack.held_out.first()?.ncols();
+        let (gallery, catalogue) = (reference.gallery, reference.catalogue);
         let enrolled: Vec<Vec<usize>> = photographs_of_whales(held.whales)
             .into_values()
             .filter(|p| p.len() > 1)
@@ -304,21 +470,45 @@ impl<'a> Problem<'a> {
             return None;
         }
         let mut random = ChaCha8Rng::seed_from_u64(options.seed);
-        // Of a photograph to those of each enrolled whale but itself, of which so many are drawn as a person
-        // enrols.
-        let mut to_enrolled = |embedding: ArrayView1<'_, f32>, itself: Option<usize>| -> Vec<f64> {
-            let cosines = held.strangers.dot(&embedding);
+        // Of each enrolled whale the photographs by which it is enrolled, as many as a person would take and never the
+        // one that is looked at.
+        let mut draw = |itself: Option<usize>| -> Vec<Vec<usize>> {
             enrolled
                 .iter()
                 .map(|own| {
-                    let others = own.iter().filter(|row| Some(**row) != itself);
-                    others
-                        .choose_multiple(&mut random, PHOTOGRAPHS_ENROLLED)
-                        .into_iter()
-                        .map(|&row| f64::from(cosines[row]))
-                        .fold(f64::NAN, f64::max)
+                    let others = own.iter().copied().filter(|row| Some(*row) != itself);
+                    others.choose_multiple(&mut random, PHOTOGRAPHS_ENROLLED)
                 })
                 .collect()
+        };
+        let to_enrolled = |embedding: ArrayView1<'_, f32>, drawn: &[Vec<usize>]| -> Vec<f64> {
+            let cosines = held.strangers.dot(&embedding);
+            let nearest = |rows: &Vec<usize>| {
+                let own = rows.iter().map(|&row| f64::from(cosines[row]));
+                own.fold(f64::NAN, f64::max)
+            };
+            drawn.iter().map(nearest).collect()
+        };
+        let cohorts: Option<Vec<Cohort>> = reference.statistics.as_ref().map(|statistics| {
+            let rows = held.strangers.rows().into_iter();
+            rows.map(|row| statistics.cohort(row, None)).collect()
+        });
+        let with_enrolled = |embedding: ArrayView1<'_, f32>, drawn: &[Vec<usize>]| {
+            let alone = reference.familiarity(embedding)?;
+            let cohorts = cohorts.as_ref()?;
+            let each = drawn.iter().filter(|rows| !rows.is_empty()).map(|rows| {
+                let compared: Vec<Compared<'_>> = rows
+                    .iter()
+                    .map(|&row| Compared {
+                        embedding: held.strangers.row(row),
+                        cohort: cohorts[row],
+                    })
+                    .collect();
+                relation(embedding, &compared)
+            });
+            Some(each.fold(alone, |familiarity, (similarity, distance)| {
+                familiarity.with(similarity, distance)
+            }))
         };
         let nearest = |embedding: ArrayView1<'_, f32>, enrolled: &[f64]| -> Array1<f64> {
             let to_catalogue = gallery.similarities(&embedding.to_vec(), catalogue);
@@ -334,12 +524,14 @@ impl<'a> Problem<'a> {
                 row,
                 truth: Truth::Catalogue(label),
                 weight: (1.0 - share) * (1.0 - options.enrolled_share) / held.labels.len() as f64,
-                nearest: nearest(embedding, &to_enrolled(embedding, None)),
+                nearest: nearest(embedding, &to_enrolled(embedding, &draw(None))),
+                familiarity: reference.familiarity(embedding),
             });
         }
         let (mut own, mut seen_again) = (0.0, 0.0);
         for (row, embedding) in held.strangers.rows().into_iter().enumerate() {
-            let mut similar = to_enrolled(embedding, Some(row));
+            let drawn = draw(Some(row));
+            let mut similar = to_enrolled(embedding, &drawn);
             let whale = enrolled.iter().position(|rows| rows.contains(&row));
             if let Some(whale) = whale {
                 own += similar[whale];
@@ -350,6 +542,7 @@ impl<'a> Problem<'a> {
                     truth: Truth::Enrolled(whale),
                     weight: (1.0 - share) * options.enrolled_share / each,
                     nearest: nearest(embedding, &similar),
+                    familiarity: with_enrolled(embedding, &drawn),
                 });
                 similar[whale] = f64::NAN;
             }
@@ -358,6 +551,7 @@ impl<'a> Problem<'a> {
                 truth: Truth::Nobody,
                 weight: share / held.whales.len() as f64,
                 nearest: nearest(embedding, &similar),
+                familiarity: reference.familiarity(embedding),
             });
         }
         let mut problem = Self {
@@ -367,14 +561,17 @@ impl<'a> Problem<'a> {
             catalogue,
             enrolled: enrolled.len(),
             centre: own / seen_again,
-            unknown_score: options.unknown_score,
+            unknown_score: match options.unknown_score {
+                UnknownScore::Features => UnknownScore::Concentration,
+                score => score,
+            },
             scores: (0.0, 1.0),
         };
         let start = Model::of(&problem.start(held));
         let scores_of = |wanted: fn(Truth) -> bool| {
             let samples: Vec<&Sample> = problem.of(&wanted);
             let opinions = Opinions::of(&problem.blended(&samples, &start), 1.0);
-            opinions.scores(options.unknown_score).clone()
+            opinions.scores(problem.unknown_score).clone()
         };
         let scores = concatenate(
             Axis(0),
@@ -386,6 +583,24 @@ impl<'a> Problem<'a> {
         .expect("both are vectors");
         problem.scores = (scores.mean().unwrap_or(0.0), scores.std(0.0).max(1e-6));
         Some(problem)
+    }
+
+    /// The parameters of greatest posterior.
+    fn solve(&self, held: &Held<'_>) -> Result<Vec<f64>, StackError> {
+        let start = self.start(held);
+        let strength = 1.0 / self.enrolled as f64;
+        let posterior = |parameters: &[f64]| {
+            let (mut cost, gradient) = self.loss(parameters);
+            let mut gradient = gradient.to_vec();
+            let places = parameters.iter().zip(&start).zip(PRIOR_DEVIATIONS);
+            for (gradient, ((parameter, start), deviation)) in gradient.iter_mut().zip(places) {
+                let stray = (parameter - start) / deviation;
+                cost += strength / 2.0 * stray * stray;
+                *gradient += strength * stray / deviation;
+            }
+            (cost, gradient)
+        };
+        minimise("the gallery", posterior, start.clone(), 1e-6)
     }
 
     fn of(&self, wanted: &dyn Fn(Truth) -> bool) -> Vec<&Sample> {
@@ -504,7 +719,8 @@ impl<'a> Problem<'a> {
         }
         let (score, score_gradient) = match self.unknown_score {
             UnknownScore::FreeEnergy => (free_energy, free_energy_gradient),
-            UnknownScore::Concentration => {
+            // `new` lets the concentration stand for features.
+            UnknownScore::Concentration | UnknownScore::Features => {
                 let score = concentration(averaged.iter().map(|(p, _)| *p));
                 let mut score_gradient = [0.0; OF_LOGITS];
                 for (p, gradient) in &averaged {
@@ -568,37 +784,113 @@ impl<'a> Problem<'a> {
             .collect()
     }
 
-    fn result(
+    /// Probabilities of samples, with those who are enrolled or without.
+    fn opinions(&self, samples: &[&Sample], model: &Model, enrolled: bool) -> Opinions {
+        let columns = self.catalogue + if enrolled { self.enrolled } else { 0 };
+        let views: Vec<Array2<f64>> = self
+            .blended(samples, model)
+            .iter()
+            .map(|view| view.slice(ndarray::s![.., ..columns]).to_owned())
+            .collect();
+        Opinions::of(&views, 1.0)
+    }
+
+    /// What a sample's views and neighbours say, as in flight: with those enrolled where it is a photograph of one of
+    /// them, else with nobody.
+    fn evidence_of(&self, sample: &Sample, named: &Named) -> Evidence {
+        let columns = match sample.truth {
+            Truth::Enrolled(_) => sample.nearest.len(),
+            Truth::Catalogue(_) | Truth::Nobody => self.catalogue,
+        };
+        let nearest: Vec<Option<f32>> = sample
+            .nearest
+            .iter()
+            .take(columns)
+            .map(|s| (!s.is_nan()).then_some(*s as f32))
+            .collect();
+        let similarities = Similarities {
+            model: &named.neighbours,
+            nearest: &nearest,
+            familiarity: sample.familiarity,
+        };
+        let temperature = f64::from(named.decision.temperature);
+        evidence(self.views(sample), sample.row, temperature, similarities)
+    }
+
+    /// How heads are named and strangers told with these parameters.
+    fn named(
         &self,
         parameters: &[f64],
         held: &Held<'_>,
         options: &StackOptions,
-    ) -> Result<FittedGallery, StackError> {
+    ) -> Result<Named, StackError> {
         let model = Model::of(parameters);
-        let known = self.of(&|truth| matches!(truth, Truth::Catalogue(_)));
-        let again = self.of(&|truth| matches!(truth, Truth::Enrolled(_)));
-        let as_they_are = |samples: &[&Sample], enrolled: bool| {
-            let views = self.blended(samples, &model);
-            let columns = self.catalogue + if enrolled { self.enrolled } else { 0 };
-            let views: Vec<Array2<f64>> = views
-                .iter()
-                .map(|view| view.slice(ndarray::s![.., ..columns]).to_owned())
-                .collect();
-            Opinions::of(&views, 1.0)
-        };
         let power = match options.power {
             Power::Fixed(power) => power,
-            Power::Fitted => fit_power(&as_they_are(&known, false), held.labels)?,
+            Power::Fitted => {
+                let known = self.of(&|truth| matches!(truth, Truth::Catalogue(_)));
+                fit_power(&self.opinions(&known, &model, false), held.labels)?
+            }
         };
-        let opinions = |samples: &[&Sample], enrolled| as_they_are(samples, enrolled).raised(power);
         let by_score = model.steepness / self.scores.1;
-        let unknown = UnknownModel {
-            score: self.unknown_score,
-            slope: -by_score as f32,
-            intercept: (model.odds + by_score * self.scores.0) as f32,
+        let mut named = Named {
+            neighbours: NeighbourModel {
+                slope: model.slope as f32,
+                intercept: (model.level - model.slope * self.centre) as f32,
+                share: model.share as f32,
+            },
+            decision: Decision {
+                temperature: (1.0 / model.inverse_temperature) as f32,
+                power: power as f32,
+                unknown: UnknownModel {
+                    score: self.unknown_score,
+                    slope: -by_score as f32,
+                    intercept: (model.odds + by_score * self.scores.0) as f32,
+                    features: Vec::new(),
+                },
+                unknown_threshold: 0.5,
+                identified_threshold: 1.0,
+                confidence: Confidence::KnownCandidate,
+                aims: None,
+            },
         };
-        let alone = opinions(&known, false);
-        let thresholds = thresholds(&alone, held.labels, &unknown, true, options);
+        if options.unknown_score == UnknownScore::Features {
+            named.decision.unknown =
+                self.fit_unknown_features(&named, &options.unknown_features)?;
+        }
+        Ok(named)
+    }
+
+    fn fit_unknown_features(
+        &self,
+        named: &Named,
+        features: &[UnknownFeature],
+    ) -> Result<UnknownModel, StackError> {
+        let samples = self.samples.iter().map(|sample| {
+            let evidence = self.evidence_of(sample, named);
+            let values = features.iter().map(|f| evidence.feature(*f)).collect();
+            (values, sample.truth == Truth::Nobody, sample.weight)
+        });
+        fit_unknown_features(features, samples.collect())
+    }
+
+    fn result(
+        &self,
+        parameters: &[f64],
+        mut named: Named,
+        heads: &JudgedHeads,
+        held: &Held<'_>,
+        options: &StackOptions,
+    ) -> Result<FittedGallery, StackError> {
+        let (kind, aims) = (named.decision.confidence, options.aims());
+        let rate = options.false_unknown_rate;
+        decisions::choose(heads, kind, &aims, rate)?.apply(&mut named.decision);
+        let model = Model::of(parameters);
+        let power = f64::from(named.decision.power);
+        let known = self.of(&|truth| matches!(truth, Truth::Catalogue(_)));
+        let again = self.of(&|truth| matches!(truth, Truth::Enrolled(_)));
+        let opinions =
+            |samples: &[&Sample], enrolled| self.opinions(samples, &model, enrolled).raised(power);
         let places: Vec<usize> = again
             .iter()
             .filter_map(|sample| match sample.truth {
@@ -606,37 +898,36 @@ impl<'a> Problem<'a> {
                 Truth::Catalogue(_) | Truth::Nobody => None,
             })
             .collect();
-        let called_unknown = |opinions: &Opinions| {
-            let unknown = opinions
-                .scores(self.unknown_score)
-                .iter()
-                .filter(|&&score| unknown_probability(&unknown, score) >= thresholds.unknown);
-            unknown.count() as f64 / opinions.probabilities.nrows() as f64
+        let threshold = f64::from(named.decision.unknown_threshold);
+        let share = |unknown: Vec<f64>| {
+            let called = unknown.iter().filter(|p| **p >= threshold).count();
+            called as f64 / unknown.len() as f64
         };
-        let seen_again = opinions(&again, true);
+        let unknown = |samples: &[&Sample]| -> Vec<f64> {
+            let each = samples.iter();
+            each.map(|s| self.evidence_of(s, &named).unknown(&named.decision.unknown))
+                .collect()
+        };
+        // The same photographs as those of whales that nobody knows.
+        let rows: Vec<usize> = again.iter().map(|sample| sample.row).collect();
+        let mut unenrolled = self.of(&|truth| truth == Truth::Nobody);
+        unenrolled.retain(|sample| rows.contains(&sample.row));
+        let (before, after) = (unknown(&unenrolled), unknown(&again));
+        let alone = opinions(&known, false);
         Ok(FittedGallery {
-            neighbours: NeighbourModel {
-                slope: model.slope as f32,
-                intercept: (model.level - model.slope * self.centre) as f32,
-                share: model.share as f32,
-            },
             report: GalleryReport {
                 log_loss: alone.log_loss(held.labels),
                 top1: alone.top1(held.labels),
                 enrolled_whales: self.enrolled,
                 enrolled_photographs: again.len(),
-                enrolled_top1: seen_again.top1(&places),
-                unknown_before: called_unknown(&opinions(&again, false)),
-                unknown_after: called_unknown(&seen_again),
+                enrolled_top1: opinions(&again, true).top1(&places),
+                unknown_before: share(before),
+                unknown_after: share(after),
                 top1_after: opinions(&known, true).top1(held.labels),
+                separation: heads.separation(kind, &aims),
             },
-            decision: Decision {
-                temperature: (1.0 / model.inverse_temperature) as f32,
-                power: power as f32,
-                unknown,
-                unknown_threshold: thresholds.unknown as f32,
-                identified_threshold: thresholds.identified as f32,
-            },
+            neighbours: named.neighbours,
+            decision: named.decision,
         })
     }
 }
@@ -707,7 +998,7 @@ mod tests {
                 bias: Array1::zeros(CATALOGUE),
             };
             let options = StackOptions::default();
-            let stack = stack(&known, &labels, &strangers, &average, &options).unwrap();
+            let stack = stack(&known, &labels, &strangers, &whales, &average, &options).unwrap();
             let of = |views: &[Array2<f64>]| embeddings(views, &stack.head);
             let rows: Vec<usize> = (0..shown.len()).collect();
             Self {
@@ -731,8 +1022,12 @@ mod tests {
             }
         }
 
+        fn reference(&self) -> Reference<'_> {
+            Reference::new(&self.gallery, CATALOGUE, &self.options)
+        }
+
         fn problem(&self) -> Problem<'_> {
-            Problem::new(&self.held(), &self.gallery, &self.options).unwrap()
+            Problem::new(&self.held(), &self.reference(), &self.options).unwrap()
         }
     }
 
@@ -776,7 +1071,7 @@ mod tests {
                 data.options.unknown_score = UnknownScore::Concentration;
             }
             let problem = data.problem();
-            let fitted = problem.result(&parameters, &data.held(), &data.options).unwrap();
+            let fitted = problem.named(&parameters, &data.held(), &data.options).unwrap();
             for sample in &problem.samples {
                 let (loss, _) = problem.loss_of(sample, &Model::of(&parameters));
                 let narrow = |value: &f64| *value as f32;
@@ -790,7 +1085,11 @@ mod tests {
                     .iter()
                     .map(|s| (!s.is_nan()).then_some(*s as f32))
                     .collect();
-                let similarities = Similarities { model: &fitted.neighbours, nearest: &nearest };
+                let similarities = Similarities {
+                    model: &fitted.neighbours,
+                    nearest: &nearest,
+                    familiarity: None,
+                };
                 let said = opinion(
                     &fitted.decision,
                     Some(similarities),
@@ -876,6 +1175,98 @@ mod tests {
         assert!(report.log_loss < data.stack.report.log_loss, "{report:?}");
         assert!(report.top1_after > report.top1 - 0.05, "{report:?}");
         assert!(fitted.neighbours.slope > 0.0 && fitted.decision.unknown.slope < 0.0);
+    }
+
+    /// The model on features tells strangers at least as well as the score that it starts from, and what training says of
+    /// a photograph is what the bundle will say in flight, gallery and all.
+    #[test]
+    fn features_tell_strangers_in_flight_as_in_training() {
+        let mut data = Data::new(7, 0.9);
+        data.options.unknown_score = UnknownScore::Concentration;
+        let alone = fit(&data.held(), &data.gallery, &data.options)
+            .unwrap()
+            .unwrap();
+        data.options.unknown_score = UnknownScore::Features;
+        let features = fit(&data.held(), &data.gallery, &data.options)
+            .unwrap()
+            .unwrap();
+        let auroc = |fitted: &FittedGallery| fitted.report.separation.unknown_auroc.unwrap();
+        eprintln!("{:?} {:?}", alone.report, features.report);
+        assert!(auroc(&features) > auroc(&alone) - 0.01);
+        assert_eq!(features.neighbours, alone.neighbours);
+        let model = &features.decision.unknown;
+        let named: Vec<UnknownFeature> = model.features.iter().map(|f| f.feature).collect();
+        assert_eq!(named, data.options.unknown_features);
+
+        let problem = data.problem();
+        let parameters = problem.solve(&data.held()).unwrap();
+        let fitted = problem
+            .named(&parameters, &data.held(), &data.options)
+            .unwrap();
+        assert_eq!(&fitted.decision.unknown, model);
+        let reference = data.reference();
+        let said = reference.judge(&data.stack.strangers, &data.strangers, None, &fitted);
+        let statistics = GalleryStatistics::of(&data.gallery, CATALOGUE).unwrap();
+        for (row, said) in said.iter().enumerate() {
+            let embedding = data.strangers.row(row).to_vec();
+            let nearest = data.gallery.similarities(&embedding, CATALOGUE);
+            let similarities = Similarities {
+                model: &features.neighbours,
+                nearest: &nearest,
+                familiarity: Some(statistics.familiarity(data.strangers.row(row))),
+            };
+            let views: Vec<Vec<f32>> = data
+                .stack
+                .strangers
+                .iter()
+                .map(|view| view.row(row).iter().map(|l| *l as f32).collect())
+                .collect();
+            let views = views.iter().map(Vec::as_slice);
+            let flown = opinion(&features.decision, Some(similarities), views).unwrap();
+            assert!((f64::from(flown.unknown) - said.unknown).abs() < 1e-6);
+            let best = flown.probabilities.iter().copied().fold(0.0, f32::max);
+            assert!((f64::from(best) - said.best).abs() < 1e-6);
+        }
+    }
+
+    /// A whale that is enrolled for the fit is as familiar as it is once it is in the gallery.
+    #[test]
+    fn who_is_enrolled_for_the_fit_is_as_familiar_as_in_flight() {
+        let mut data = Data::new(3, 0.6);
+        data.options.unknown_score = UnknownScore::Features;
+        // Two photographs of each whale: the other one is drawn.
+        let few: Vec<usize> = (0..2 * STRANGERS).collect();
+        let known: Vec<usize> = (0..data.labels.len()).collect();
+        let selected = data.held().select(&[known, few]);
+        let held = selected.held();
+        let problem = Problem::new(&held, &data.reference(), &data.options).unwrap();
+        let mut compared = 0;
+        for sample in problem.of(&|truth| matches!(truth, Truth::Enrolled(_))) {
+            let mut gallery = data.gallery.clone();
+            for (whale, photographs) in photographs_of_whales(held.whales).values().enumerate() {
+                let shown: Vec<usize> = photographs
+                    .iter()
+                    .copied()
+                    .filter(|r| *r != sample.row)
+                    .collect();
+                for row in shown {
+                    let embedding = held.strangers.row(row).to_vec();
+                    gallery
+                        .push(&embedding, (CATALOGUE + whale) as u32)
+                        .unwrap();
+                }
+            }
+            let flown = GalleryStatistics::of(&gallery, CATALOGUE).unwrap();
+            let flown = flown.familiarity(held.strangers.row(sample.row));
+            let fitted = sample.familiarity.unwrap();
+            // The gallery keeps half precision.
+            let near = |a: f64, b: f64| (a - b).abs() < 0.02 * (1.0 + a.abs());
+            assert!(near(flown.relative_similarity, fitted.relative_similarity));
+            assert!(near(flown.mean_distance, fitted.mean_distance));
+            assert_eq!(flown.mahalanobis_distance, fitted.mahalanobis_distance);
+            compared += 1;
+        }
+        assert_eq!(compared, 2 * STRANGERS);
     }
 
     #[test]

@@ -10,6 +10,8 @@ mod claim;
 pub mod commands;
 pub mod compose;
 pub mod curves;
+pub mod decided;
+pub mod decisions;
 pub mod evaluation;
 pub mod features;
 mod files;

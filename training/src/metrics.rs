@@ -103,6 +103,25 @@ pub fn expected_calibration_error(predictions: &[(f64, bool)]) -> f64 {
     gap / predictions.len() as f64
 }
 
+/// The 95 % interval of a share of `part` of `whole`, by Wilson's score (Wilson 1927): it stays within 0…1 and is honest
+/// for few. `None` where the whole is nothing.
+pub fn wilson(part: f64, whole: f64) -> Option<[f64; 2]> {
+    /// The standard normal distribution's 97.5th percentile.
+    const Z: f64 = 1.959_963_984_540_054;
+    if whole <= 0.0 {
+        return None;
+    }
+    let share = part / whole;
+    let z2 = Z * Z / whole;
+    let middle = share + z2 / 2.0;
+    let reach = Z
+        * (share * (1.0 - share) / whole + z2 / (4.0 * whole))
+            .max(0.0)
+            .sqrt();
+    let bound = |value: f64| (value / (1.0 + z2)).clamp(0.0, 1.0);
+    Some([bound(middle - reach), bound(middle + reach)])
+}
+
 /// Area under the receiver operating characteristic: the probability that a positive scores above a
 /// negative, ties counting half. `None` where there is no positive or no negative, or a score is NaN.
 pub fn auroc(positives: &[f64], negatives: &[f64]) -> Option<f64> {
@@ -171,6 +190,21 @@ mod tests {
     use super::*;
 
     /// Numbers that scikit-learn and NumPy give for the same input (`training/tests/metrics.py`).
+    /// Against R's `prop.test(…, correct = FALSE)`, and by hand at the ends: 0 of n has the upper bound z² / (n + z²).
+    #[test]
+    fn intervals_of_shares() {
+        let near = |found: Option<[f64; 2]>, low: f64, high: f64| {
+            let found = found.unwrap();
+            assert!((found[0] - low).abs() < 1e-6, "{found:?}");
+            assert!((found[1] - high).abs() < 1e-6, "{found:?}");
+        };
+        near(wilson(50.0, 100.0), 0.403_831_5, 0.596_168_5);
+        let z2 = 1.959_963_984_540_054_f64.powi(2);
+        near(wilson(0.0, 20.0), 0.0, z2 / (20.0 + z2));
+        near(wilson(20.0, 20.0), 20.0 / (20.0 + z2), 1.0);
+        assert_eq!(wilson(0.0, 0.0), None);
+    }
+
     #[test]
     fn agrees_with_scikit_learn() {
         let text = include_str!("../tests/metrics.json");

@@ -18,8 +18,8 @@
 //! prior is then what averaging says through these, and the projection is multiplied into the exported
 //! layer. Probabilities averaged over views may be raised to a power: averaging blurs them.
 //!
-//! Temperature, power, unknown model and thresholds use the cross-validated logits, so that they see the
-//! regression as new photographs will.
+//! Temperature, power, unknown model and [thresholds](crate::decisions) use the cross-validated logits, so that they see
+//! the regression as new photographs will.
 
 use std::cell::RefCell;
 
@@ -27,8 +27,10 @@ use argmin::core::{CostFunction, Executor, Gradient, State};
 use argmin::solver::brent::BrentOpt;
 use argmin::solver::linesearch::MoreThuenteLineSearch;
 use argmin::solver::quasinewton::LBFGS;
-use callosity::bundle::{Decision, UnknownModel, UnknownScore};
-use callosity::identify::{concentration, raise_probabilities};
+use callosity::bundle::{
+    Confidence, Decision, UnknownFeature, UnknownModel, UnknownScore, WeightedFeature,
+};
+use callosity::identify::{Evidence, concentration, raise_probabilities};
 use nalgebra::{DMatrix, SVD};
 use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
 use rand::SeedableRng;
@@ -37,6 +39,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::decisions::{self, Aims, Judged, JudgedHeads, Part, Separation};
 use crate::onnx::Head;
 
 /// Candidates for the strength of L2, in units of the number of features: at strength 1 the prior
@@ -79,6 +82,12 @@ pub enum StackError {
     EnrolledShare(f64),
     #[error("the rate of known whales called unknown is {0}; it must lie between 0 and 1")]
     Rate(f64),
+    #[error("the aimed share of {what} is {value}; it must lie between 0 and 1")]
+    Aim { what: &'static str, value: f64 },
+    #[error(
+        "none of the features of \"unknown\" can be worked out without a gallery; name one that can, or make a gallery"
+    )]
+    NoFeature,
     #[error("{what} did not converge: {source}")]
     Optimiser {
         what: &'static str,
@@ -439,7 +448,8 @@ impl Opinions {
     pub fn scores(&self, kind: UnknownScore) -> &Array1<f64> {
         match kind {
             UnknownScore::FreeEnergy => &self.free_energies,
-            UnknownScore::Concentration => &self.concentrations,
+            // Of the features, the one that is a score of its own.
+            UnknownScore::Concentration | UnknownScore::Features => &self.concentrations,
         }
     }
 
@@ -512,8 +522,9 @@ pub fn fit_power(opinions: &Opinions, labels: &[usize]) -> Result<f64, StackErro
     Ok(minimise_scalar("the power", loss, least, most)?.exp())
 }
 
-/// L2 on the slope of the model of unknown whales: a little, so that separable data have an answer.
-const SLOPE_L2: f64 = 1e-3;
+/// L2 on the weights of a logistic model whose samples weigh 1 together and whose features are standardised: a little,
+/// so that separable data have an answer.
+const LOGISTIC_L2: f64 = 1e-3;
 
 /// `1 / (1 + e⁻ˣ)`.
 pub(crate) fn sigmoid(x: f64) -> f64 {
@@ -525,86 +536,183 @@ pub(crate) fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
+/// What a logistic model learns from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogisticSample {
+    /// As many in each sample.
+    pub features: Vec<f64>,
+    /// What the model gives the probability of.
+    pub positive: bool,
+    /// All samples' weights sum to 1.
+    pub weight: f64,
+}
+
+/// A logistic model of standardised features.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Logistic {
+    /// Of each feature: mean, standard deviation, weight of a deviation more in the log odds.
+    pub features: Vec<(f64, f64, f64)>,
+    /// Log odds where all features have their means.
+    pub intercept: f64,
+}
+
+impl Logistic {
+    /// Probability of a positive.
+    pub fn probability(&self, features: &[f64]) -> f64 {
+        let each = self.features.iter().zip(features);
+        let moved = each.map(|((mean, deviation, weight), x)| weight * (x - mean) / deviation);
+        sigmoid(self.intercept + moved.sum::<f64>())
+    }
+}
+
+/// The logistic model of least weighted log loss with a little L2 on its weights.
+///
+/// # Errors
+/// The search does not converge.
+pub fn fit_logistic(
+    what: &'static str,
+    samples: &[LogisticSample],
+) -> Result<Logistic, StackError> {
+    let width = samples.first().map_or(0, |sample| sample.features.len());
+    let total = samples.len() as f64;
+    let scales: Vec<(f64, f64)> = (0..width)
+        .map(|k| {
+            let of = || samples.iter().map(move |sample| sample.features[k]);
+            let mean = of().sum::<f64>() / total;
+            let variance = of().map(|x| (x - mean).powi(2)).sum::<f64>() / total;
+            (mean, variance.sqrt().max(LEAST_DEVIATION))
+        })
+        .collect();
+    let standardised: Vec<Vec<f64>> = samples
+        .iter()
+        .map(|sample| {
+            let each = sample.features.iter().zip(&scales);
+            each.map(|(x, (mean, deviation))| (x - mean) / deviation)
+                .collect()
+        })
+        .collect();
+    // A place is the weights and then the intercept.
+    let loss = |p: &[f64]| {
+        let (weights, intercept) = p.split_at(width);
+        let mut cost = LOGISTIC_L2 / 2.0 * weights.iter().map(|w| w * w).sum::<f64>();
+        let mut gradient: Vec<f64> = weights.iter().map(|w| LOGISTIC_L2 * w).collect();
+        gradient.push(0.0);
+        for (x, sample) in standardised.iter().zip(samples) {
+            let odds = intercept[0] + x.iter().zip(weights).map(|(x, w)| x * w).sum::<f64>();
+            let signed = if sample.positive { -odds } else { odds };
+            cost += sample.weight * softplus(signed);
+            let truth = if sample.positive { 1.0 } else { 0.0 };
+            let residual = sample.weight * (sigmoid(odds) - truth);
+            for (gradient, x) in gradient.iter_mut().zip(x) {
+                *gradient += residual * x;
+            }
+            gradient[width] += residual;
+        }
+        (cost, gradient)
+    };
+    let p = minimise(what, loss, vec![0.0; width + 1], 1e-9)?;
+    let features = scales.into_iter().zip(&p);
+    Ok(Logistic {
+        features: features
+            .map(|((mean, deviation), weight)| (mean, deviation, *weight))
+            .collect(),
+        intercept: p[width],
+    })
+}
+
+/// Samples of both kinds, weighted so that strangers have a share `prior`.
+fn samples_of_kinds(
+    known: Vec<Vec<f64>>,
+    unknown: Vec<Vec<f64>>,
+    prior: f64,
+) -> Result<Vec<LogisticSample>, StackError> {
+    if !(prior > 0.0 && prior < 1.0) {
+        return Err(StackError::Share(prior));
+    }
+    let of_kind = |rows: Vec<Vec<f64>>, positive: bool, share: f64| {
+        let weight = share / rows.len() as f64;
+        rows.into_iter().map(move |features| LogisticSample {
+            features,
+            positive,
+            weight,
+        })
+    };
+    let known = of_kind(known, false, 1.0 - prior);
+    Ok(known.chain(of_kind(unknown, true, prior)).collect())
+}
+
 /// How likely a whale of a given score is none of the catalogue, if a share `prior` of the whales that
 /// are met is: both kinds are weighted so that the samples have that share.
+///
+/// # Errors
+/// The share lies not between 0 and 1, or the search does not converge.
 pub fn fit_unknown(
     score: UnknownScore,
     known: &[f64],
     unknown: &[f64],
     prior: f64,
 ) -> Result<UnknownModel, StackError> {
-    if !(prior > 0.0 && prior < 1.0) {
-        return Err(StackError::Share(prior));
-    }
-    let total = (known.len() + unknown.len()) as f64;
-    let mean = known.iter().chain(unknown).sum::<f64>() / total;
-    let variance = known
-        .iter()
-        .chain(unknown)
-        .map(|s| (s - mean).powi(2))
-        .sum::<f64>()
-        / total;
-    let deviation = variance.sqrt().max(LEAST_DEVIATION);
-    let weighted = |scores: &[f64], is_unknown: bool, share: f64| -> Vec<_> {
-        let weight = share / scores.len() as f64;
-        let each = scores.iter();
-        each.map(|s| ((s - mean) / deviation, is_unknown, weight))
-            .collect()
-    };
-    let mut samples = weighted(known, false, 1.0 - prior);
-    samples.extend(weighted(unknown, true, prior));
-    // Log loss of a weighted logistic regression in one variable; a place is slope and intercept.
-    let loss = |p: &[f64]| {
-        let mut cost = SLOPE_L2 / 2.0 * p[0] * p[0];
-        let mut gradient = vec![SLOPE_L2 * p[0], 0.0];
-        for &(x, is_unknown, weight) in &samples {
-            let odds = p[0] * x + p[1];
-            cost += weight * softplus(if is_unknown { -odds } else { odds });
-            let residual = weight * (sigmoid(odds) - if is_unknown { 1.0 } else { 0.0 });
-            gradient[0] += residual * x;
-            gradient[1] += residual;
-        }
-        (cost, gradient)
-    };
-    let p = minimise("the model of unknown whales", loss, vec![0.0, 0.0], 1e-9)?;
+    let rows = |scores: &[f64]| scores.iter().map(|score| vec![*score]).collect();
+    let samples = samples_of_kinds(rows(known), rows(unknown), prior)?;
+    let model = fit_logistic("the model of unknown whales", &samples)?;
+    let (mean, deviation, weight) = model.features[0];
     Ok(UnknownModel {
         score,
-        slope: (p[0] / deviation) as f32,
-        intercept: (p[1] - p[0] * mean / deviation) as f32,
+        slope: (weight / deviation) as f32,
+        intercept: (model.intercept - weight * mean / deviation) as f32,
+        features: Vec::new(),
+    })
+}
+
+/// The model of "unknown" on several features, each sample with the features in their order. What a photograph has not
+/// (`None`) is taken for the mean, as in flight.
+///
+/// # Errors
+/// The search does not converge.
+pub fn fit_unknown_features(
+    features: &[UnknownFeature],
+    samples: Vec<(Vec<Option<f64>>, bool, f64)>,
+) -> Result<UnknownModel, StackError> {
+    let means: Vec<f64> = (0..features.len())
+        .map(|k| {
+            let there: Vec<f64> = samples.iter().filter_map(|(x, ..)| x[k]).collect();
+            there.iter().sum::<f64>() / there.len().max(1) as f64
+        })
+        .collect();
+    let samples: Vec<LogisticSample> = samples
+        .into_iter()
+        .map(|(features, positive, weight)| LogisticSample {
+            features: features
+                .into_iter()
+                .zip(&means)
+                .map(|(x, mean)| x.unwrap_or(*mean))
+                .collect(),
+            positive,
+            weight,
+        })
+        .collect();
+    let model = fit_logistic("the model of unknown whales", &samples)?;
+    Ok(UnknownModel {
+        score: UnknownScore::Features,
+        // The score is higher for whales of the catalogue.
+        slope: -1.0,
+        intercept: model.intercept as f32,
+        features: features
+            .iter()
+            .zip(model.features)
+            .map(|(&feature, (mean, deviation, weight))| WeightedFeature {
+                feature,
+                mean: mean as f32,
+                deviation: deviation as f32,
+                weight: -weight as f32,
+            })
+            .collect(),
     })
 }
 
 /// Probability that a whale of this score is unknown.
 pub fn unknown_probability(model: &UnknownModel, score: f64) -> f64 {
     sigmoid(f64::from(model.intercept) + f64::from(model.slope) * score)
-}
-
-/// The least probability from which on at least `wanted` of the photographs are named rightly; 1 where
-/// none is. `best` holds each photograph's probability of its best candidate and whether that is right.
-pub fn identified_threshold(best: &[(f64, bool)], wanted: f64) -> f64 {
-    let mut sorted = best.to_vec();
-    sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let mut right = sorted.iter().filter(|b| b.1).count();
-    for (i, &(probability, is_right)) in sorted.iter().enumerate() {
-        let tie = i > 0 && sorted[i - 1].0 == probability;
-        if !tie && right as f64 >= wanted * (sorted.len() - i) as f64 {
-            return probability;
-        }
-        right -= usize::from(is_right);
-    }
-    1.0
-}
-
-/// The threshold that a share `rate` of the values reaches.
-fn upper_quantile(values: &[f64], rate: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let above = (rate * sorted.len() as f64).floor() as usize;
-    match sorted.len().checked_sub(above + 1) {
-        // Just above the largest value that must stay below.
-        Some(i) => sorted[i] + 1e-6,
-        None => 0.0,
-    }
 }
 
 /// The power to which probabilities averaged over views are raised.
@@ -641,7 +749,7 @@ impl std::str::FromStr for Power {
 }
 
 /// How a stack is fitted.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StackOptions {
     /// Parts of the cross-validation within the fold.
     pub parts: usize,
@@ -655,8 +763,12 @@ pub struct StackOptions {
     pub enrolled_share: f64,
     /// Share of known whales that may be called unknown; where absent, the threshold is 0.5.
     pub false_unknown_rate: Option<f64>,
-    /// Share of identified whales that must be named rightly.
-    pub identified_precision: f64,
+    /// Least share of right names among heads called identified, strangers among them.
+    #[serde(alias = "identified_precision")]
+    pub aim_precision: f64,
+    /// Greatest share of strangers called identified.
+    #[serde(default = "aim_strangers")]
+    pub aim_strangers: f64,
     /// Principal components that the regression sees instead of the features; all features where absent.
     #[serde(default)]
     pub components: Option<usize>,
@@ -666,6 +778,9 @@ pub struct StackOptions {
     /// By what unknown whales are told.
     #[serde(default)]
     pub unknown_score: UnknownScore,
+    /// Of what the score [`UnknownScore::Features`] is made; without a gallery, of those that need none.
+    #[serde(default = "unknown_features")]
+    pub unknown_features: Vec<UnknownFeature>,
     /// Whether the members are averaged and no regression is fitted, even if one would be better.
     #[serde(default)]
     pub average: bool,
@@ -675,18 +790,73 @@ fn enrolled_share() -> f64 {
     0.2
 }
 
+fn aim_strangers() -> f64 {
+    0.1
+}
+
+/// Those that tell strangers best together, on fold 0 and strangers (see `training/RESULTS.md`).
+fn unknown_features() -> Vec<UnknownFeature> {
+    vec![
+        UnknownFeature::Concentration,
+        UnknownFeature::RelativeSimilarity,
+        UnknownFeature::MeanDistance,
+        UnknownFeature::MahalanobisDistance,
+    ]
+}
+
+impl StackOptions {
+    /// For what thresholds are chosen.
+    pub fn aims(&self) -> Aims {
+        Aims {
+            precision: self.aim_precision,
+            strangers: self.aim_strangers,
+            stranger_share: self.unknown_share,
+        }
+    }
+
+    /// The first value that is no share.
+    fn check(&self) -> Result<(), StackError> {
+        if let Some(rate) = self.false_unknown_rate.filter(|r| !(0.0..1.0).contains(r)) {
+            return Err(StackError::Rate(rate));
+        }
+        if !(self.enrolled_share > 0.0 && self.enrolled_share < 1.0) {
+            return Err(StackError::EnrolledShare(self.enrolled_share));
+        }
+        let aims = [
+            (
+                "heads called identified that are named rightly",
+                self.aim_precision,
+            ),
+            ("strangers called identified", self.aim_strangers),
+        ];
+        for (what, value) in aims {
+            if !(0.0..=1.0).contains(&value) {
+                return Err(StackError::Aim { what, value });
+            }
+        }
+        match self.power {
+            Power::Fixed(power) if !(power > 0.0 && power.is_finite()) => {
+                Err(StackError::Power(power))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Default for StackOptions {
     fn default() -> Self {
         Self {
             parts: 5,
             seed: 0,
-            unknown_share: 0.5,
+            unknown_share: 0.2,
             enrolled_share: enrolled_share(),
             false_unknown_rate: Some(0.1),
-            identified_precision: 0.9,
+            aim_precision: 0.95,
+            aim_strangers: aim_strangers(),
             components: None,
             power: Power::default(),
             unknown_score: UnknownScore::default(),
+            unknown_features: unknown_features(),
             average: false,
         }
     }
@@ -741,6 +911,9 @@ pub struct StackReport {
     /// Where the power is not 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power: Option<PowerReport>,
+    /// How well known whales and strangers, each judged by what saw neither photograph nor stranger, can be decided.
+    #[serde(default)]
+    pub separation: Separation,
 }
 
 /// A fitted stack.
@@ -759,12 +932,13 @@ pub struct Fitted {
 }
 
 /// Fits everything. `known` holds each view's features of the fold, `photographs × features`, the
-/// unmoved view first; `unknown` the same of unknown whales (no rows where there are none); `average`
-/// is the members' mean ([`Regression::mean_of`]).
+/// unmoved view first; `unknown` the same of unknown whales (no rows where there are none), `whales` says whose these
+/// are, by any numbers; `average` is the members' mean ([`Regression::mean_of`]).
 pub fn stack(
     known: &[Array2<f64>],
     labels: &[usize],
     unknown: &[Array2<f64>],
+    whales: &[usize],
     average: &Regression,
     options: &StackOptions,
 ) -> Result<Fitted, StackError> {
@@ -776,15 +950,7 @@ pub fn stack(
             wanted,
         });
     }
-    if let Some(rate) = options
-        .false_unknown_rate
-        .filter(|r| !(0.0..1.0).contains(r))
-    {
-        return Err(StackError::Rate(rate));
-    }
-    if !(options.enrolled_share > 0.0 && options.enrolled_share < 1.0) {
-        return Err(StackError::EnrolledShare(options.enrolled_share));
-    }
+    options.check()?;
     for view in known.iter().chain(unknown) {
         let rows = view.rows().into_iter();
         if let Some(index) = rows
@@ -793,11 +959,6 @@ pub fn stack(
         {
             return Err(StackError::NotFinite { index });
         }
-    }
-    if let Power::Fixed(power) = options.power
-        && !(power > 0.0 && power.is_finite())
-    {
-        return Err(StackError::Power(power));
     }
     let standardisation = Standardisation::of(&known[0].view());
     let standardise = |views: &[Array2<f64>]| -> Vec<Array2<f64>> {
@@ -847,38 +1008,46 @@ pub fn stack(
 
     let strangers = logits_of(&regression, &unknown);
     let unknown_photographs = unknown.first().map_or(0, Array2::nrows);
-    let unknown_model = if unknown_photographs == 0 {
-        // Nothing to learn from: nobody is called unknown.
-        UnknownModel {
-            score: options.unknown_score,
-            slope: 0.0,
-            intercept: -20.0,
-        }
-    } else {
-        let strange = Opinions::of(&strangers, temperature);
-        fit_unknown(
-            options.unknown_score,
-            &opinions.scores(options.unknown_score).to_vec(),
-            &strange.scores(options.unknown_score).to_vec(),
-            options.unknown_share,
-        )?
-    };
-    let thresholds = thresholds(
-        &opinions,
+    let evidence = AloneEvidence {
+        known: evidence_of(&chosen.held_out, temperature),
+        strangers: evidence_of(&strangers, temperature),
         labels,
-        &unknown_model,
-        unknown_photographs > 0,
+        power,
         options,
-    );
+    };
+    let everything = [
+        (0..count).collect::<Vec<_>>(),
+        (0..unknown_photographs).collect(),
+    ];
+    let mut decision = Decision {
+        temperature: temperature as f32,
+        power: power as f32,
+        unknown: evidence.fit(&everything)?,
+        unknown_threshold: 0.5,
+        identified_threshold: 1.0,
+        confidence: Confidence::KnownCandidate,
+        aims: None,
+    };
+    let judge = |part: &Part| -> Result<Option<[Vec<Judged>; 2]>, StackError> {
+        Ok(Some(evidence.judge(&evidence.fit(&part.fit)?, &part.judge)))
+    };
+    let judged = match decisions::cross_validate(count, whales, options, judge)? {
+        Some(judged) => judged,
+        None => {
+            let [known, strangers] = evidence.judge(&decision.unknown, &everything);
+            JudgedHeads {
+                known,
+                strangers,
+                stranger_individuals: decisions::count_different(whales),
+            }
+        }
+    };
+    let separation = judged.separation(decision.confidence, &options.aims());
+    let rate = options.false_unknown_rate;
+    decisions::choose(&judged, decision.confidence, &options.aims(), rate)?.apply(&mut decision);
     Ok(Fitted {
         head: standardisation.head(&regression),
-        decision: Decision {
-            temperature: temperature as f32,
-            power: power as f32,
-            unknown: unknown_model,
-            unknown_threshold: thresholds.unknown as f32,
-            identified_threshold: thresholds.identified as f32,
-        },
+        decision,
         report: StackReport {
             photographs: count,
             unknown_photographs,
@@ -893,6 +1062,7 @@ pub fn stack(
                 power,
                 log_loss_without: as_they_are.log_loss(labels),
             }),
+            separation,
         },
         held_out: chosen.held_out,
         strangers,
@@ -986,41 +1156,110 @@ fn cross_validate(
     })
 }
 
-/// From which probabilities on a head is unknown, and identified.
-pub(crate) struct Thresholds {
-    pub unknown: f64,
-    pub identified: f64,
+/// What the views say of each photograph, as in flight.
+pub(crate) fn evidence_of(views: &[Array2<f64>], temperature: f64) -> Vec<Evidence> {
+    let narrow: Vec<Array2<f32>> = views.iter().map(|v| v.mapv(|l| l as f32)).collect();
+    let photographs = views.first().map_or(0, Array2::nrows);
+    (0..photographs)
+        .map(|row| {
+            let own: Vec<Vec<f32>> = narrow.iter().map(|v| v.row(row).to_vec()).collect();
+            Evidence::of(temperature, None, own.iter().map(Vec::as_slice))
+                .expect("there are views and individuals")
+        })
+        .collect()
 }
 
-/// Thresholds that do with known photographs what `options` ask for. `fitted` says whether the model of
-/// "unknown" learnt anything.
-pub(crate) fn thresholds(
-    opinions: &Opinions,
-    labels: &[usize],
-    unknown_model: &UnknownModel,
-    fitted: bool,
-    options: &StackOptions,
-) -> Thresholds {
-    let strange: Vec<f64> = opinions
-        .scores(unknown_model.score)
-        .iter()
-        .map(|&score| unknown_probability(unknown_model, score))
-        .collect();
-    let unknown = match options.false_unknown_rate {
-        Some(rate) if fitted => upper_quantile(&strange, rate).min(1.0),
-        _ => 0.5,
-    };
-    let named: Vec<(f64, bool)> = opinions
-        .best()
-        .into_iter()
-        .zip(labels)
-        .zip(&strange)
-        .filter(|(_, strange)| **strange < unknown)
-        .map(|(((individual, probability), &label), _)| (probability, individual == label))
-        .collect();
-    Thresholds {
+/// What is known of photographs without a gallery.
+struct AloneEvidence<'a> {
+    known: Vec<Evidence>,
+    strangers: Vec<Evidence>,
+    labels: &'a [usize],
+    power: f64,
+    options: &'a StackOptions,
+}
+
+impl AloneEvidence<'_> {
+    /// The model of "unknown" of some known photographs and some of strangers.
+    fn fit(&self, [known, strangers]: &[Vec<usize>; 2]) -> Result<UnknownModel, StackError> {
+        let score = self.options.unknown_score;
+        if known.is_empty() || strangers.is_empty() {
+            // Nothing to learn from: nobody is called unknown.
+            return Ok(UnknownModel {
+                score: match score {
+                    UnknownScore::Features => UnknownScore::default(),
+                    score => score,
+                },
+                slope: 0.0,
+                intercept: -20.0,
+                features: Vec::new(),
+            });
+        }
+        let features: Vec<UnknownFeature> = match score {
+            UnknownScore::FreeEnergy => vec![UnknownFeature::FreeEnergy],
+            UnknownScore::Concentration => vec![UnknownFeature::Concentration],
+            UnknownScore::Features => {
+                let all = self.options.unknown_features.iter().copied();
+                all.filter(|feature| !feature.needs_gallery()).collect()
+            }
+        };
+        if features.is_empty() {
+            return Err(StackError::NoFeature);
+        }
+        let of = |evidence: &[Evidence], rows: &[usize]| -> Vec<Vec<f64>> {
+            let row = |&row: &usize| {
+                let each = features.iter().filter_map(|f| evidence[row].feature(*f));
+                each.collect()
+            };
+            rows.iter().map(row).collect()
+        };
+        let (known, strangers) = (of(&self.known, known), of(&self.strangers, strangers));
+        let share = self.options.unknown_share;
+        if score != UnknownScore::Features {
+            let flat = |rows: Vec<Vec<f64>>| rows.concat();
+            return fit_unknown(score, &flat(known), &flat(strangers), share);
+        }
+        let samples = samples_of_kinds(known, strangers, share)?;
+        let there = samples.into_iter().map(|sample| {
+            let features = sample.features.into_iter().map(Some).collect();
+            (features, sample.positive, sample.weight)
+        });
+        fit_unknown_features(&features, there.collect())
+    }
+
+    fn judge(
+        &self,
+        model: &UnknownModel,
+        [known, strangers]: &[Vec<usize>; 2],
+    ) -> [Vec<Judged>; 2] {
+        let judged = |evidence: &Evidence, label: Option<usize>| {
+            judged(evidence.clone(), model, self.power, label)
+        };
+        [
+            known
+                .iter()
+                .map(|&row| judged(&self.known[row], Some(self.labels[row])))
+                .collect(),
+            strangers
+                .iter()
+                .map(|&row| judged(&self.strangers[row], None))
+                .collect(),
+        ]
+    }
+}
+
+/// A head with a label, where it is of a known whale, as it is judged in flight.
+pub(crate) fn judged(
+    evidence: Evidence,
+    model: &UnknownModel,
+    power: f64,
+    label: Option<usize>,
+) -> Judged {
+    let unknown = evidence.unknown(model);
+    let (individual, best) = most_probable(evidence.raised(power).into_iter());
+    Judged {
         unknown,
-        identified: identified_threshold(&named, options.identified_precision),
+        best,
+        right: label == Some(individual),
     }
 }
 
@@ -1167,23 +1406,6 @@ mod tests {
             prop_assert_eq!(raised.free_energies, opinions.free_energies);
             prop_assert_eq!(raised.concentrations, opinions.concentrations);
         }
-
-        /// From the threshold on, enough are right; any lower one that differs would not do.
-        #[test]
-        fn the_identified_threshold_is_the_least_that_does(
-            best in prop::collection::vec((0.0..1.0f64, any::<bool>()), 0..40),
-        ) {
-            let precision = |t: f64| {
-                let named: Vec<bool> = best.iter().filter(|b| b.0 >= t).map(|b| b.1).collect();
-                let right = named.iter().filter(|r| **r).count();
-                (!named.is_empty()).then(|| right as f64 / named.len() as f64)
-            };
-            let threshold = identified_threshold(&best, 0.8);
-            prop_assert!(precision(threshold).is_none_or(|p| p >= 0.8));
-            for &(lower, _) in best.iter().filter(|b| b.0 < threshold) {
-                prop_assert!(precision(lower).is_some_and(|p| p < 0.8));
-            }
-        }
     }
 
     #[test]
@@ -1280,6 +1502,11 @@ mod tests {
         (features, labels)
     }
 
+    /// Ten strangers, photographed in turn.
+    fn whales_of(photographs: usize) -> Vec<usize> {
+        (0..photographs).map(|i| i % 10).collect()
+    }
+
     #[test]
     fn stacking_learns_which_member_to_trust() {
         let mut random = ChaCha8Rng::seed_from_u64(13);
@@ -1289,7 +1516,15 @@ mod tests {
         let average = Regression::mean_of(&[own.clone(), own]);
         let options = StackOptions::default();
         let known = [known];
-        let fitted = stack(&known, &labels, &[unknown], &average, &options).unwrap();
+        let fitted = stack(
+            &known,
+            &labels,
+            &[unknown],
+            &whales_of(80),
+            &average,
+            &options,
+        )
+        .unwrap();
         let report = &fitted.report;
         assert!(report.strength.is_some());
         assert!(
@@ -1298,6 +1533,18 @@ mod tests {
         );
         assert!(report.top1 > report.averaging_top1, "{report:?}");
         assert!(fitted.decision.unknown.slope < 0.0, "{:?}", fitted.decision);
+        let aims = fitted.decision.aims.as_ref().unwrap();
+        assert!(aims.met && aims.reached.precision >= Some(0.95), "{aims:?}");
+        assert!(aims.reached.strangers_identified <= Some(0.1), "{aims:?}");
+        assert_eq!(
+            (
+                aims.reached.known_photographs,
+                aims.reached.stranger_photographs
+            ),
+            (200, 80)
+        );
+        assert_eq!(aims.reached.stranger_individuals, 10);
+        assert!(report.separation.unknown_auroc > Some(0.8), "{report:?}");
         assert_eq!(fitted.head.weight.len(), 6 * 12);
         assert!(fitted.decision.temperature > 0.3 && fitted.decision.temperature < 3.0);
 
@@ -1336,7 +1583,14 @@ mod tests {
                 power,
                 ..StackOptions::default()
             };
-            stack(&views, &labels, &unknown, &average, &options)
+            stack(
+                &views,
+                &labels,
+                &unknown,
+                &whales_of(40),
+                &average,
+                &options,
+            )
         };
         let plain = fitted(None, Power::default()).unwrap();
         assert_eq!(
@@ -1384,14 +1638,14 @@ mod tests {
         let options = StackOptions::default();
         let mut random = ChaCha8Rng::seed_from_u64(17);
         let (few, labels) = synthetic(&mut random, 3, false);
-        let error = stack(&[few], &labels, &[], &average, &options).unwrap_err();
+        let error = stack(&[few], &labels, &[], &[], &average, &options).unwrap_err();
         assert!(
             matches!(error, StackError::TooFew { found: 3, .. }),
             "{error}"
         );
         let (mut broken, labels) = synthetic(&mut random, 30, false);
         broken[[7, 2]] = f64::NAN;
-        let error = stack(&[broken], &labels, &[], &average, &options).unwrap_err();
+        let error = stack(&[broken], &labels, &[], &[], &average, &options).unwrap_err();
         assert!(
             matches!(error, StackError::NotFinite { index: 7 }),
             "{error}"

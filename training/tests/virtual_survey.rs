@@ -629,10 +629,15 @@ fn virtual_whales_are_learnt_and_named_over_mqtt() {
         &[&stack[..], &["--pca", "12", "--power", "fit"]].concat(),
     );
     assert!(said.contains("12 principal components"), "{said}");
-    run(
-        folder,
-        &[&stack[..], &["--gallery-photographs", "8"]].concat(),
-    );
+    // Of the strangers half stay for measuring.
+    let unfitted = (STRANGERS / 2).to_string();
+    let with_gallery = [
+        "--gallery-photographs",
+        "8",
+        "--unfitted-strangers",
+        &unfitted,
+    ];
+    run(folder, &[&stack[..], &with_gallery].concat());
     let stack_rows = stack_is_measured(folder);
     make_bundle(folder, "runs/virtual-finder", "bundle");
     a_bundle_is_trained_on(folder);

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use callosity::bundle::{
-    Aligner, Bundle, Catalogue, CloserLook, Embedding, Ensemble, FORMAT_VERSION, Finder,
-    GalleryFile, MANIFEST_FILE, Manifest, Provenance, Role, SelfTest,
+    Aligner, Bundle, Catalogue, CloserLook, DecisionAims, Embedding, Ensemble, FORMAT_VERSION,
+    Finder, GalleryFile, MANIFEST_FILE, Manifest, Provenance, Role, SelfTest,
 };
 use callosity::identify::Identifier;
 use callosity::inference::EngineConfig;
@@ -475,6 +475,16 @@ fn metrics_of<'a>(
             .map(|(name, value)| (format!("gallery.held_out_{name}"), value)),
         );
     }
+    let separation = match &stack.gallery {
+        Some(gallery) => &gallery.report.separation,
+        None => &report.separation,
+    };
+    for (name, value) in [
+        ("unknown_auroc", separation.unknown_auroc),
+        ("coverage", separation.coverage),
+    ] {
+        metrics.extend(value.map(|value| (format!("decision.cross_validated_{name}"), value)));
+    }
     for run in runs {
         let measured =
             run.record.metrics.iter().filter(|(metric, value)| {
@@ -713,6 +723,37 @@ fn ensemble_outputs(
     Ok((floats(&logits)?, floats(&(whitened / length))?))
 }
 
+/// What "identified" promises.
+fn aims_of_card(aims: &DecisionAims) -> String {
+    let reached = &aims.reached;
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    let or_none = |share: Option<f64>| share.map_or("-".to_owned(), percent);
+    let mut text = format!(
+        "**Identified.** Thresholds were chosen so that, where {} of the heads are of whales that the bundle does not know, \
+         the names of at least {} of the heads called identified are right, and at most {} of the heads of other whales \
+         are called identified. ",
+        percent(aims.stranger_share),
+        percent(aims.precision),
+        percent(aims.strangers),
+    );
+    if !aims.met {
+        text.push_str("**These aims could not be met; the strictest threshold stands.** ");
+    }
+    let _ = write!(
+        text,
+        "On the {} photographs of known whales and {} of {} other whales on which they were chosen, each judged by what was \
+         fitted without it and its whale, {} were right; {} of the known whales' heads and {} of the others' were called \
+         identified.\n\n",
+        reached.known_photographs,
+        reached.stranger_photographs,
+        reached.stranger_individuals,
+        or_none(reached.precision),
+        percent(reached.known_identified),
+        or_none(reached.strangers_identified),
+    );
+    text
+}
+
 fn model_card(manifest: &Manifest, stack: &StackFile, about: Option<&str>) -> String {
     let mut card = format!(
         "# {} {}\n\nNames {} individuals of *{}*.\n\n## Networks\n\n| network | recipe (SHA-256) |\n|---|---|\n",
@@ -744,6 +785,9 @@ fn model_card(manifest: &Manifest, stack: &StackFile, about: Option<&str>) -> St
          photographs of whales that no network knows.\n\n",
         stack.report.photographs, stack.report.unknown_photographs
     );
+    if let Some(aims) = &manifest.decision.aims {
+        card.push_str(&aims_of_card(aims));
+    }
     if let Some(gallery) = &stack.gallery {
         let report = &gallery.report;
         let _ = write!(

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use callosity::bundle::{Bundle, MANIFEST_FILE, Manifest};
+use callosity::bundle::{Bundle, Decision, MANIFEST_FILE, Manifest};
 use callosity::geometry::{Landmarks, Point};
 use callosity::identify::{HeadIdentification, Identifier, SeenHead, Verdict};
 use callosity::inference::EngineConfig;
@@ -18,9 +18,12 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::decided::{self, DecisionMetrics, decided};
+use crate::decisions::Aims;
 use crate::evaluation::{Answer, NamingMetrics, match_heads, naming};
 use crate::metrics::{auroc, quantile};
 use crate::progress::progress_bar;
+use crate::stack::StackOptions;
 
 /// Measure a bundle on head photographs or on whole frames.
 ///
@@ -139,6 +142,8 @@ struct HeadsReport {
     /// Share of the bundle's whales that are identified, and of those the right ones.
     identified: Option<f64>,
     identified_right: Option<f64>,
+    /// What each decision is worth.
+    decided: DecisionMetrics,
 }
 
 /// What enrolling whales does, as means over draws of the photographs by which they are enrolled.
@@ -540,26 +545,25 @@ fn of(part: usize, whole: usize) -> Option<f64> {
 
 fn measure_heads(identifier: &Identifier, heads: &[Seen]) -> HeadsReport {
     let manifest = identifier.manifest();
-    let answers: Vec<Answer> = heads
+    let said: Vec<(Answer, Verdict)> = heads
         .par_iter()
-        .map(|seen| seen.answer(identifier.judge(&seen.head, identifier.neighbours())))
+        .map(|seen| {
+            let said = identifier.judge(&seen.head, identifier.neighbours());
+            let verdict = said.decision;
+            (seen.answer(said), verdict)
+        })
         .collect();
+    let answers: Vec<Answer> = said.iter().map(|(answer, _)| answer.clone()).collect();
     let decision = &manifest.decision;
+    let decided = decided(&said, decision.confidence, &aims_of(decision));
+    let [of_identified, ..] = &decided.decisions[..] else {
+        unreachable!("there are three decisions");
+    };
+    let (identified, identified_right) =
+        (of_identified.known.share, of_identified.known_right.share);
     let called_unknown = |a: &Answer| a.unknown >= f64::from(decision.unknown_threshold);
     let (known, others): (Vec<&Answer>, Vec<&Answer>) = answers.iter().partition(|a| a.catalogued);
     let strangers = |all: &[&Answer]| all.iter().filter(|a| called_unknown(a)).count();
-    let identified: Vec<&&Answer> = known
-        .iter()
-        .filter(|a| !called_unknown(a))
-        .filter(|a| {
-            let best = a.candidates.first().map_or(0.0, |c| c.1);
-            best >= f64::from(decision.identified_threshold)
-        })
-        .collect();
-    let right = identified
-        .iter()
-        .filter(|a| a.candidates.first().is_some_and(|c| c.0 == a.truth))
-        .count();
     let fitted = &manifest.provenance.fitted_unknown_individuals;
     let unknown_of = |all: &[&Answer], wanted: &dyn Fn(&Answer) -> bool| -> Vec<f64> {
         let each = all.iter().filter(|a| wanted(a));
@@ -574,8 +578,21 @@ fn measure_heads(identifier: &Identifier, heads: &[Seen]) -> HeadsReport {
         auroc_unknown_not_fitted,
         false_unknown_rate: of(strangers(&known), known.len()),
         unknown_recall: of(strangers(&others), others.len()),
-        identified: of(identified.len(), known.len()),
-        identified_right: of(right, identified.len()),
+        identified,
+        identified_right,
+        decided,
+    }
+}
+
+/// What a decision was chosen for; of bundles that were made before there were aims, what `stack` asks for.
+fn aims_of(decision: &Decision) -> Aims {
+    match &decision.aims {
+        Some(aims) => Aims {
+            precision: aims.precision,
+            strangers: aims.strangers,
+            stranger_share: aims.stranger_share,
+        },
+        None => StackOptions::default().aims(),
     }
 }
 
@@ -800,6 +817,7 @@ fn print_table(report: &Report) {
         line("unknown ones called unknown", heads.unknown_recall);
         line("known ones identified", heads.identified);
         line("of these rightly", heads.identified_right);
+        decided::print(&heads.decided);
     }
     if let Some(e) = &report.enrolment {
         println!(

@@ -3,10 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use callosity::bundle::{Decision, Gallery, NeighbourModel, UnknownScore};
+use callosity::bundle::{
+    Decision, DecisionAims, Gallery, NeighbourModel, UnknownFeature, UnknownScore,
+};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
+use crate::decisions::Separation;
 use crate::features::{HeadPhotograph, extract, last_layer};
 use crate::gallery::{self, GalleryReport, Held};
 use crate::index::{Index, IndexedPhotograph, read_json, write_json};
@@ -23,7 +26,8 @@ const FORMAT_VERSION: u32 = 2;
 /// Fit the ensemble's last layer, temperature, unknown model, thresholds and gallery.
 ///
 /// Fitted on the fold of the training part that no classifier saw, and for the unknown model and enrolment on
-/// half of the whales held out whole. Validation photographs are never used. The gallery, which later lets
+/// the whales held out whole. Validation photographs are never used. Thresholds are chosen for stated aims, on what
+/// cross-validation says of these photographs: each is judged by what was fitted without it and its whale. The gallery, which later lets
 /// whales be enrolled without training, holds photographs of the other folds; it is written beside the stack.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -42,9 +46,13 @@ pub struct Args {
     /// Slightly moved crops over which probabilities are averaged
     #[arg(long, value_name = "N", default_value_t = 4)]
     views: u32,
-    /// Share of unknown whales among those that are met, between 0 and 1
-    #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
-    unknown_share: f64,
+    /// Share of whales that the bundle does not know among those that are met, between 0 and 1
+    #[arg(long, value_name = "SHARE", default_value_t = StackOptions::default().unknown_share)]
+    stranger_share: f64,
+    /// So many of the whales held out whole are left out of every fit, so that `evaluate` can measure on them what is
+    /// said of strangers and of who is enrolled
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    unfitted_strangers: usize,
     /// Share of whales enrolled later, without training, among those that are met and not unknown, when as many
     /// are enrolled as are fitted on; between 0 and 1
     #[arg(long, value_name = "SHARE", default_value_t = StackOptions::default().enrolled_share)]
@@ -55,9 +63,13 @@ pub struct Args {
     /// Share of known whales that may be called unknown; 0 sets the threshold to even odds
     #[arg(long, value_name = "RATE", default_value_t = 0.1)]
     false_unknown_rate: f64,
-    /// Share of identified whales that must be named rightly
-    #[arg(long, value_name = "SHARE", default_value_t = 0.9)]
-    identified_precision: f64,
+    /// Aim: least share of right names among the heads called identified, with --stranger-share of all heads of whales
+    /// that the bundle does not know
+    #[arg(long, value_name = "SHARE", default_value_t = StackOptions::default().aim_precision)]
+    aim_precision: f64,
+    /// Aim: greatest share of the heads of whales that the bundle does not know that are called identified
+    #[arg(long, value_name = "SHARE", default_value_t = StackOptions::default().aim_strangers)]
+    aim_strangers: f64,
     /// Average the classifiers, even where a last layer fitted on the fold is better there
     #[arg(long, conflicts_with = "pca")]
     average: bool,
@@ -67,15 +79,22 @@ pub struct Args {
     /// Raise probabilities averaged over views to this power, or to the one that fits the fold best (`fit`)
     #[arg(long, value_name = "POWER|fit", default_value = "1")]
     power: Power,
-    /// What unknown whales are told by: how large logits are, which never makes an enrolled whale more unknown, or
-    /// how much the probabilities lie on few whales, which may tell strangers better but names enrolled whales less
+    /// What unknown whales are told by: how large logits are, which never makes an enrolled whale more unknown,
+    /// how much the probabilities lie on few whales, which may tell strangers better but names enrolled whales less,
+    /// or several features together
     #[arg(long, value_enum, default_value_t)]
     unknown_score: UnknownScoreChoice,
+    /// With `--unknown-score features`: which, with commas between them. Without a gallery, those that need one are left
+    /// out
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = unknown_feature,
+        default_values_t = StackOptions::default().unknown_features.into_iter().map(FeatureName))]
+    unknown_features: Vec<FeatureName>,
     /// Instead of fitting anything, take views, decision and what similarity is worth from the stack of networks that
     /// the same recipes trained on another split: for networks of a split that holds nothing out, of whose whales the
     /// gallery is then made
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["views", "unknown_share", "enrolled_share", "gallery_photographs",
-        "false_unknown_rate", "identified_precision", "average", "pca", "power", "unknown_score", "seed"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["views", "stranger_share", "unfitted_strangers",
+        "enrolled_share", "gallery_photographs", "false_unknown_rate", "aim_precision", "aim_strangers", "average", "pca",
+        "power", "unknown_score", "unknown_features", "seed"])]
     calibrated_by: Option<PathBuf>,
     /// From which the parts of the cross-validation are drawn
     #[arg(long, default_value_t = 0)]
@@ -90,6 +109,28 @@ pub enum UnknownScoreChoice {
     FreeEnergy,
     /// How much probabilities lie on few whales
     Concentration,
+    /// A logistic model of several features
+    Features,
+}
+
+/// A feature, as the command line and the manifest name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeatureName(UnknownFeature);
+
+impl std::fmt::Display for FeatureName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.name())
+    }
+}
+
+fn unknown_feature(name: &str) -> Result<FeatureName, String> {
+    let mut all = UnknownFeature::ALL.into_iter();
+    all.find(|feature| feature.name() == name)
+        .map(FeatureName)
+        .ok_or_else(|| {
+            let names = UnknownFeature::ALL.map(UnknownFeature::name);
+            format!("no such feature; there are {}", names.join(", "))
+        })
 }
 
 impl From<UnknownScoreChoice> for UnknownScore {
@@ -97,6 +138,7 @@ impl From<UnknownScoreChoice> for UnknownScore {
         match choice {
             UnknownScoreChoice::FreeEnergy => Self::FreeEnergy,
             UnknownScoreChoice::Concentration => Self::Concentration,
+            UnknownScoreChoice::Features => Self::Features,
         }
     }
 }
@@ -286,13 +328,13 @@ fn fitted(
     let fold = record.held_out_fold;
     let (known, labels) = split.catalogued(index, |role| role.trains_in(fold));
     let known = heads(index, known);
-    // Every other unknown whale: the rest stay for measuring thresholds on.
-    let fitted: Vec<String> = split
-        .unknown_individuals
-        .iter()
-        .step_by(2)
-        .cloned()
-        .collect();
+    let held_out = split.unknown_individuals.len();
+    ensure!(
+        args.unfitted_strangers <= held_out,
+        "--unfitted-strangers {}: the split holds {held_out} whales out whole",
+        args.unfitted_strangers
+    );
+    let fitted = split.unknown_individuals[..held_out - args.unfitted_strangers].to_vec();
     let (unknown, strangers): (Vec<HeadPhotograph>, Vec<usize>) = split
         .labelled(index, |role| role == Role::Unknown)
         .filter_map(|(p, label, _)| {
@@ -312,17 +354,19 @@ fn fitted(
     let average = Regression::mean_of(&layers?);
     let options = StackOptions {
         seed: args.seed,
-        unknown_share: args.unknown_share,
+        unknown_share: args.stranger_share,
         enrolled_share: args.enrolled_share,
         false_unknown_rate: (args.false_unknown_rate > 0.0).then_some(args.false_unknown_rate),
-        identified_precision: args.identified_precision,
+        aim_precision: args.aim_precision,
+        aim_strangers: args.aim_strangers,
         components: args.pca,
         power: args.power,
         unknown_score: args.unknown_score.into(),
+        unknown_features: args.unknown_features.iter().map(|name| name.0).collect(),
         average: args.average,
         ..StackOptions::default()
     };
-    let mut stacked = stack(&known, &labels, &unknown, &average, &options)?;
+    let mut stacked = stack(&known, &labels, &unknown, &strangers, &average, &options)?;
     let report = &stacked.report;
     println!(
         "{} photographs of fold {fold}, cross-validated: log loss {:.3} (averaging {:.3}), top-1 {:.3} \
@@ -368,6 +412,13 @@ fn fitted(
         };
         fit_gallery(&gallery, &held, &options, args)?
     };
+    let (decision, separation) = match &gallery {
+        Some(gallery) => (&gallery.decision, &gallery.report.separation),
+        None => (&stacked.decision, &stacked.report.separation),
+    };
+    if let Some(aims) = &decision.aims {
+        print_aims(aims, separation);
+    }
     Ok(StackFile {
         format_version: FORMAT_VERSION,
         data_digest: record.data_digest.clone(),
@@ -383,6 +434,48 @@ fn fitted(
         gallery,
         calibrated_by: None,
     })
+}
+
+/// Says what the thresholds reach, and warns where that is not what was aimed at.
+fn print_aims(aims: &DecisionAims, separation: &Separation) {
+    let reached = &aims.reached;
+    let percent =
+        |share: Option<f64>| share.map_or("-".to_owned(), |s| format!("{:.1} %", 100.0 * s));
+    println!(
+        "cross-validated on {} photographs of known whales and {} of {} others: AUROC of unknown {}, known ones that can \
+         be identified at {} right {}",
+        reached.known_photographs,
+        reached.stranger_photographs,
+        reached.stranger_individuals,
+        separation
+            .unknown_auroc
+            .map_or("-".to_owned(), |a| format!("{a:.3}")),
+        percent(Some(aims.precision)),
+        percent(separation.coverage),
+    );
+    println!(
+        "thresholds: of heads called identified {} right (aim {}, {} of all heads of others), {} of the known ones and {} \
+         of the others are (aim at most {})",
+        percent(reached.precision),
+        percent(Some(aims.precision)),
+        percent(Some(aims.stranger_share)),
+        percent(Some(reached.known_identified)),
+        percent(reached.strangers_identified),
+        percent(Some(aims.strangers)),
+    );
+    if !aims.met {
+        eprintln!(
+            "warning: no threshold keeps these aims on the photographs held out, so the strictest one stands and hardly any \
+             head will be called identified: train better networks, hold more photographs out, or ask for less with \
+             --aim-precision and --aim-strangers"
+        );
+    }
+    if reached.stranger_photographs == 0 {
+        eprintln!(
+            "warning: the split holds no whale out whole, so nothing says how often others would be called identified; \
+             the aims were kept on known whales alone"
+        );
+    }
 }
 
 /// A gallery of photographs of known whales, at most `limit` of each; `views` are the features of all there are. The

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use callosity::bundle::Gallery;
-use callosity::identify::{Opinion, Similarities, opinion};
+use callosity::identify::{GalleryStatistics, Opinion, Similarities, opinion};
 use ndarray::Array2;
 
 use super::classifiers::{Labelled, Prediction, naming_and_top1_by_photographs};
@@ -93,6 +93,13 @@ impl<'r> OpenStack<'r> {
         let opinions =
             |with_gallery: Option<&(StackGallery, Gallery)>| -> anyhow::Result<Vec<Opinion>> {
                 let embeddings = with_gallery.map(|_| embeddings(&views, &self.file.head));
+                let statistics = with_gallery.and_then(|(declared, gallery)| {
+                    let mut features = declared.decision.unknown.features.iter();
+                    let asked = features.any(|f| f.feature.needs_statistics());
+                    asked
+                        .then(|| GalleryStatistics::of(gallery, split.individuals.len()))
+                        .flatten()
+                });
                 (0..photographs.len())
                     .map(|i| {
                         let own = of_photograph(i);
@@ -105,6 +112,9 @@ impl<'r> OpenStack<'r> {
                                 let similarities = Similarities {
                                     model: &declared.neighbours,
                                     nearest: &nearest,
+                                    familiarity: statistics
+                                        .as_ref()
+                                        .map(|s| s.familiarity(embeddings.row(i))),
                                 };
                                 opinion(&declared.decision, Some(similarities), own)
                             }
