@@ -16,7 +16,7 @@ pub use error::{BundleError, ManifestProblem};
 pub use gallery::{Gallery, GalleryError};
 pub use manifest::{
     Aligner, Catalogue, CloserLook, Decision, Embedding, EnrolledPhotograph, Enrolment, Ensemble,
-    FORMAT_VERSION, Finder, GalleryFile, MANIFEST_FILE, Manifest, NeighbourModel, Network,
-    NetworkInput, Provenance, SelfTest, UnknownModel, UnknownScore,
+    FORMAT_VERSION, Finder, GalleryFile, LastLayer, MANIFEST_FILE, Manifest, NeighbourModel,
+    Network, NetworkInput, NetworkProvenance, Provenance, SelfTest, UnknownModel, UnknownScore,
 };
 pub use open::{Bundle, Role, SelfTestVectors};
