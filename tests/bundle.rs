@@ -275,6 +275,44 @@ fn values_of_a_gallery_that_cannot_be_used_are_named() {
     }
 }
 
+/// Tools take networks by what is said of them.
+#[test]
+fn networks_that_are_not_those_of_the_bundle_are_named() {
+    let network = |role: &str, name: &str| json!({"role": role, "name": name, "recipe": "r", "recipe_sha256": "0".repeat(64)});
+    let good = [
+        network("finder", "f"),
+        network("aligner", "a"),
+        network("ensemble", "c"),
+        network("ensemble", "c-seed-2"),
+    ];
+    let folder = copy_of_tiny();
+    edit(folder.path(), |m| m["provenance"]["networks"] = json!(good));
+    let stated = Bundle::open(folder.path()).unwrap();
+    assert_eq!(stated.manifest().provenance.networks.len(), 4);
+    let change = |at: usize, key: &str, value: Value| {
+        let mut networks = json!(good);
+        networks[at][key] = value;
+        networks
+    };
+    for (networks, named) in [
+        (change(3, "name", json!("c")), "provenance.networks[3].name"),
+        (change(0, "name", json!(" ")), "provenance.networks[0].name"),
+        (
+            change(2, "recipe_sha256", json!("00")),
+            "provenance.networks[2].recipe_sha256",
+        ),
+        (
+            change(2, "weights_sha256", json!("00")),
+            "provenance.networks[2].weights_sha256",
+        ),
+        (change(1, "role", json!("finder")), "2 of role finder"),
+        (json!(good[..2]), "0 of role ensemble"),
+    ] {
+        let error = refused("/provenance/networks", networks);
+        assert!(error.contains(named), "{named}: {error}");
+    }
+}
+
 #[test]
 fn features_of_unknown_that_cannot_be_used_are_named() {
     let model = |features: Value| json!({"score": "features", "slope": -1.0, "intercept": 0.0, "features": features});

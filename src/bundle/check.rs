@@ -173,7 +173,47 @@ impl Manifest {
         self.check_aligner()?;
         self.check_ensemble()?;
         self.check_gallery()?;
+        self.check_networks()?;
         self.check_self_tests()
+    }
+
+    /// What is said of how networks came about, where it is said: tools take networks by it.
+    fn check_networks(&self) -> Result<(), ManifestProblem> {
+        let networks = &self.provenance.networks;
+        if networks.is_empty() {
+            return Ok(());
+        }
+        let mut names = HashSet::new();
+        for (i, network) in networks.iter().enumerate() {
+            let field = |name: &str| format!("provenance.networks[{i}].{name}");
+            let name = &network.name;
+            require(
+                !name.trim().is_empty() && names.insert(name),
+                field("name"),
+                name,
+                "a name that no other network has",
+            )?;
+            digest(field("recipe_sha256"), &network.recipe_sha256)?;
+            if let Some(weights) = &network.weights_sha256 {
+                digest(field("weights_sha256"), weights)?;
+            }
+        }
+        for role in Role::ALL {
+            let found = networks.iter().filter(|network| network.role == role);
+            let found = found.count();
+            let fits = match (self.network(role), role) {
+                (None, _) => found == 0,
+                (Some(_), Role::Ensemble) => found >= 1,
+                (Some(_), Role::Finder | Role::Aligner) => found == 1,
+            };
+            require(
+                fits,
+                "provenance.networks",
+                format!("{found} of role {role}"),
+                "one for the finder, one for the aligner and one for each classifier, where the bundle has them",
+            )?;
+        }
+        Ok(())
     }
 
     fn check_catalogue(&self) -> Result<(), ManifestProblem> {

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Role;
 use crate::geometry::HeadCrop;
 
 /// Version of the manifest's format that this program reads and writes.
@@ -183,6 +184,20 @@ pub struct Ensemble {
     /// What the network gives beside the logits; absent in bundles that were made before it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub embedding: Option<Embedding>,
+    /// How its last layer was made; absent in bundles that were made before it was stated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_layer: Option<LastLayer>,
+}
+
+/// How an ensemble's last layer was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LastLayer {
+    /// The mean of the classifiers' own last layers, over a temperature: each classifier's own can be read out of
+    /// it, and its weights have learnt nothing from the photographs that were held out.
+    Averaged,
+    /// Fitted on photographs that no classifier was trained on.
+    Fitted,
 }
 
 /// The ensemble's second output, `N × length`: a unit vector for each head crop, near for crops of one
@@ -508,9 +523,18 @@ pub struct Provenance {
     /// were trained on all photographs with names: no photograph of the data says how good they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibrated_on_split: Option<String>,
-    /// Recipe and its digest for each network, by name.
+    /// Fold of that split that no network was trained on; absent in bundles that were made before it was stated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out_fold: Option<u32>,
+    /// Each network, the classifiers in the order of their features in the ensemble's last layer; empty in bundles
+    /// that were made before it was stated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<NetworkProvenance>,
+    /// Recipe and its digest for each network, by name, in bundles that do not state [`networks`](Self::networks).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub recipes: BTreeMap<String, String>,
-    /// Metrics on held-out data, by name.
+    /// Metrics of stack and gallery on held-out data, by name; in bundles that do not state
+    /// [`networks`](Self::networks) those of networks too, after the recipe's name and a dot.
     pub metrics: BTreeMap<String, f64>,
     /// File names of the real frames that a network was trained on; on these the bundle must not be
     /// measured.
@@ -523,6 +547,32 @@ pub struct Provenance {
     /// What was put into the gallery after training, the oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub enrolments: Vec<Enrolment>,
+}
+
+/// How one network came about.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkProvenance {
+    /// What it is for; `ensemble` for each classifier.
+    pub role: Role,
+    /// Its name, which no other network of the bundle has: that of the folder of its training run.
+    pub name: String,
+    /// Name of its recipe, which several networks may share.
+    pub recipe: String,
+    /// SHA-256 of the recipe's file, 64 lower-case hexadecimal digits.
+    pub recipe_sha256: String,
+    /// Seed of the run; absent where the bundle from which the network was taken over does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// SHA-256 of the file of its trained weights, 64 lower-case hexadecimal digits; absent as the seed is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights_sha256: Option<String>,
+    /// Of a classifier how many of the features in the ensemble's last layer are its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<usize>,
+    /// What was measured of it after the epoch whose weights it has, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<String, f64>,
 }
 
 /// Photographs of an individual that were added to the gallery.

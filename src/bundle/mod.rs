@@ -16,8 +16,8 @@ pub use error::{BundleError, ManifestProblem};
 pub use gallery::{Gallery, GalleryError};
 pub use manifest::{
     Aligner, Catalogue, CloserLook, Confidence, Decision, DecisionAims, Embedding,
-    EnrolledPhotograph, Enrolment, Ensemble, FORMAT_VERSION, Finder, GalleryFile, MANIFEST_FILE,
-    Manifest, NeighbourModel, Network, NetworkInput, Provenance, ReachedAims, SelfTest,
-    UnknownFeature, UnknownModel, UnknownScore, WeightedFeature,
+    EnrolledPhotograph, Enrolment, Ensemble, FORMAT_VERSION, Finder, GalleryFile, LastLayer,
+    MANIFEST_FILE, Manifest, NeighbourModel, Network, NetworkInput, NetworkProvenance, Provenance,
+    ReachedAims, SelfTest, UnknownFeature, UnknownModel, UnknownScore, WeightedFeature,
 };
 pub use open::{Bundle, Role, SelfTestVectors};

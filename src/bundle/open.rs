@@ -3,6 +3,8 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{BundleError, FORMAT_VERSION, Gallery, GalleryError, MANIFEST_FILE, Manifest, Network};
@@ -11,7 +13,10 @@ use super::{BundleError, FORMAT_VERSION, Gallery, GalleryError, MANIFEST_FILE, M
 const LARGEST_MANIFEST: u64 = 16 << 20;
 
 /// What a network in a bundle is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Finds heads in a frame.
     Finder,

@@ -7,10 +7,12 @@
 //! leave the function as it was.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
-use callosity::bundle::{Bundle, Role};
+use callosity::bundle::{Bundle, LastLayer, Manifest, Role};
 use half::f16;
 use prost::Message;
 use tch::{Kind, Tensor};
@@ -29,6 +31,75 @@ pub struct Source {
     pub bundle: PathBuf,
     /// Number of the classifier in the ensemble, from 1; of no meaning for other networks.
     pub member: usize,
+    /// What a classifier's last layer starts from; `None` as the manifest says.
+    pub last_layer: Option<LastLayerChoice>,
+}
+
+/// What the last layer of a classifier that is taken out of a bundle starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LastLayerChoice {
+    /// Its part of the ensemble's, which is the average of its classifiers' own
+    Averaged,
+    /// Random numbers
+    Random,
+}
+
+impl fmt::Display for LastLayerChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Averaged => "averaged",
+            Self::Random => "random",
+        })
+    }
+}
+
+/// What a network got out of a bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// All layers.
+    All,
+    /// All layers but the last, which starts at random.
+    AllButLast {
+        /// Why.
+        reason: String,
+    },
+    /// All layers, the last for some outputs; it starts at random for the others.
+    LastLayer {
+        /// Outputs that it was taken for.
+        outputs: usize,
+        /// Outputs that the network has.
+        of: usize,
+        /// By what it is known to be the average of the classifiers' own.
+        reason: String,
+    },
+}
+
+impl fmt::Display for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all layers are taken"),
+            Self::AllButLast { reason } => {
+                write!(
+                    f,
+                    "all layers are taken but the last, which STARTS AT RANDOM: {reason}"
+                )
+            }
+            Self::LastLayer {
+                outputs,
+                of,
+                reason,
+            } => {
+                write!(
+                    f,
+                    "all layers are taken, the last for {outputs} of {of} outputs ({reason})"
+                )?;
+                if outputs < of {
+                    write!(f, "; it STARTS AT RANDOM for the other {}", of - outputs)?;
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
 /// The constants of an ONNX file by their names in the graph.
@@ -91,17 +162,18 @@ fn floats(tensor: &TensorProto) -> Option<Tensor> {
 /// normalisation are measured on some of `samples`, which are those of `recipe`. A classifier's last layer gets
 /// its part of the ensemble's, by the names of `individuals`, where that is the mean of its members' own; one that
 /// was fitted has seen the held-out fold, so the classifier's stays as it is. So do rows of individuals that the
-/// catalogue lacks.
+/// catalogue lacks. What was taken is the result.
 ///
 /// # Errors
-/// The bundle cannot be read, or its network has other layers or another normalisation of the input.
+/// The bundle cannot be read, its network has other layers or another normalisation of the input, it does not say how
+/// its last layer was made, or that shall be taken and cannot be.
 pub fn start_from(
     source: &Source,
     network: &Network,
     recipe: &Recipe,
     individuals: &[String],
     samples: &dyn Samples,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Taken> {
     let bundle = Bundle::open(&source.bundle)?;
     let (role, prefix) = match recipe.task {
         Task::Finder => (Role::Finder, String::new()),
@@ -126,22 +198,91 @@ pub fn start_from(
     let constants = Constants::read(&bytes).with_context(|| declared.file.clone())?;
     let folded =
         take_layers(network, &constants, &prefix).with_context(|| declared.file.clone())?;
-    if role == Role::Ensemble && averages(&bundle) {
-        let catalogue = &bundle.manifest().catalogue.individuals;
-        take_last_layer(network, &constants, source.member, catalogue, individuals);
-    }
+    let taken = if role == Role::Ensemble {
+        match judge(bundle.manifest(), source.last_layer)? {
+            Judgement::Random { reason } => Taken::AllButLast { reason },
+            Judgement::Take { reason } => {
+                let manifest = bundle.manifest();
+                let taken =
+                    take_last_layer(network, &constants, manifest, source.member, individuals);
+                let (outputs, of) = taken.context(
+                    "its last layer cannot be taken; with --last-layer random the classifier's starts at random",
+                )?;
+                Taken::LastLayer {
+                    outputs,
+                    of,
+                    reason,
+                }
+            }
+        }
+    } else {
+        Taken::All
+    };
     let inputs = sample_inputs(recipe, samples, network.device())?;
     tch::no_grad(|| give_statistics(network, &folded, &inputs));
-    Ok(())
+    Ok(taken)
 }
 
-/// Whether the ensemble's last layer is the mean of its members' own, as nothing that was fitted on the held-out
-/// fold was better there.
-fn averages(bundle: &Bundle) -> bool {
-    let metrics = &bundle.manifest().provenance.metrics;
-    let loss = |name: &str| metrics.get(&format!("stack.{name}_log_loss"));
-    let losses = loss("held_out").zip(loss("averaging"));
-    losses.is_some_and(|(fitted, averaging)| (fitted - averaging).abs() < 1e-6)
+/// What becomes of a classifier's last layer, and by what that is known.
+#[derive(Debug, PartialEq, Eq)]
+enum Judgement {
+    Take { reason: String },
+    Random { reason: String },
+}
+
+/// Log losses nearer than this, with as many photographs named rightly, are those of one last layer: `stack --power
+/// fit` changed them by up to 1.6e-5 in bundles that average, a last layer that is fitted changes them by hundredths.
+const SAME_LOSS: f64 = 1e-4;
+
+/// Whether the ensemble's last layer is the mean of its members' own.
+///
+/// # Errors
+/// The manifest does not say, or says other than is asked for.
+fn judge(manifest: &Manifest, asked: Option<LastLayerChoice>) -> anyhow::Result<Judgement> {
+    let take = |reason: String| Ok(Judgement::Take { reason });
+    let random = |reason: &str| {
+        let reason = reason.to_owned();
+        Ok(Judgement::Random { reason })
+    };
+    match (manifest.ensemble.last_layer, asked) {
+        (_, Some(LastLayerChoice::Random)) => random("--last-layer asks for it"),
+        (Some(LastLayer::Averaged), _) => {
+            take("the average of its classifiers' own, as the manifest says".to_owned())
+        }
+        (Some(LastLayer::Fitted), None) => random(
+            "the bundle's was fitted on photographs that its classifiers did not see, as the manifest says",
+        ),
+        (Some(LastLayer::Fitted), Some(LastLayerChoice::Averaged)) => bail!(
+            "--last-layer averaged: its last layer was fitted on held-out photographs, as the manifest says; leave \
+             the option out"
+        ),
+        (None, Some(LastLayerChoice::Averaged)) => {
+            take("the average of its classifiers' own, as --last-layer says".to_owned())
+        }
+        (None, None) => {
+            let metric = |name: &str| manifest.provenance.metrics.get(&format!("stack.{name}"));
+            let (fitted, averaging) = (metric("held_out_log_loss"), metric("averaging_log_loss"));
+            let right = metric("held_out_top1").zip(metric("averaging_top1"));
+            if let (Some(fitted), Some(averaging)) = (fitted, averaging)
+                && (fitted - averaging).abs() < SAME_LOSS
+                && right.is_none_or(|(fitted, averaging)| fitted == averaging)
+            {
+                return take(format!(
+                    "taken for the average of its classifiers' own, which the manifest, older than this version, does \
+                     not say: its log loss on the held-out fold is {fitted:.5}, that of averaging {averaging:.5}"
+                ));
+            }
+            let number =
+                |value: Option<&f64>| value.map_or("not given".to_owned(), |v| format!("{v:.5}"));
+            bail!(
+                "an earlier version wrote its manifest, which does not say how the ensemble's last layer was made (log \
+                 loss on the held-out fold {}, of averaging {}): give --last-layer averaged if `stack` averaged the \
+                 classifiers, else --last-layer random",
+                number(fitted),
+                number(averaging)
+            )
+        }
+    }
 }
 
 /// A normalisation that was folded into the convolution before it.
@@ -245,50 +386,91 @@ fn give_statistics(network: &Network, folded: &[Folded], inputs: &[Tensor]) {
     }
 }
 
+/// Columns of the ensemble's last layer that act on the features of classifier number `member`, from 1, and how many
+/// classifiers there are. `own` and `columns` are how many features the network has and all of them have.
+///
+/// # Errors
+/// It cannot be told, or the network has another number.
+fn columns_of(
+    manifest: &Manifest,
+    member: usize,
+    own: usize,
+    columns: usize,
+) -> anyhow::Result<(Range<usize>, usize)> {
+    let networks = manifest.provenance.networks.iter();
+    let classifiers: Vec<_> = networks.filter(|n| n.role == Role::Ensemble).collect();
+    let widths = classifiers.iter().map(|network| network.features);
+    // Older manifests say nothing of them; then all must be as wide.
+    let widths: Vec<usize> = match widths.collect::<Option<Vec<usize>>>() {
+        Some(widths) if !widths.is_empty() => widths,
+        _ => vec![own; columns / own.max(1)],
+    };
+    ensure!(
+        widths.iter().sum::<usize>() == columns,
+        "it acts on {columns} features, which are not those of classifiers of {widths:?}"
+    );
+    let place = member.checked_sub(1).filter(|place| *place < widths.len());
+    let place = place.with_context(|| format!("it has {} classifiers", widths.len()))?;
+    ensure!(
+        widths[place] == own,
+        "{} of its features are those of classifier {member}, the recipe's network has {own}",
+        widths[place]
+    );
+    let first: usize = widths[..place].iter().sum();
+    Ok((first..first + own, widths.len()))
+}
+
 /// Gives a classifier's last layer its part of the ensemble's, which acts on the features of all members side by
-/// side, standardised. It stays random where that part cannot be told.
+/// side, standardised. Gives for how many outputs, and how many the layer has.
+///
+/// # Errors
+/// That part cannot be told, or the layer is another one.
 fn take_last_layer(
     network: &Network,
     constants: &Constants,
+    manifest: &Manifest,
     member: usize,
-    catalogue: &[String],
     individuals: &[String],
-) {
+) -> anyhow::Result<(usize, usize)> {
+    let catalogue = &manifest.catalogue.individuals;
     let graph = network.graph();
-    let Some(node) = graph.last_connected().filter(|n| n.op == Op::Linear) else {
-        return;
+    let node = graph.last_connected().filter(|n| n.op == Op::Linear);
+    let node = node.context("the recipe's network does not end in a fully connected layer")?;
+    let (weight, bias) = (constants.get("stack.weight")?, constants.get("stack.bias")?);
+    let mean = constants.get("standardise.mean")?;
+    let scale = constants.get("standardise.scale")?;
+    let own = graph.inputs_of_channel(node);
+    let [outputs, columns] = weight.size()[..] else {
+        bail!("its last layer has another form than these programs write");
     };
-    let features = graph.inputs_of_channel(node) as i64;
-    let of = |name: &str| constants.0.get(name);
-    let (Some(weight), Some(bias)) = (of("stack.weight"), of("stack.bias")) else {
-        return;
-    };
-    let (Some(mean), Some(scale)) = (of("standardise.mean"), of("standardise.scale")) else {
-        return;
-    };
-    let members = weight.size()[1] / features;
-    let first = (member as i64 - 1) * features;
-    // Members of other widths than this one: which columns are whose is not in the file.
-    let alike = members * features == weight.size()[1] && first + features <= weight.size()[1];
-    if !alike || weight.size()[0] != catalogue.len() as i64 {
-        return;
-    }
+    ensure!(
+        outputs == catalogue.len() as i64,
+        "it has {outputs} outputs for {} individuals",
+        catalogue.len()
+    );
+    let (part, members) = columns_of(manifest, member, own, columns as usize)?;
     // weight · (features − mean) · scale + bias, without the standardisation
     let plain = weight * scale;
     let bias = bias - (&plain * mean).sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
     let rows: HashMap<&String, i64> = catalogue.iter().zip(0..).collect();
     let parameter = |kind: &str| network.parameter(&format!("{}.{kind}", node.name));
+    let mut taken = 0;
     for (row, individual) in individuals.iter().enumerate() {
         let Some(&from) = rows.get(individual) else {
             continue;
         };
         tch::no_grad(|| {
             // The mean over members, so each by itself has logits of that size.
-            let own = plain.get(from).narrow(0, first, features) * members as f64;
+            let own = plain
+                .get(from)
+                .narrow(0, part.start as i64, part.len() as i64)
+                * members as f64;
             parameter("weight").get(row as i64).copy_(&own);
             parameter("bias").get(row as i64).copy_(&bias.get(from));
         });
+        taken += 1;
     }
+    Ok((taken, parameter("bias").size()[0] as usize))
 }
 
 #[cfg(test)]
@@ -326,6 +508,111 @@ mod tests {
             }
         });
         network
+    }
+
+    /// The manifest of the released bundle.
+    fn right_whales() -> Manifest {
+        let models = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
+        let bundle = Bundle::open(models.join("right-whales")).unwrap();
+        bundle.manifest().clone()
+    }
+
+    #[test]
+    fn a_last_layer_is_taken_or_random_for_a_reason_that_is_said() {
+        let judged = |manifest: &Manifest, asked| judge(manifest, asked);
+        let takes = |judgement: anyhow::Result<Judgement>, words: &str| {
+            let Ok(Judgement::Take { reason }) = &judgement else {
+                panic!("{judgement:?}");
+            };
+            assert!(reason.contains(words), "{reason}");
+        };
+        let refuses = |judgement: anyhow::Result<Judgement>, words: &str| {
+            let error = judgement.unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        };
+        // Averaged, whichever version wrote the manifest.
+        let mut manifest = right_whales();
+        takes(judged(&manifest, None), "average of its classifiers' own");
+
+        manifest.ensemble.last_layer = None;
+        let measured = |manifest: &mut Manifest, numbers: [f64; 4]| {
+            let names = [
+                "held_out_log_loss",
+                "averaging_log_loss",
+                "held_out_top1",
+                "averaging_top1",
+            ];
+            for (name, number) in names.iter().zip(numbers) {
+                manifest
+                    .provenance
+                    .metrics
+                    .insert(format!("stack.{name}"), number);
+            }
+        };
+        // right-whales 1.5.1 and 1.4.0, whose probabilities are raised to a power; 1.3.0, whose are not.
+        for numbers in [
+            [1.446879010589154, 1.446883776291852, 0.7, 0.7],
+            [1.4815693817535613, 1.4815854184968962, 0.71875, 0.71875],
+            [1.6952411580249869, 1.6952411580092726, 0.7, 0.7],
+        ] {
+            measured(&mut manifest, numbers);
+            takes(judged(&manifest, None), "does not say");
+        }
+        // virtual-survey 1.1.0, and one that names as well by chance.
+        for numbers in [
+            [0.17121201218663867, 0.17304721516244106, 0.959, 0.959],
+            [1.4468, 1.44683, 0.70625, 0.7],
+        ] {
+            measured(&mut manifest, numbers);
+            refuses(judged(&manifest, None), "--last-layer averaged if");
+            takes(
+                judged(&manifest, Some(LastLayerChoice::Averaged)),
+                "as --last-layer says",
+            );
+        }
+        manifest.provenance.metrics.clear();
+        refuses(judged(&manifest, None), "not given");
+
+        manifest.ensemble.last_layer = Some(LastLayer::Fitted);
+        let Ok(Judgement::Random { reason }) = judged(&manifest, None) else {
+            panic!("a fitted layer was taken");
+        };
+        assert!(reason.contains("as the manifest says"), "{reason}");
+        refuses(
+            judged(&manifest, Some(LastLayerChoice::Averaged)),
+            "was fitted",
+        );
+    }
+
+    #[test]
+    fn classifiers_of_other_widths_have_their_columns_where_the_manifest_says_it() {
+        let mut manifest = right_whales();
+        manifest.provenance.networks.clear();
+        assert_eq!(columns_of(&manifest, 2, 8, 24).unwrap(), (8..16, 3));
+        let error = columns_of(&manifest, 1, 8, 28).unwrap_err().to_string();
+        assert!(error.contains("28 features"), "{error}");
+        let network = |features: usize| callosity::bundle::NetworkProvenance {
+            role: Role::Ensemble,
+            name: features.to_string(),
+            recipe: "x".into(),
+            recipe_sha256: "0".repeat(64),
+            seed: None,
+            weights_sha256: None,
+            features: Some(features),
+            metrics: Default::default(),
+        };
+        manifest.provenance.networks = vec![network(8), network(12), network(4)];
+        assert_eq!(columns_of(&manifest, 2, 12, 24).unwrap(), (8..20, 3));
+        for (member, own, words) in [
+            (3, 8, "classifier 3"),
+            (4, 4, "3 classifiers"),
+            (0, 8, "3 classifiers"),
+        ] {
+            let error = columns_of(&manifest, member, own, 24)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 
     #[test]
@@ -376,10 +663,14 @@ mod tests {
         let expected = standardised.matmul(&of(&head.weight).view([3, 10]).tr()) + of(&head.bias);
 
         let labels = ["a", "b", "c"].map(str::to_owned);
+        let mut manifest = right_whales();
+        manifest.catalogue.individuals = labels.to_vec();
+        manifest.provenance.networks.clear();
         let taken = [1, 2].map(|member| {
             let network = Network::new(graph.clone(), Device::Cpu);
             let folded = take_layers(&network, &constants, &format!("m{member}/")).unwrap();
-            take_last_layer(&network, &constants, member, &labels, &labels);
+            let outputs = take_last_layer(&network, &constants, &manifest, member, &labels);
+            assert_eq!(outputs.unwrap(), (3, 3));
             tch::no_grad(|| give_statistics(&network, &folded, std::slice::from_ref(&input)));
             network
         });

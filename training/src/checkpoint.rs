@@ -5,17 +5,14 @@
 //! older one goes, so a run that is killed at any moment leaves at least one that is good.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
 use tch::Tensor;
 
-use crate::files::Partial;
+use crate::files::{Partial, sha256_of_file};
 use crate::network::{load_tensors, write_tensors};
 
 const PREFIX: &str = "checkpoint-";
@@ -97,7 +94,7 @@ impl Checkpoints {
     fn put(&self, step: u64, tensors: &BTreeMap<String, Tensor>) -> anyhow::Result<PathBuf> {
         let partial = Partial::new(&self.folder)?;
         write_tensors(tensors, partial.path())?;
-        let digest = &digest(partial.path())?[..DIGITS];
+        let digest = &sha256_of_file(partial.path())?[..DIGITS];
         let path = self
             .folder
             .join(format!("{PREFIX}{step:08}-{digest}{SUFFIX}"));
@@ -145,14 +142,8 @@ fn parse(path: &Path) -> Option<(u64, &str)> {
     Some((step.parse().ok()?, digest))
 }
 
-fn digest(path: &Path) -> io::Result<String> {
-    let mut hash = Sha256::new();
-    io::copy(&mut File::open(path)?, &mut hash)?;
-    Ok(hex::encode(hash.finalize()))
-}
-
 fn read<P: DeserializeOwned>(path: &Path) -> anyhow::Result<(P, BTreeMap<String, Tensor>)> {
-    let found = digest(path)?;
+    let found = sha256_of_file(path)?;
     let (_, wanted) = parse(path).context("it has another name")?;
     ensure!(
         found[..DIGITS] == *wanted,

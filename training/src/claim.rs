@@ -5,7 +5,7 @@
 //! the run goes on.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -14,6 +14,8 @@ use crate::files::write_whole;
 
 const RUNNING: &str = "running.txt";
 const FAILURE: &str = "failure.txt";
+/// "No locks available", as NFS says without a lock daemon; the standard library has no kind for it.
+const ENOLCK: i32 = if cfg!(target_os = "linux") { 37 } else { 77 };
 
 /// A run folder in use by this process.
 pub(crate) struct Claim {
@@ -28,8 +30,16 @@ impl Claim {
     /// Makes the folder where it is not there, and claims it.
     ///
     /// # Errors
-    /// Another process trains in it, or it cannot be written.
+    /// Another process trains in it, or it cannot be written or locked. Where the file system has no locks, which
+    /// nothing can be done about, it says on standard error that nobody is kept out.
     pub fn take(folder: &Path) -> anyhow::Result<Self> {
+        Self::take_with(folder, File::try_lock)
+    }
+
+    fn take_with(
+        folder: &Path,
+        lock: impl Fn(&File) -> Result<(), TryLockError>,
+    ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("creating run folder {}", folder.display()))?;
         let path = folder.join(RUNNING);
@@ -40,13 +50,25 @@ impl Claim {
             .truncate(false)
             .open(&path)
             .with_context(|| format!("writing {}", path.display()))?;
-        match file.try_lock() {
-            // Some network file systems have no locks; training needs none.
-            Ok(()) | Err(TryLockError::Error(_)) => {}
+        match lock(&file) {
+            Ok(()) => {}
             Err(TryLockError::WouldBlock) => bail!(
                 "another process trains in {}, see {RUNNING} there; wait for it, or take another --out",
                 folder.display()
             ),
+            Err(TryLockError::Error(error)) if has_no_locks(&error) => eprintln!(
+                "warning: the file system of {} has no locks ({error}): nothing keeps a second process from training \
+                 there too; see to it, or take an --out on another file system",
+                folder.display()
+            ),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| {
+                    format!(
+                        "locking {}, so that no other process trains there; take an --out on another file system",
+                        path.display()
+                    )
+                });
+            }
         }
         Ok(Self {
             folder: folder.to_owned(),
@@ -102,9 +124,30 @@ impl Drop for Claim {
     }
 }
 
+/// Whether a lock failed as the file system has none, like some network file systems.
+fn has_no_locks(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Unsupported || error.raw_os_error() == Some(ENOLCK)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_file_system_without_locks_is_trained_on_without_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let take = |error: fn() -> io::Error| {
+            Claim::take_with(folder.path(), |_| Err(TryLockError::Error(error())))
+        };
+        assert!(take(|| io::ErrorKind::Unsupported.into()).is_ok());
+        assert!(take(|| io::Error::from_raw_os_error(ENOLCK)).is_ok());
+        let error = take(|| io::ErrorKind::PermissionDenied.into());
+        let error = format!("{:#}", error.err().expect("refused"));
+        let folder = folder.path().display().to_string();
+        for words in ["locking", &folder, "permission denied", "--out"] {
+            assert!(error.contains(words), "{error}");
+        }
+    }
 
     #[test]
     fn a_folder_is_for_one_and_keeps_the_trace_of_who_was_killed() {

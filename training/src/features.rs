@@ -218,6 +218,7 @@ pub fn last_layer(run: &TrainedRun) -> anyhow::Result<(Array2<f64>, Array1<f64>)
         let flat = tensor
             .detach()
             .narrow(0, 0, individuals as i64)
+            .to_device(Device::Cpu)
             .to_kind(Kind::Double)
             .contiguous()
             .view([-1]);

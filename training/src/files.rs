@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
 /// Ending of a file that is being written. One that is found later was left by a process that was killed.
@@ -57,6 +58,13 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut partial = Partial::new(folder_of(path))?;
     partial.file().write_all(bytes)?;
     partial.keep(path)
+}
+
+/// Lower-case hexadecimal SHA-256 of a file, which need not fit into memory.
+pub(crate) fn sha256_of_file(path: &Path) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    io::copy(&mut File::open(path)?, &mut hash)?;
+    Ok(hex::encode(hash.finalize()))
 }
 
 /// Removes what a process that was killed left half written in `folder`.

@@ -30,13 +30,14 @@ use crate::graph::{BATCH_NORM_EPS, Graph, GraphError, Layer, Op, unnumbered};
 use crate::loader::Samples;
 use crate::network::Network;
 use crate::recipe::Recipe;
-use crate::trainer::{LAST, RECIPE, RunInfo};
+use crate::run_folder::finished;
+use crate::trainer::{BEST, RECIPE};
 
-/// The network of `recipe` with the function of the smaller one in the run folder `run`, its last weights.
+/// The network of `recipe` with the function of the smaller one in the run folder `run`, its best weights.
 /// Values are measured on some of `samples`, which are those of `recipe`.
 ///
 /// # Errors
-/// The folder cannot be read, its network takes another input, or a layer is not one of the smaller network
+/// The folder cannot be read or holds an unfinished run, its network takes another input, or a layer is not one of the smaller network
 /// with more channels or blocks.
 pub fn grow_run(
     run: &Path,
@@ -46,7 +47,7 @@ pub fn grow_run(
     samples: &dyn Samples,
 ) -> anyhow::Result<Network> {
     let smaller = Recipe::load(&run.join(RECIPE))?;
-    let info = RunInfo::load(run)?;
+    let info = finished(run)?;
     for (what, same) in [
         ("task", smaller.task == recipe.task),
         ("input", smaller.input == recipe.input),
@@ -61,7 +62,7 @@ pub fn grow_run(
         );
     }
     let mut old = Network::new(smaller.graph(individuals.len())?, device);
-    old.load(&run.join(LAST))?;
+    old.load(&run.join(BEST))?;
     let inputs = sample_inputs(recipe, samples, device)?;
     let graph = recipe.graph(individuals.len())?;
     let layers = (&*smaller.network.layers, &*recipe.network.layers);

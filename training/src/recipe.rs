@@ -253,7 +253,9 @@ pub struct Schedule {
     /// Share of the target probability spread over all individuals (Szegedy et al. 2016).
     #[serde(default)]
     pub label_smoothing: f64,
-    /// Share of batches in which pairs are blended (mixup, Zhang et al. 2018).
+    /// How much pairs of a batch are blended (mixup, Zhang et al. 2018), 0 to 1. In every batch each photograph is
+    /// blended with another of the same batch, and so are their losses: the other's share is one number for the
+    /// whole batch, drawn evenly from 0 to half of this. 0 switches it off.
     #[serde(default)]
     pub mixup: f64,
     /// Factor of the moving average of weights that is evaluated and kept; 0 switches it off.

@@ -1,5 +1,6 @@
 //! Trained networks, read back from their run folders.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
@@ -10,19 +11,22 @@ use tch::{Device, Kind, Tensor};
 use crate::network::{Mode, Network, Outputs, Precision};
 use crate::recipe::{Framing, Recipe, Task};
 use crate::split::Split;
-use crate::trainer::RunInfo;
+use crate::trainer::{BEST, LAST, RECIPE, RunInfo};
 
 /// A trained network and how it came about.
 pub struct TrainedRun {
     /// The run folder.
     pub folder: PathBuf,
+    /// What it is called where it stands beside others, in tables and bundles: the name of its folder, which runs of
+    /// one recipe do not share.
+    pub name: String,
     /// Its recipe.
     pub recipe: Recipe,
     /// SHA-256 of the recipe's file.
     pub recipe_digest: String,
     /// What it was made from.
     pub record: RunInfo,
-    /// The network with its best weights, on the CPU.
+    /// The network with its best weights.
     pub network: Network,
     /// SHA-256 of the weights' file.
     pub weights_digest: String,
@@ -51,12 +55,62 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
+/// The record of a run that came to its end.
+///
+/// # Errors
+/// The folder holds none, or the run is not at its end.
+pub fn finished(folder: &Path) -> anyhow::Result<RunInfo> {
+    let recipe = folder.join(RECIPE);
+    if recipe.exists() && !folder.join(LAST).exists() {
+        let completed = RunInfo::load(folder).map_or(0, |info| info.epochs_completed);
+        bail!(
+            "{} holds an unfinished run, {completed} of {} epochs done: finish it first, `callosity-train train … \
+             --resume` goes on with it",
+            folder.display(),
+            Recipe::load(&recipe)?.schedule.epochs
+        );
+    }
+    RunInfo::load(folder)
+}
+
+/// The name of a run's folder.
+fn name(folder: &Path) -> anyhow::Result<String> {
+    let context = || format!("{}: a run folder", folder.display());
+    // `.` has none of its own.
+    let whole = std::fs::canonicalize(folder).with_context(context)?;
+    let given = folder.file_name().or(whole.file_name());
+    let name = given.with_context(|| format!("{}: a folder without a name", folder.display()))?;
+    Ok(name.to_string_lossy().into_owned())
+}
+
+/// Checks that no two runs have one name, where each has a place by it.
+///
+/// # Errors
+/// The first two that do.
+pub fn check_names<'a>(runs: impl IntoIterator<Item = &'a TrainedRun>) -> anyhow::Result<()> {
+    let mut seen: HashMap<&str, &Path> = HashMap::new();
+    for run in runs {
+        if let Some(other) = seen.insert(&run.name, &run.folder) {
+            bail!(
+                "{} and {} are both called {}, and each network has its place by the name of its run folder: give \
+                 one of the folders another name, or leave it out where it is the same",
+                other.display(),
+                run.folder.display(),
+                run.name
+            );
+        }
+    }
+    Ok(())
+}
+
 impl TrainedRun {
-    /// Reads a run folder with its best weights.
+    /// Reads the folder of a finished run, its network with the best weights on `device`. Says on standard error
+    /// where its metrics are of other weights.
     ///
     /// # Errors
-    /// A file is missing or unreadable, or the weights do not fit the recipe or are not finite.
-    pub fn open(folder: &Path) -> anyhow::Result<Self> {
+    /// A file is missing or unreadable, the run is not at its end, or the weights do not fit the recipe or are not
+    /// finite.
+    pub fn open(folder: &Path, device: Device) -> anyhow::Result<Self> {
         let read = |name: &str| {
             let path = folder.join(name);
             std::fs::read(&path).with_context(|| {
@@ -67,18 +121,26 @@ impl TrainedRun {
                 )
             })
         };
-        let recipe_digest = sha256(&read("recipe.toml")?);
-        let recipe = Recipe::load(&folder.join("recipe.toml"))?;
-        let record = RunInfo::load(folder)?;
+        let recipe_digest = sha256(&read(RECIPE)?);
+        let recipe = Recipe::load(&folder.join(RECIPE))?;
+        let record = finished(folder)?;
+        if record.best_epoch.is_none() {
+            eprintln!(
+                "warning: an earlier version trained {}: metrics in its run.json are of the last epoch, not of the one \
+                 whose weights are taken, which metrics.csv has",
+                folder.display()
+            );
+        }
         if recipe.task == Task::Classifier && record.individuals.is_empty() {
             bail!("{}: the classifier names nobody", folder.display());
         }
-        let weights_digest = sha256(&read("best.safetensors")?);
+        let weights_digest = sha256(&read(BEST)?);
         let graph = recipe.graph(record.individuals.len().max(1))?;
-        let mut network = Network::new(graph, Device::Cpu);
-        network.load(&folder.join("best.safetensors"))?;
+        let mut network = Network::new(graph, device);
+        network.load(&folder.join(BEST))?;
         Ok(Self {
             folder: folder.to_owned(),
+            name: name(folder)?,
             recipe,
             recipe_digest,
             record,
@@ -87,7 +149,7 @@ impl TrainedRun {
         })
     }
 
-    /// Evaluates the network, in float32 and without gradients, on `N × 3 × height × width` images.
+    /// Evaluates the network, in float32 and without gradients, on `N × 3 × height × width` images on its device.
     ///
     /// Where mirrored whales are individuals of their own, the output is the logarithm of the mean of two
     /// probabilities: the whale's in the image, and its mirrored self's in the mirrored image.

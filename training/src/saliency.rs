@@ -243,7 +243,7 @@ impl Figure {
                 occlusion,
                 progress,
             )?;
-            seen.push((run.recipe.name.clone(), map, framed.unsqueezed(height)));
+            seen.push((run.name.clone(), map, framed.unsqueezed(height)));
         }
         let scale = seen.iter().fold(0.0f64, |most, s| most.max(s.1.largest()));
         Ok(Self {

@@ -62,6 +62,43 @@ pub enum SplitError {
     /// The options cannot be met.
     #[error("{0}")]
     Options(String),
+    /// A network has seen, or may have seen, what a run of this split holds out.
+    #[error(
+        "{network} was trained on {theirs} of these photographs, this run on {ours}: what shall be held out here may \
+         have trained it; start from a network of the same split and held-out fold"
+    )]
+    Seen {
+        /// The network's run or bundle.
+        network: String,
+        /// On what it was trained.
+        theirs: String,
+        /// On what the run is trained.
+        ours: String,
+    },
+}
+
+/// What a network was trained on, from which a run shall start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrainedOn<'a> {
+    /// Its run or bundle, for messages.
+    pub network: &'a str,
+    /// Digest of the data's index.
+    pub data_digest: &'a str,
+    /// Digest of the split.
+    pub split_digest: &'a str,
+    /// The fold that it did not see; `None` where that is not known.
+    pub held_out_fold: Option<u32>,
+}
+
+/// How sure it is that a network has seen nothing that a run holds out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unseen {
+    /// It has not, or nothing is held out.
+    Sure,
+    /// It was trained on other data, which may show the same.
+    OtherData,
+    /// It was trained on the same split, but without which fold is not known.
+    UnknownFold,
 }
 
 /// What a photograph is used for.
@@ -281,6 +318,47 @@ impl Split {
     pub fn digest(&self) -> String {
         let content = serde_json::to_vec(self).expect("a split has only strings and numbers");
         hex::encode(Sha256::digest(&content))
+    }
+
+    /// Checks that a network, from which a run of this split without `held_out_fold` starts, has seen nothing that
+    /// the run holds out.
+    ///
+    /// # Errors
+    /// It was trained on another split of the same data, or with the fold.
+    pub fn check_start(
+        &self,
+        held_out_fold: u32,
+        start: &TrainedOn<'_>,
+    ) -> Result<Unseen, SplitError> {
+        if self.options.hold_nothing_out {
+            return Ok(Unseen::Sure);
+        }
+        if start.data_digest != self.data_digest {
+            return Ok(Unseen::OtherData);
+        }
+        let digest = self.digest();
+        let refuse = |theirs: String, ours: String| {
+            let network = start.network.to_owned();
+            Err(SplitError::Seen {
+                network,
+                theirs,
+                ours,
+            })
+        };
+        if start.split_digest != digest {
+            return refuse(
+                format!("split {}", start.split_digest),
+                format!("split {digest}"),
+            );
+        }
+        match start.held_out_fold {
+            None => Ok(Unseen::UnknownFold),
+            Some(fold) if fold == held_out_fold => Ok(Unseen::Sure),
+            Some(fold) => refuse(
+                format!("this split without fold {fold}"),
+                format!("it without fold {held_out_fold}"),
+            ),
+        }
     }
 
     /// What a photograph is used for; `None` where it is not used.
@@ -617,6 +695,51 @@ mod tests {
 
     use super::*;
     use crate::index;
+
+    #[test]
+    fn a_start_has_seen_nothing_that_is_held_out() {
+        let index = data(&[9; 6], 100, 100);
+        let make = |options: SplitOptions| Split::make(&index, options).unwrap();
+        let options = SplitOptions {
+            unknown_whales: 1,
+            folds: 3,
+            ..SplitOptions::default()
+        };
+        let (split, all) = (make(options), make(options.holding_nothing_out()));
+        let (own, other) = (split.digest(), all.digest());
+        let start = |data: &str, digest: &str, fold| {
+            let network = "runs/before";
+            split.check_start(
+                2,
+                &TrainedOn {
+                    network,
+                    data_digest: data,
+                    split_digest: digest,
+                    held_out_fold: fold,
+                },
+            )
+        };
+        let data = &split.data_digest;
+        assert_eq!(start(data, &own, Some(2)).unwrap(), Unseen::Sure);
+        assert_eq!(start(data, &own, None).unwrap(), Unseen::UnknownFold);
+        assert_eq!(start("more", &other, Some(0)).unwrap(), Unseen::OtherData);
+        for (digest, fold, words) in [
+            (&own, Some(1), ["without fold 1", "without fold 2"]),
+            (&other, Some(2), [other.as_str(), own.as_str()]),
+            (&other, None, [other.as_str(), own.as_str()]),
+        ] {
+            let error = start(data, digest, fold).unwrap_err().to_string();
+            let known = words.iter().all(|w| error.contains(w)) && error.contains("runs/before");
+            assert!(known, "{error}");
+        }
+        let seen = TrainedOn {
+            network: "runs/before",
+            data_digest: data,
+            split_digest: &own,
+            held_out_fold: Some(1),
+        };
+        assert_eq!(all.check_start(0, &seen).unwrap(), Unseen::Sure);
+    }
 
     /// Whales with these numbers of photographs; every `same`-th photograph shows the same as the one
     /// before it; every `framed`-th has its frame; as many unlabelled heads, some of them copies.

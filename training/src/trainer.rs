@@ -1,7 +1,9 @@
 //! The training loop and the run folder.
 //!
 //! A run folder holds `recipe.toml`, `run.json` ([`RunInfo`]), `metrics.csv`, `learning_curves.svg`,
-//! `best.safetensors`, `last.safetensors`, and while it is unfinished its [`Checkpoints`]. Random numbers
+//! `best.safetensors`, `last.safetensors`, and while it is unfinished its [`Checkpoints`]. The best weights, those
+//! after the epoch with the least loss on the first set that is measured, are the run's: whatever takes a run takes
+//! these, and `run.json` has the metrics of their epoch. The last ones say that the run came to its end. Random numbers
 //! follow from the recipe's seed and the step's number alone, and a checkpoint holds everything else, so a
 //! run that was interrupted or killed goes on as if it had not been. A run that fails leaves the reason in
 //! `failure.txt`.
@@ -15,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail, ensure};
+use callosity::bundle::MANIFEST_FILE;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
@@ -22,12 +25,13 @@ use tch::{Device, Kind, Tensor};
 use crate::bundle_weights;
 use crate::checkpoint::Checkpoints;
 use crate::claim::Claim;
-use crate::files::{remove_partial, write_whole};
+use crate::files::{remove_partial, sha256_of_file, write_whole};
 use crate::graph::LOCALISATION;
 use crate::loader::{Batch, Loader, Samples, panic_text};
 use crate::network::{Mode, Network, Precision, save_tensors, tensor_is_finite};
 use crate::optimiser::{AdamW, one_cycle};
 use crate::recipe::Recipe;
+use crate::run_folder::finished;
 use crate::tasks::Task;
 
 /// What a run was made from, so that networks of one bundle can be checked against each other.
@@ -51,13 +55,21 @@ pub struct RunInfo {
     /// Names given by another network that were trained on too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pseudo_labels: Option<PathBuf>,
+    /// What else it was made from, by the argument of `train` that names it: the SHA-256 of a file, or the value. Runs
+    /// that were made before this was recorded have none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<String, String>,
     /// Trainable parameters.
     pub parameters: usize,
     /// Multiply-adds for one image.
     pub multiply_adds: u64,
     /// Epochs completed.
     pub epochs_completed: u32,
-    /// Metrics after the last epoch, by column of `metrics.csv`.
+    /// The epoch whose weights are kept as the best; absent until one is, and in runs that were made before it was
+    /// recorded, whose metrics are of the last epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_epoch: Option<u32>,
+    /// Metrics after the best epoch, by column of `metrics.csv`.
     pub metrics: BTreeMap<String, f64>,
 }
 
@@ -85,8 +97,8 @@ impl RunInfo {
 pub enum Start {
     /// Random numbers.
     Random,
-    /// The last weights of the same layers in this run folder. The last fully connected layer keeps what it says of
-    /// individuals that are known there too, and is random for others.
+    /// The best weights of the same layers in this run folder, those that it is reported by. The last fully connected
+    /// layer keeps what it says of individuals that are known there too, and is random for others.
     Run(PathBuf),
     /// The weights in this safetensors file, under the names of the network's own; the last fully connected
     /// layer may have another shape there, and then is random.
@@ -152,14 +164,48 @@ struct Run<'a> {
     /// goes on.
     best: BTreeMap<String, Tensor>,
     optimiser: AdamW,
+    losses: Losses,
     position: Position,
 }
 
+/// Steps after which losses are read.
+const READ_EVERY: usize = 16;
+
+/// Losses of the last steps, still on the device. To read one is to wait until the device has come so far, in which
+/// time nothing new is sent to it, so they are read some at a time.
+#[derive(Default)]
+struct Losses {
+    unread: Vec<Tensor>,
+    /// The last that was read.
+    last: Option<f64>,
+}
+
+impl Losses {
+    /// Takes the loss of a step, a single value. Gives whether it is time to read.
+    fn push(&mut self, loss: &Tensor) -> bool {
+        self.unread.push(loss.detach());
+        self.unread.len() >= READ_EVERY
+    }
+
+    /// Those that were not read yet, in the order of their steps.
+    fn read(&mut self) -> anyhow::Result<Vec<f64>> {
+        if self.unread.is_empty() {
+            return Ok(Vec::new());
+        }
+        let unread = std::mem::take(&mut self.unread);
+        let values = Tensor::stack(&unread, 0).to_kind(Kind::Double);
+        let values = Vec::<f64>::try_from(&values.to_device(Device::Cpu).view([-1]))?;
+        self.last = values.last().copied();
+        Ok(values)
+    }
+}
+
 /// Trains `recipe` on `task` into `folder`, from `start` or from a checkpoint there. Of `info`
-/// [`initialised_from`](RunInfo::initialised_from) follows from `start`.
+/// [`initialised_from`](RunInfo::initialised_from) and its [digest](RunInfo::inputs) follow from `start`.
 ///
 /// # Errors
-/// Where the folder holds another run or another process trains in it, a file cannot be written, memory runs
+/// Where the folder holds another run or one of other inputs, `start` cannot be read or is an unfinished run, another
+/// process trains in the folder, a file cannot be written, memory runs
 /// out, a worker fails, or a loss or a weight is no finite number. Once training has begun the reason stands in
 /// `failure.txt` too, and the last good checkpoint stays.
 pub fn train(
@@ -172,10 +218,11 @@ pub fn train(
 ) -> anyhow::Result<Ending> {
     info.initialised_from = match start {
         Start::Random => None,
-        Start::Run(run) | Start::Grown(run) => Some(run.join(LAST)),
+        Start::Run(run) | Start::Grown(run) => Some(run.join(BEST)),
         Start::Weights(file) => Some(file.clone()),
         Start::Bundle(source) => Some(source.bundle.clone()),
     };
+    info.inputs.extend(inputs(start)?);
     let samples = task.training();
     let steps_in_epoch = (samples.len() / recipe.schedule.batch) as u64;
     if steps_in_epoch == 0 {
@@ -229,6 +276,87 @@ pub fn train(
             step.get(),
         ));
     })
+}
+
+/// What `start` is, as [`RunInfo::inputs`] has it.
+///
+/// # Errors
+/// It cannot be read, or is a run that is not at its end.
+fn inputs(start: &Start) -> anyhow::Result<BTreeMap<String, String>> {
+    let digest = |argument: &str, path: PathBuf| -> anyhow::Result<(String, String)> {
+        let digest = sha256_of_file(&path)
+            .with_context(|| format!("reading {} of {argument}", path.display()))?;
+        Ok((argument.to_owned(), digest))
+    };
+    let mut inputs = BTreeMap::new();
+    match start {
+        Start::Random => {}
+        Start::Run(run) | Start::Grown(run) => {
+            finished(run)?;
+            let argument = match start {
+                Start::Run(_) => "--from",
+                _ => "--grow",
+            };
+            inputs.extend([digest(argument, run.join(BEST))?]);
+        }
+        Start::Weights(file) => inputs.extend([digest("--weights", file.clone())?]),
+        Start::Bundle(source) => {
+            // The manifest has the digests of all else.
+            inputs.extend([digest("--from-bundle", source.bundle.join(MANIFEST_FILE))?]);
+            inputs.insert("--member".to_owned(), source.member.to_string());
+            if let Some(choice) = source.last_layer {
+                inputs.insert("--last-layer".to_owned(), choice.to_string());
+            }
+        }
+    }
+    Ok(inputs)
+}
+
+/// The argument of `train` of which another value is given than a run was started with.
+fn other_argument(started: &RunInfo, info: &RunInfo) -> Option<String> {
+    let same = [
+        ("--index", started.data_digest == info.data_digest),
+        ("--split", started.split_digest == info.split_digest),
+        (
+            "--held-out-fold",
+            started.held_out_fold == info.held_out_fold,
+        ),
+        ("--split", started.individuals == info.individuals),
+    ];
+    if let Some((argument, _)) = same.iter().find(|(_, same)| !same) {
+        return Some((*argument).to_owned());
+    }
+    // Of runs that were started before digests were recorded only the names of files are known.
+    let recorded = !started.inputs.is_empty()
+        || started.initialised_from.is_none() && started.pseudo_labels.is_none();
+    if recorded {
+        let arguments = started.inputs.keys().chain(info.inputs.keys());
+        let mut other = arguments.filter(|a| started.inputs.get(*a) != info.inputs.get(*a));
+        if let Some(argument) = other.next() {
+            return Some(argument.clone());
+        }
+    } else {
+        // Another file of a run was taken then.
+        let source = |info: &RunInfo| -> Option<PathBuf> {
+            let path = info.initialised_from.as_deref()?;
+            let of_run = path
+                .file_name()
+                .is_some_and(|name| name == LAST || name == BEST);
+            Some(if of_run {
+                path.with_file_name("")
+            } else {
+                path.to_owned()
+            })
+        };
+        if source(started) != source(info) {
+            return Some("--from, --weights, --from-bundle or --grow".to_owned());
+        }
+        if started.pseudo_labels != info.pseudo_labels {
+            return Some("--pseudo-labels".to_owned());
+        }
+    }
+    (started.frames_trained_on != info.frames_trained_on)
+        .then(|| "--held-out-frame-fold, --from or --grow".to_owned())
 }
 
 /// Says in words what libtorch ended with, without its call stack.
@@ -285,25 +413,7 @@ fn resumed(
         folder.display()
     );
     let (position, tensors) = checkpoints.read::<Position>()?;
-    let started = &position.info;
-    let same = [
-        ("--index", started.data_digest == info.data_digest),
-        ("--split", started.split_digest == info.split_digest),
-        (
-            "--held-out-fold",
-            started.held_out_fold == info.held_out_fold,
-        ),
-        (
-            "--held-out-frame-fold, --from or --grow",
-            started.frames_trained_on == info.frames_trained_on,
-        ),
-        (
-            "--from, --weights, --from-bundle or --grow",
-            started.initialised_from == info.initialised_from,
-        ),
-        ("--split", started.individuals == info.individuals),
-    ];
-    if let Some((argument, _)) = same.iter().find(|(_, same)| !same) {
+    if let Some(argument) = other_argument(&position.info, info) {
         bail!(
             "{} was started with another {argument}; go on with the same, or take another --out",
             folder.display()
@@ -347,13 +457,13 @@ fn carry_out(
         let batch = batch?;
         epoch_clock.waited += asked.elapsed();
         epoch_clock.images += batch.size;
-        let loss = run.step(task, &*samples, &batch, steps, execution)?;
+        run.step(task, &*samples, &batch, steps, execution)?;
         at.set(run.position.step);
         bar.inc(batch.size as u64);
         if run.position.step % steps_in_epoch == 0 {
             run.finish_epoch(task, steps_in_epoch, steps, &epoch_clock, execution, &bar)?;
             epoch_clock = EpochClock::start();
-        } else {
+        } else if let Some(loss) = run.losses.last {
             bar.set_message(format!("loss {loss:.3}"));
         }
         let stop = execution.interrupted.load(Ordering::Relaxed);
@@ -372,6 +482,7 @@ fn carry_out(
         run.finish_epoch(task, steps_in_epoch, steps, &epoch_clock, execution, &bar)?;
     }
     run.refuse_not_finite()?;
+    run.keep_last_where_none_is_best()?;
     run.evaluated().save(&folder.join(LAST))?;
     checkpoints.remove()?;
     bar.finish();
@@ -382,7 +493,7 @@ const RUN_INFO: &str = "run.json";
 pub(crate) const RECIPE: &str = "recipe.toml";
 const METRICS: &str = "metrics.csv";
 const CURVES: &str = "learning_curves.svg";
-const BEST: &str = "best.safetensors";
+pub(crate) const BEST: &str = "best.safetensors";
 pub(crate) const LAST: &str = "last.safetensors";
 
 struct EpochClock {
@@ -401,7 +512,7 @@ impl EpochClock {
     }
 }
 
-/// Starts from the last weights in a run folder, whose outputs are the individuals `theirs`.
+/// Starts from the best weights in a run folder, whose outputs are the individuals `theirs`.
 fn start_from_run(
     network: &mut Network,
     recipe: &Recipe,
@@ -409,7 +520,7 @@ fn start_from_run(
     run: &Path,
     theirs: &[String],
 ) -> anyhow::Result<()> {
-    let weights = run.join(LAST);
+    let weights = run.join(BEST);
     let taken = if theirs == individuals {
         match network.load_but_other_last_layer(&weights)? {
             None => return Ok(()),
@@ -455,7 +566,7 @@ impl<'a> Run<'a> {
             Beginning::Resumed(_) => {}
             Beginning::First(Start::Random) => task.initialise(&network),
             Beginning::First(Start::Run(run)) => {
-                let theirs = RunInfo::load(run)?.individuals;
+                let theirs = finished(run)?.individuals;
                 start_from_run(&mut network, recipe, &info.individuals, run, &theirs)?;
             }
             Beginning::First(Start::Weights(weights)) => {
@@ -470,11 +581,12 @@ impl<'a> Run<'a> {
             Beginning::First(Start::Bundle(source)) => {
                 let samples = task.training();
                 let labels = &info.individuals;
-                bundle_weights::start_from(source, &network, recipe, labels, &*samples)
-                    .with_context(|| {
-                        let bundle = source.bundle.display();
-                        format!("{} cannot start from the bundle {bundle}", recipe.name)
-                    })?;
+                let taken = bundle_weights::start_from(source, &network, recipe, labels, &*samples);
+                let bundle = source.bundle.display();
+                let taken = taken.with_context(|| {
+                    format!("{} cannot start from the bundle {bundle}", recipe.name)
+                })?;
+                eprintln!("{} starts from {bundle}: {taken}", recipe.name);
             }
             Beginning::First(Start::Grown(run)) => {
                 let samples = task.training();
@@ -496,6 +608,7 @@ impl<'a> Run<'a> {
             average,
             best: BTreeMap::new(),
             optimiser,
+            losses: Losses::default(),
             position: Position {
                 step: 0,
                 best_loss: None,
@@ -534,7 +647,7 @@ impl<'a> Run<'a> {
         batch: &Batch,
         steps: u64,
         execution: &Execution,
-    ) -> anyhow::Result<f64> {
+    ) -> anyhow::Result<()> {
         let schedule = &self.recipe.schedule;
         let (mut input, target) = to_tensors(self.recipe, samples, batch, execution.device);
         // Dropout and mixup draw from libtorch's generator; seeded by the step, they do not depend on
@@ -556,14 +669,6 @@ impl<'a> Run<'a> {
             let other = task.loss(&outputs, &target.index_select(0, order));
             loss = loss * (1.0 - share) + other * *share;
         }
-        let value = loss.double_value(&[]);
-        if !value.is_finite() {
-            bail!(
-                "the loss became {value} in step {}: lower schedule.learning_rate, and start again in \
-                 another folder",
-                self.position.step + 1,
-            );
-        }
         loss.backward();
         let rate = one_cycle(
             self.position.step,
@@ -579,8 +684,28 @@ impl<'a> Run<'a> {
             let keep = schedule.weight_average.min((1.0 + step) / (10.0 + step));
             copy_parameters(&self.network, average, keep);
         }
-        self.position.loss_sum += value;
-        Ok(value)
+        if self.losses.push(&loss) {
+            self.read_losses()?;
+        }
+        Ok(())
+    }
+
+    /// Adds up the losses of the last steps, as must be done before anything of a run is measured or written.
+    ///
+    /// # Errors
+    /// One is no finite number.
+    fn read_losses(&mut self) -> anyhow::Result<()> {
+        let losses = self.losses.read()?;
+        let first = self.position.step + 1 - losses.len() as u64;
+        for (step, value) in (first..).zip(losses) {
+            ensure!(
+                value.is_finite(),
+                "the loss became {value} in step {step}: lower schedule.learning_rate, and start again in \
+                 another folder"
+            );
+            self.position.loss_sum += value;
+        }
+        Ok(())
     }
 
     fn finish_epoch(
@@ -592,6 +717,7 @@ impl<'a> Run<'a> {
         execution: &Execution,
         bar: &ProgressBar,
     ) -> anyhow::Result<()> {
+        self.read_losses()?;
         let seconds = clock.started.elapsed().as_secs_f64();
         let epoch = self.position.step / steps_in_epoch;
         let schedule = &self.recipe.schedule;
@@ -646,19 +772,35 @@ impl<'a> Run<'a> {
             );
         }
         self.position.info.epochs_completed = epoch as u32;
-        self.position.info.metrics.extend(row.clone());
         self.position.rows.push(row);
         if let Some(loss) = first_loss
             && self.position.best_loss.is_none_or(|best| loss < best)
         {
             self.refuse_not_finite()?;
             self.position.best_loss = Some(loss);
-            let parameters = self.evaluated().parameters().iter();
-            self.best = parameters
-                .map(|(name, t)| (name.clone(), t.detach().copy()))
-                .collect();
-            self.write_best()?;
+            self.keep()?;
         }
+        self.write_metrics()
+    }
+
+    /// Keeps the weights after the last epoch as the best, with their metrics.
+    fn keep(&mut self) -> anyhow::Result<()> {
+        let parameters = self.evaluated().parameters().iter();
+        self.best = parameters
+            .map(|(name, t)| (name.clone(), t.detach().copy()))
+            .collect();
+        let info = &mut self.position.info;
+        info.best_epoch = Some(info.epochs_completed);
+        info.metrics = self.position.rows.last().cloned().unwrap_or_default();
+        self.write_best()
+    }
+
+    /// Keeps the last weights where there was nothing to measure any on.
+    fn keep_last_where_none_is_best(&mut self) -> anyhow::Result<()> {
+        if !self.best.is_empty() {
+            return Ok(());
+        }
+        self.keep()?;
         self.write_metrics()
     }
 
@@ -716,7 +858,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn write_checkpoint(&self, checkpoints: &mut Checkpoints) -> anyhow::Result<()> {
+    fn write_checkpoint(&mut self, checkpoints: &mut Checkpoints) -> anyhow::Result<()> {
+        self.read_losses()?;
         self.refuse_not_finite()?;
         let mut tensors = self.optimiser.state();
         let mut add = |prefix: &str, parameters: &BTreeMap<String, Tensor>| {
@@ -846,4 +989,28 @@ fn remove_if_there(path: &Path) -> anyhow::Result<()> {
         std::fs::remove_file(path).with_context(|| format!("removing {}", path.display()))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_read_some_at_a_time_and_none_is_left_out() {
+        let mut losses = Losses::default();
+        let mut read = Vec::new();
+        let mut readings = 0;
+        let steps = 2 * READ_EVERY + 3;
+        for step in 0..steps {
+            if losses.push(&Tensor::from(step as f32)) {
+                read.extend(losses.read().expect("numbers"));
+                readings += 1;
+            }
+        }
+        assert_eq!(readings, 2);
+        read.extend(losses.read().expect("numbers"));
+        assert_eq!(read, (0..steps).map(|step| step as f64).collect::<Vec<_>>());
+        assert_eq!(losses.last, Some(steps as f64 - 1.0));
+        assert!(losses.read().expect("none").is_empty());
+    }
 }

@@ -93,10 +93,13 @@ enum Event {
     NanGradient,
     OutOfMemory,
     BrokenSample,
+    /// Each measurement is worse than the one before.
+    Decline,
 }
 
 struct Eventful {
     losses: Cell<usize>,
+    measurements: Cell<usize>,
     at: usize,
     event: Event,
     flag: &'static AtomicBool,
@@ -123,7 +126,7 @@ impl Task for Eventful {
             return loss;
         }
         match self.event {
-            Event::Nothing | Event::BrokenSample => loss,
+            Event::Nothing | Event::BrokenSample | Event::Decline => loss,
             Event::Interruption => {
                 self.flag.store(true, Ordering::Relaxed);
                 loss
@@ -141,16 +144,35 @@ impl Task for Eventful {
             .output
             .cross_entropy_for_logits(&labels)
             .double_value(&[]);
-        vec![("loss", loss * target.size()[0] as f64)]
+        let decline = if self.event == Event::Decline {
+            self.measurements.set(self.measurements.get() + 1);
+            self.measurements.get() as f64
+        } else {
+            0.0
+        };
+        vec![("loss", (loss + decline) * target.size()[0] as f64)]
     }
 }
 
 /// Trains into `folder` from where it stands, a checkpoint after each step; the event comes after `at` steps.
 fn go_on(folder: &Path, at: usize, event: Event) -> anyhow::Result<Ending> {
     let recipe: Recipe = toml::from_str(RECIPE).expect("a recipe");
+    carry_out(&recipe, &Start::Random, folder, (at, event), Duration::ZERO).0
+}
+
+/// As [`go_on`], of another recipe, from a start and with a time between checkpoints. How often a loss was asked for
+/// is the second of the result.
+fn carry_out(
+    recipe: &Recipe,
+    start: &Start,
+    folder: &Path,
+    (at, event): (usize, Event),
+    checkpoint_every: Duration,
+) -> (anyhow::Result<Ending>, usize) {
     let flag: &'static AtomicBool = Box::leak(Box::new(AtomicBool::new(false)));
     let task = Eventful {
         losses: Cell::new(0),
+        measurements: Cell::new(0),
         at,
         event,
         flag,
@@ -162,6 +184,8 @@ fn go_on(folder: &Path, at: usize, event: Event) -> anyhow::Result<Ending> {
         frames_trained_on: vec![],
         initialised_from: None,
         pseudo_labels: None,
+        inputs: BTreeMap::new(),
+        best_epoch: None,
         individuals: vec!["a".into(), "b".into(), "c".into()],
         parameters: 0,
         multiply_adds: 0,
@@ -173,7 +197,7 @@ fn go_on(folder: &Path, at: usize, event: Event) -> anyhow::Result<Ending> {
         precision: Precision::Float32,
         workers: 2,
         resume: true,
-        checkpoint_every: Duration::ZERO,
+        checkpoint_every,
         interrupted: flag,
     };
     // libtorch has one generator for all threads of a process: runs side by side would take each other's
@@ -183,7 +207,8 @@ fn go_on(folder: &Path, at: usize, event: Event) -> anyhow::Result<Ending> {
     // Two threads add up gradients in an order of their own on some processors (seen on an EPYC without
     // AVX-512): then no two runs are alike to the last bit, stopped or not.
     tch::set_num_threads(1);
-    train(&recipe, &task, &Start::Random, info, folder, &execution)
+    let ending = train(recipe, &task, start, info, folder, &execution);
+    (ending, task.losses.get())
 }
 
 fn to_the_end(folder: &Path) {
@@ -328,6 +353,91 @@ fn a_failure_leaves_its_reason_and_a_good_checkpoint() {
         }
         to_the_end(folder);
         same_run(through.path(), folder);
+    }
+}
+
+/// Losses are read some steps at a time; one that is no number is found before anything is measured or written.
+#[test]
+fn a_loss_that_is_no_number_is_in_no_checkpoint_whenever_losses_are_read() {
+    let recipe: Recipe = toml::from_str(RECIPE).expect("a recipe");
+    for at in [1, STEPS - 1, STEPS] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path();
+        let hour = Duration::from_secs(3600);
+        let event = (at, Event::NanLoss);
+        let (ending, losses) = carry_out(&recipe, &Start::Random, folder, event, hour);
+        let error = ending.expect_err("it fails").to_string();
+        let words = format!("the loss became NaN in step {}:", at + 1);
+        assert!(error.contains(&words), "{error}");
+        // Of the steps to the end of the epoch at most.
+        assert!(losses <= 2 * STEPS * (at + 1).div_ceil(STEPS), "{losses}");
+        assert!(checkpoints(folder).is_empty());
+        for (name, before) in [
+            ("best.safetensors", at >= STEPS),
+            ("last.safetensors", false),
+        ] {
+            assert_eq!(
+                folder.join(name).exists(),
+                before,
+                "{name} after {at} steps"
+            );
+        }
+    }
+}
+
+/// What is documented of `schedule.mixup`: it is no share of batches.
+#[test]
+fn mixup_blends_every_batch() {
+    for (mixup, each) in [("0.01", 2), ("0.0", 1)] {
+        let text = RECIPE.replace("mixup = 0.5", &format!("mixup = {mixup}"));
+        let recipe: Recipe = toml::from_str(&text).expect("a recipe");
+        let folder = tempfile::tempdir().expect("a folder");
+        let event = (0, Event::Nothing);
+        let hour = Duration::from_secs(3600);
+        let (ending, losses) = carry_out(&recipe, &Start::Random, folder.path(), event, hour);
+        assert_eq!(ending.expect("it trains"), Ending::Completed);
+        // A blended batch has two losses.
+        assert_eq!(losses, each * 4 * STEPS, "{mixup}");
+    }
+}
+
+#[test]
+fn the_metrics_of_a_run_are_of_the_weights_that_are_taken() {
+    let before = tempfile::tempdir().expect("a folder");
+    let before = before.path();
+    let recipe: Recipe = toml::from_str(RECIPE).expect("a recipe");
+    let event = (0, Event::Decline);
+    let hour = Duration::from_secs(3600);
+    let (ending, _) = carry_out(&recipe, &Start::Random, before, event, hour);
+    assert_eq!(ending.expect("it trains"), Ending::Completed);
+    let info = RunInfo::load(before).expect("a record");
+    assert_eq!((info.best_epoch, info.epochs_completed), (Some(1), 4));
+    let rows = losses(before);
+    for column in ["epoch", "training_loss", "validation_loss"] {
+        assert_eq!(info.metrics[column], rows[0][column], "{column}");
+        assert_ne!(info.metrics[column], rows[3][column], "{column}");
+    }
+
+    // A run that starts from it starts from the same weights; so slow, they stay.
+    let text = RECIPE
+        .replace("learning_rate = 1e-2", "learning_rate = 1e-12")
+        .replace("weight_average = 0.9", "");
+    let still: Recipe = toml::from_str(&text).expect("a recipe");
+    let starts: [fn(PathBuf) -> Start; 2] = [Start::Run, Start::Grown];
+    for start in starts {
+        let folder = tempfile::tempdir().expect("a folder");
+        let start = start(before.to_owned());
+        let (ending, _) = carry_out(&still, &start, folder.path(), (0, Event::Nothing), hour);
+        assert_eq!(ending.expect("it trains"), Ending::Completed);
+        let read = |folder: &Path, file: &str| {
+            load_tensors(&folder.join(file)).expect("weights")["l6_linear.weight"].copy()
+        };
+        let taken = read(folder.path(), "last.safetensors");
+        let from = |file: &str| (&taken - read(before, file)).abs().max().double_value(&[]);
+        let (best, last) = (from("best.safetensors"), from("last.safetensors"));
+        assert!(best < 1e-5 && last > 1e-3, "{start:?}: {best} {last}");
+        let info = RunInfo::load(folder.path()).expect("a record");
+        assert_eq!(info.initialised_from, Some(before.join("best.safetensors")));
     }
 }
 
@@ -560,7 +670,7 @@ fn a_network_grows_from_a_smaller_one_and_starts_as_good() {
         "{before} {grown} {random}"
     );
     let info = RunInfo::load(&run).expect("a record");
-    let from = Path::new("runs/tiny/last.safetensors");
+    let from = Path::new("runs/tiny/best.safetensors");
     assert_eq!(info.initialised_from.as_deref(), Some(from));
 
     let smaller = larger.replace("channels = 12", "channels = 7");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use assert_cmd::Command;
-use callosity::bundle::{Bundle, Manifest};
+use callosity::bundle::{Bundle, Manifest, Role};
 use callosity::camera::Replay;
 use callosity::geometry::Landmarks;
 use callosity::ground::{Received, Receiver};
@@ -507,6 +507,18 @@ fn classifiers_are_exchanged(folder: &Path) {
     assert_eq!(before.aligner, after.aligner);
     assert_eq!(before.ensemble, after.ensemble);
     assert_eq!(before.provenance, after.provenance);
+    let of = |role: Role| -> Vec<&str> {
+        let networks = after.provenance.networks.iter();
+        let networks = networks.filter(|network| network.role == role);
+        networks.map(|network| network.name.as_str()).collect()
+    };
+    for (role, name) in [
+        (Role::Finder, "virtual-finder"),
+        (Role::Aligner, "virtual-aligner"),
+        (Role::Ensemble, "virtual-classifier"),
+    ] {
+        assert_eq!(of(role), [name]);
+    }
     let tests = |m: &Manifest| -> BTreeSet<String> {
         let tests = m.self_test.iter();
         tests.map(|t| format!("{} {}", t.role, t.output)).collect()
@@ -583,6 +595,54 @@ fn strangers_are_enrolled_and_named(folder: &Path, report: &serde_json::Value) {
     assert!(
         number("/known_after/top1") > number("/known_before/top1") - 0.2,
         "{enrolment}"
+    );
+}
+
+/// The script that trains the released bundle of drawn whales, with hardly anything to train on.
+#[test]
+fn the_script_of_the_virtual_survey_runs_from_clean() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (runs, out) = (folder.path().join("runs"), folder.path().join("bundle"));
+    let train = Path::new(env!("CARGO_BIN_EXE_callosity-train"));
+    // The script draws by the program that flies, where that was built; else its data are here before it asks.
+    let callosity = train.with_file_name("callosity");
+    if !callosity.exists() {
+        write_data(&runs.join("virtual"), &Catalogue::new(1, 24, 6));
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("virtual-survey.sh");
+    let output = Command::new("bash")
+        .arg(script)
+        .args([&runs, &out])
+        .env("SMOKE", "1")
+        .env("OMP_NUM_THREADS", "1")
+        .env("CALLOSITY", &callosity)
+        .env("CALLOSITY_TRAIN", train)
+        .output()
+        .expect("bash starts");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{complaint}");
+    let bundle = Bundle::open(&out).expect("a bundle");
+    let manifest = bundle.manifest();
+    assert_eq!(manifest.catalogue.individuals.len(), 24);
+    let provenance = &manifest.provenance;
+    let names: Vec<&str> = provenance
+        .networks
+        .iter()
+        .map(|n| n.name.as_str())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "virtual-finder",
+            "virtual-aligner-longer",
+            "virtual-classifier-longer"
+        ]
+    );
+    // Drawn frames alone.
+    let frames = &provenance.frames_trained_on;
+    assert!(
+        frames.iter().all(|frame| frame.starts_with(['v', 'f'])),
+        "{frames:?}"
     );
 }
 

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use callosity::bundle::{
     Aligner, Bundle, Catalogue, CloserLook, DecisionAims, Embedding, Ensemble, FORMAT_VERSION,
-    Finder, GalleryFile, MANIFEST_FILE, Manifest, Provenance, Role, SelfTest,
+    Finder, GalleryFile, LastLayer, MANIFEST_FILE, Manifest, NetworkProvenance, Provenance, Role,
+    SelfTest,
 };
 use callosity::identify::Identifier;
 use callosity::inference::EngineConfig;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::export::{StorageChoice, agree, checked, floats, probe, run_builtin, write};
 use super::stack::StackFile;
@@ -22,7 +23,7 @@ use crate::index::Index;
 use crate::network::{Mode, Network, Precision};
 use crate::onnx::{self, Interface, Storage};
 use crate::recipe::Task;
-use crate::run_folder::{TrainedRun, check_together, sha256};
+use crate::run_folder::{TrainedRun, check_names, check_together, sha256};
 use crate::split::Split;
 use crate::tasks::ALIGNER_FIELD_HEAD_LENGTHS;
 use crate::weights::Weights;
@@ -44,7 +45,8 @@ const LOWEST_THRESHOLD: f32 = 0.02;
 
 /// Make a model bundle of trained networks.
 ///
-/// Refuses networks that were trained on different splits or on the fold that the stack was fitted on.
+/// Refuses networks that were trained on different splits or on the fold that the stack was fitted on. Manifest and card
+/// have of each network the metrics of the epoch whose weights are taken, the best, under the name of its run folder.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Name of the bundle
@@ -137,7 +139,7 @@ pub struct Args {
 /// libtorch, or a folder that cannot be written.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let open = |folder: &Path, task| -> anyhow::Result<TrainedRun> {
-        let run = TrainedRun::open(folder)?;
+        let run = TrainedRun::open(folder, Device::Cpu)?;
         run.expect(task)?;
         Ok(run)
     };
@@ -157,8 +159,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .map(|f| open(f, Task::Classifier))
         .collect();
     let classifiers = classifiers?;
-    let all = || classifiers.iter().chain(&finder_run).chain(&aligner_run);
+    let all = || finder_run.iter().chain(&aligner_run).chain(&classifiers);
     check_together(all())?;
+    check_names(all())?;
     let stack = StackFile::load(&args.stack)?;
     stack.check_members(&classifiers)?;
     let record = &classifiers[0].record;
@@ -236,6 +239,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             output: EMBEDDING.to_owned(),
             length: stack.head.mean.len(),
         }),
+        last_layer: Some(stack.last_layer()),
     };
     let gallery = match (&stack.gallery, stack.gallery_bytes(&args.stack)?) {
         (Some(gallery), Some(bytes)) => {
@@ -276,10 +280,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             data_digest: stack.data_digest.clone(),
             split_digest: stack.split_digest.clone(),
             calibrated_on_split: stack.calibrated_by.as_ref().map(|c| c.split_digest.clone()),
-            recipes: all()
-                .map(|run| (run.recipe.name.clone(), run.recipe_digest.clone()))
-                .collect(),
-            metrics: metrics_of(all(), &stack),
+            held_out_fold: Some(stack.held_out_fold),
+            networks: all().map(network_provenance).collect(),
+            recipes: BTreeMap::new(),
+            metrics: metrics_of(&stack),
             frames_trained_on: all()
                 .flat_map(|run| &run.record.frames_trained_on)
                 .collect::<BTreeSet<_>>()
@@ -291,8 +295,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         },
     };
     for of in finder_of.iter().chain(&aligner_of) {
-        of.add_provenance(&mut manifest.provenance);
+        of.add_provenance(&mut manifest.provenance)?;
     }
+    manifest.provenance.networks.sort_by_key(|n| n.role);
     writer.manifest(&manifest)?;
     if let (Some(run), None) = (&finder_run, args.finder_threshold) {
         choose_threshold(&mut manifest, &writer, run, &args)?;
@@ -326,7 +331,8 @@ struct TakenOver {
 
 impl TakenOver {
     /// # Errors
-    /// It is no bundle, has no such network, or that was trained on another split than the stack's classifiers.
+    /// It is no bundle, has no such network, or that was trained on another split or without another fold than the
+    /// stack's classifiers.
     fn open(folder: &Path, role: Role, stack: &StackFile) -> anyhow::Result<Self> {
         let bundle = Bundle::open(folder)?;
         let manifest = bundle.manifest();
@@ -344,40 +350,109 @@ impl TakenOver {
             stack.split_digest,
             role.name()
         );
+        if let Some(fold) = manifest.provenance.held_out_fold {
+            ensure!(
+                fold == stack.held_out_fold || stack.calibrated_by.is_some(),
+                "{} was trained without fold {fold}, the stack's classifiers without fold {}: its {} may have seen what \
+                 the stack was fitted on",
+                folder.display(),
+                stack.held_out_fold,
+                role.name()
+            );
+        }
         Ok(Self { bundle, role })
     }
 
     /// Says where the network comes from, as its own bundle said it.
-    fn add_provenance(&self, to: &mut Provenance) {
+    ///
+    /// # Errors
+    /// That does not tell whose recipe is whose, or another network has the name.
+    fn add_provenance(&self, to: &mut Provenance) -> anyhow::Result<()> {
         let from = &self.bundle.manifest().provenance;
-        // A manifest does not say which recipe is whose: it shows in what was measured.
-        let has = |name: &str, metric: &str| from.metrics.contains_key(&format!("{name}.{metric}"));
-        let role_of = |name: &str| {
-            if has(name, "held_out_top1") {
-                Role::Ensemble
-            } else if has(name, "validation_head_length_error") {
-                Role::Aligner
-            } else {
-                Role::Finder
-            }
+        let folder = self.bundle.directory().display();
+        let network = match from.networks.iter().find(|n| n.role == self.role) {
+            Some(network) => network.clone(),
+            None => untold(from, self.role).with_context(|| folder.to_string())?,
         };
-        for (name, digest) in &from.recipes {
-            if role_of(name) != self.role {
-                continue;
-            }
-            let prefix = format!("{name}.");
-            let metrics = from.metrics.iter().filter(|(m, _)| m.starts_with(&prefix));
-            to.metrics
-                .extend(metrics.map(|(m, value)| (m.clone(), *value)));
-            to.recipes.insert(name.clone(), digest.clone());
-        }
+        ensure!(
+            to.networks.iter().all(|other| other.name != network.name),
+            "the {} of {folder} is called {}, as another network of this bundle is: give that one's run folder another \
+             name",
+            self.role.name(),
+            network.name
+        );
+        to.networks.push(network);
         // Only finders are trained on real frames.
         if self.role == Role::Finder {
             let mut frames: BTreeSet<&String> = from.frames_trained_on.iter().collect();
             frames.extend(&to.frames_trained_on);
             to.frames_trained_on = frames.into_iter().cloned().collect();
         }
+        Ok(())
     }
+}
+
+/// The finder or aligner of a manifest that does not state networks: the one recipe of which there is a metric that
+/// only networks of this role have.
+///
+/// # Errors
+/// There is not just one, or a recipe of which nobody can tell what it is for.
+fn untold(from: &Provenance, role: Role) -> anyhow::Result<NetworkProvenance> {
+    let metrics_of = |recipe: &str| -> BTreeMap<String, f64> {
+        let metrics = from.metrics.iter().filter_map(|(name, value)| {
+            // The rest has no dot, as opposed to that of a recipe with a longer name.
+            let metric = name.strip_prefix(recipe)?.strip_prefix('.')?;
+            (!metric.contains('.')).then(|| (metric.to_owned(), *value))
+        });
+        metrics.collect()
+    };
+    let role_of = |metrics: &BTreeMap<String, f64>| {
+        let has = |ending: &str| metrics.keys().any(|name| name.ends_with(ending));
+        // Classifiers that find landmarks for themselves have their error too.
+        if has("_top1") {
+            Some(Role::Ensemble)
+        } else {
+            match (has("_head_length_error"), has("_offset_error")) {
+                (true, false) => Some(Role::Aligner),
+                (false, true) => Some(Role::Finder),
+                _ => None,
+            }
+        }
+    };
+    let mut found = Vec::new();
+    for (recipe, digest) in &from.recipes {
+        let metrics = metrics_of(recipe);
+        let of = role_of(&metrics).with_context(|| {
+            format!(
+                "an earlier version wrote its manifest, which has no metric that says what recipe {recipe} is for, so its \
+                 {} cannot be told; take the network from its run folder instead",
+                role.name()
+            )
+        })?;
+        if of == role {
+            found.push((recipe, digest, metrics));
+        }
+    }
+    let [(recipe, digest, metrics)] = &found[..] else {
+        let recipes: Vec<&str> = found.iter().map(|(recipe, ..)| recipe.as_str()).collect();
+        bail!(
+            "an earlier version wrote its manifest, which by its metrics has {} recipes for the {} ({}); take the \
+             network from its run folder instead",
+            found.len(),
+            role.name(),
+            recipes.join(", ")
+        );
+    };
+    Ok(NetworkProvenance {
+        role,
+        name: (*recipe).clone(),
+        recipe: (*recipe).clone(),
+        recipe_sha256: (*digest).clone(),
+        seed: None,
+        weights_sha256: None,
+        features: None,
+        metrics: metrics.clone(),
+    })
 }
 
 /// Chooses the finder's threshold with the bundle as it is written so far, and records what it does.
@@ -418,11 +493,13 @@ fn choose_threshold(
         chosen.false_heads
     );
     finder.threshold = chosen.threshold;
-    let name = &run.recipe.name;
-    manifest.provenance.metrics.extend([
-        (format!("{name}.composed_heads_found"), chosen.found),
-        (format!("{name}.composed_false_heads"), chosen.false_heads),
-    ]);
+    let networks = &mut manifest.provenance.networks;
+    for network in networks.iter_mut().filter(|n| n.role == Role::Finder) {
+        network.metrics.extend([
+            ("composed_heads_found".to_owned(), chosen.found),
+            ("composed_false_heads".to_owned(), chosen.false_heads),
+        ]);
+    }
     Ok(())
 }
 
@@ -446,12 +523,39 @@ fn finder_stride(run: &TrainedRun) -> anyhow::Result<u32> {
     Ok(stride as u32)
 }
 
-/// What was measured at the end of training, by network and metric; how fast it went is left out.
-fn metrics_of<'a>(
-    runs: impl Iterator<Item = &'a TrainedRun>,
-    stack: &StackFile,
-) -> BTreeMap<String, f64> {
+/// Where a trained network comes from, with what was measured after the epoch whose weights it has; how fast it went
+/// is left out.
+fn network_provenance(run: &TrainedRun) -> NetworkProvenance {
     const OF_THE_RUN: [&str; 3] = ["images_per_second", "input_wait", "learning_rate"];
+    let role = match run.recipe.task {
+        Task::Finder => Role::Finder,
+        Task::Aligner => Role::Aligner,
+        Task::Classifier | Task::Localiser | Task::Pretraining => Role::Ensemble,
+    };
+    let graph = run.network.graph();
+    let features = graph
+        .features()
+        .filter(|_| role == Role::Ensemble)
+        .map(|index| graph.nodes[index].shape.channels);
+    let metrics = run
+        .record
+        .metrics
+        .iter()
+        .filter(|(metric, value)| value.is_finite() && !OF_THE_RUN.contains(&metric.as_str()));
+    NetworkProvenance {
+        role,
+        name: run.name.clone(),
+        recipe: run.recipe.name.clone(),
+        recipe_sha256: run.recipe_digest.clone(),
+        seed: Some(run.recipe.seed),
+        weights_sha256: Some(run.weights_digest.clone()),
+        features,
+        metrics: metrics.map(|(m, value)| (m.clone(), *value)).collect(),
+    }
+}
+
+/// What was measured of stack and gallery.
+fn metrics_of(stack: &StackFile) -> BTreeMap<String, f64> {
     let report = &stack.report;
     let mut metrics = BTreeMap::from([
         ("stack.held_out_log_loss".to_owned(), report.log_loss),
@@ -484,13 +588,6 @@ fn metrics_of<'a>(
         ("coverage", separation.coverage),
     ] {
         metrics.extend(value.map(|value| (format!("decision.cross_validated_{name}"), value)));
-    }
-    for run in runs {
-        let measured =
-            run.record.metrics.iter().filter(|(metric, value)| {
-                value.is_finite() && !OF_THE_RUN.contains(&metric.as_str())
-            });
-        metrics.extend(measured.map(|(m, value)| (format!("{}.{m}", run.recipe.name), *value)));
     }
     metrics
 }
@@ -756,15 +853,38 @@ fn aims_of_card(aims: &DecisionAims) -> String {
 
 fn model_card(manifest: &Manifest, stack: &StackFile, about: Option<&str>) -> String {
     let mut card = format!(
-        "# {} {}\n\nNames {} individuals of *{}*.\n\n## Networks\n\n| network | recipe (SHA-256) |\n|---|---|\n",
+        "# {} {}\n\nNames {} individuals of *{}*.\n\n## Networks\n\n| network | for | recipe (SHA-256) | seed | weights (SHA-256) |\n|---|---|---|---|---|\n",
         manifest.name,
         manifest.version,
         manifest.catalogue.individuals.len(),
         manifest.catalogue.scientific_name
     );
-    for (name, digest) in &manifest.provenance.recipes {
-        let _ = writeln!(card, "| {name} | `{digest}` |");
+    for network in &manifest.provenance.networks {
+        let or_dash = |text: Option<String>| text.unwrap_or("–".to_owned());
+        let _ = writeln!(
+            card,
+            "| {} | {} | {} (`{}`) | {} | {} |",
+            network.name,
+            network.role.name(),
+            network.recipe,
+            network.recipe_sha256,
+            or_dash(network.seed.map(|seed| seed.to_string())),
+            or_dash(network.weights_sha256.as_ref().map(|w| format!("`{w}`"))),
+        );
     }
+    let _ = match manifest.ensemble.last_layer {
+        Some(LastLayer::Averaged) => {
+            writeln!(
+                card,
+                "\nThe ensemble's last layer is the average of its classifiers' own."
+            )
+        }
+        Some(LastLayer::Fitted) => writeln!(
+            card,
+            "\nThe ensemble's last layer was fitted on photographs that no classifier was trained on."
+        ),
+        None => Ok(()),
+    };
     let _ = write!(
         card,
         "\n## Data\n\nIndex `{}`, split `{}`. ",
@@ -805,9 +925,99 @@ fn model_card(manifest: &Manifest, stack: &StackFile, about: Option<&str>) -> St
         "Nobody has said where the photographs come from, under which terms, and what this bundle must \
          not be used for.\n",
     ));
-    card.push_str("\n## Metrics at the end of training\n\n| metric | value |\n|---|---|\n");
-    for (name, value) in &manifest.provenance.metrics {
+    card.push_str(
+        "\n## Metrics\n\nOf a network those after the epoch whose weights it has: that with the least loss on the set that \
+         is measured first.\n\n| metric | value |\n|---|---|\n",
+    );
+    let networks = manifest.provenance.networks.iter();
+    let of_networks = networks.flat_map(|network| {
+        let each = network.metrics.iter();
+        each.map(|(metric, value)| (format!("{}.{metric}", network.name), value))
+    });
+    let others = manifest.provenance.metrics.iter();
+    let others = others.map(|(name, value)| (name.clone(), value));
+    for (name, value) in of_networks.chain(others) {
         let _ = writeln!(card, "| {name} | {value:.4} |");
     }
     card
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recipes_of_the_released_bundle_are_taken_by_their_role() {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
+        for bundle in ["right-whales", "virtual-survey"] {
+            let bundle = Bundle::open(models.join(bundle)).unwrap();
+            for (role, prefix) in [(Role::Finder, "finder"), (Role::Aligner, "aligner")] {
+                let bundle = Bundle::open(bundle.directory()).unwrap();
+                let from = bundle.manifest().provenance.clone();
+                let mut to = Provenance::default();
+                TakenOver { bundle, role }.add_provenance(&mut to).unwrap();
+                let [network] = &to.networks[..] else {
+                    panic!("{:?}", to.networks);
+                };
+                assert_eq!(network.role, role);
+                assert!(network.recipe.contains(prefix), "{network:?}");
+                assert!(
+                    network.metrics.contains_key("validation_loss"),
+                    "{network:?}"
+                );
+                assert!(
+                    !network.metrics.keys().any(|m| m.contains("top1")),
+                    "{network:?}"
+                );
+                assert!(to.recipes.is_empty() && to.metrics.is_empty());
+                let frames: &[String] = match role {
+                    Role::Finder => &from.frames_trained_on,
+                    _ => &[],
+                };
+                assert_eq!(to.frames_trained_on, frames);
+            }
+        }
+    }
+
+    fn of_old(metrics: &[&str]) -> Provenance {
+        let metrics = metrics.iter().map(|name| ((*name).to_owned(), 0.5));
+        let metrics: BTreeMap<String, f64> = metrics.collect();
+        let recipes = metrics.keys().map(|name| {
+            let recipe = name.split('.').next().unwrap_or_default();
+            (recipe.to_owned(), "0".repeat(64))
+        });
+        Provenance {
+            recipes: recipes.collect(),
+            metrics: metrics.clone(),
+            ..Provenance::default()
+        }
+    }
+
+    #[test]
+    fn a_role_that_a_manifest_does_not_tell_is_not_guessed() {
+        // Trained on all photographs: nothing of the classifiers was held out.
+        let good = of_old(&[
+            "a.trained_on_top1",
+            "a.trained_on_head_length_error",
+            "b.validation_offset_error",
+            "b-longer.validation_head_length_error",
+        ]);
+        let network = untold(&good, Role::Finder).unwrap();
+        assert_eq!((network.name.as_str(), network.metrics.len()), ("b", 1));
+        assert_eq!(untold(&good, Role::Aligner).unwrap().name, "b-longer");
+        for (metrics, words) in [
+            (
+                &["a.held_out_top1", "b.validation_loss"][..],
+                "what recipe b is for",
+            ),
+            (&["a.held_out_top1"], "0 recipes for the finder"),
+            (
+                &["a.validation_offset_error", "b.validation_offset_error"],
+                "2 recipes for the finder (a, b)",
+            ),
+        ] {
+            let error = untold(&of_old(metrics), Role::Finder).unwrap_err();
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
 }

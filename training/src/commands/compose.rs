@@ -22,6 +22,7 @@ use crate::index::{Index, IndexedPhotograph};
 use crate::loader::random;
 use crate::progress::progress_bar;
 use crate::split::{Role, Split};
+use crate::tasks::ALIGNER_FIELD_HEAD_LENGTHS;
 
 /// Quality of the JPEGs of frames to measure on; what a camera's file takes away is composed already.
 const JPEG_QUALITY: u8 = 95;
@@ -91,7 +92,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut rng = ChaCha8Rng::seed_from_u64(args.seed);
     for i in 0..args.count {
         let frame = composer.frame(&mut rng, 384, 256);
-        let crop = composer.crop(&mut rng, 128, 2.6);
+        let crop = composer.crop(&mut rng, 128, ALIGNER_FIELD_HEAD_LENGTHS);
         let head = composer.draw_head(&mut rng);
         let boxed = composer.frame_with_head(&mut rng, head, 384, 256);
         let whole = Rectangle::of_image(384, 256);

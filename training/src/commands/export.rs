@@ -58,7 +58,7 @@ impl From<StorageChoice> for Storage {
 /// # Errors
 /// The run cannot be read, its weights are not finite, or the file does not agree with libtorch.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let run = TrainedRun::open(&args.run)?;
+    let run = TrainedRun::open(&args.run, Device::Cpu)?;
     let interface = Interface {
         input: "image",
         output: "output",

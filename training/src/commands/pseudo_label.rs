@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use ndarray::{Array2, Axis};
+use tch::Device;
 
 use crate::features::{HeadPhotograph, pass};
 use crate::framing::Framer;
@@ -58,7 +59,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let runs = args
         .classifiers
         .iter()
-        .map(|folder| TrainedRun::open(folder));
+        .map(|folder| TrainedRun::open(folder, Device::cuda_if_available()));
     let runs = runs.collect::<anyhow::Result<Vec<_>>>()?;
     for run in &runs {
         run.expect(Task::Classifier)?;

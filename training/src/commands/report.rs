@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use tch::Device;
+
 use crate::commands::export::write;
 use crate::index::Index;
 use crate::report::{Report, Table, render};
@@ -39,7 +41,8 @@ pub struct Args {
     /// The page
     #[arg(long, default_value = "runs/report.html")]
     out: PathBuf,
-    /// JSON file of all rows, made where it is missing: rows of the runs' recipes are replaced, others stay
+    /// JSON file of all rows, made where it is missing: rows of these runs, by the names of their folders, are
+    /// replaced, others stay
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
     /// The rows as tables in Markdown too
@@ -61,7 +64,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let runs: Vec<TrainedRun> = args
         .runs
         .iter()
-        .map(|folder| TrainedRun::open(folder))
+        .map(|folder| TrainedRun::open(folder, Device::cuda_if_available()))
         .collect::<anyhow::Result<_>>()?;
     let report = Report::new(&runs, &args.stacks, &index, &split, &args.cache)?;
     table.update(report.measured());

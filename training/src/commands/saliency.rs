@@ -8,6 +8,7 @@ use minijinja::{Environment, context};
 use rand::SeedableRng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
+use tch::Device;
 
 use crate::commands::export::write;
 use crate::features::HeadPhotograph;
@@ -77,7 +78,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let runs: Vec<TrainedRun> = args
         .runs
         .iter()
-        .map(|folder| TrainedRun::open(folder))
+        .map(|folder| TrainedRun::open(folder, Device::cuda_if_available()))
         .collect::<anyhow::Result<_>>()?;
     for run in &runs {
         run.expect(Task::Classifier)?;

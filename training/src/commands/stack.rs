@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use callosity::bundle::{
-    Decision, DecisionAims, Gallery, NeighbourModel, UnknownFeature, UnknownScore,
+    Decision, DecisionAims, Gallery, LastLayer, NeighbourModel, UnknownFeature, UnknownScore,
 };
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
+use tch::Device;
 
 use crate::decisions::Separation;
 use crate::features::{HeadPhotograph, extract, last_layer};
@@ -232,6 +233,16 @@ impl StackFile {
         Ok(Some(bytes))
     }
 
+    /// How its last layer was made. Components are those of the held-out fold, so what was averaged through them is
+    /// fitted too.
+    pub fn last_layer(&self) -> LastLayer {
+        if self.report.strength.is_none() && self.report.components.is_none() {
+            LastLayer::Averaged
+        } else {
+            LastLayer::Fitted
+        }
+    }
+
     /// Checks that the stack was fitted on just these networks.
     ///
     /// # Errors
@@ -266,7 +277,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let runs: Result<Vec<TrainedRun>, _> = args
         .classifiers
         .iter()
-        .map(|f| TrainedRun::open(f))
+        .map(|f| TrainedRun::open(f, Device::cuda_if_available()))
         .collect();
     let runs = runs?;
     for run in &runs {
@@ -516,7 +527,7 @@ fn calibrated_by(
         own.join(", ")
     );
     ensure!(
-        other.report.strength.is_none(),
+        other.last_layer() == LastLayer::Averaged,
         "{name} has a last layer that was fitted on its own networks; only one of averaged networks can be taken over, \
          which `stack --average` makes"
     );

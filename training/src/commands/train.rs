@@ -1,5 +1,6 @@
 //! `callosity-train train`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,22 +11,25 @@ use callosity::bundle::Bundle;
 use clap::{Args as ClapArgs, ValueEnum};
 use tch::{Cuda, Device};
 
-use crate::bundle_weights;
+use crate::bundle_weights::{self, LastLayerChoice};
 use crate::cache::Cache;
 use crate::compose::{Composer, RealFrame};
+use crate::files::sha256_of_file;
 use crate::frame_folds::FRAME_FOLDS;
 use crate::index::Index;
 use crate::network::Precision;
 use crate::pseudo_labels::PseudoLabels;
 use crate::recipe::{Recipe, Task as TaskKind};
-use crate::split::Split;
+use crate::run_folder::finished;
+use crate::split::{Split, TrainedOn, Unseen};
 use crate::tasks::{AlignerTask, ClassifierTask, FinderTask, LocaliserTask, PretrainingTask, Task};
 use crate::trainer::{Ending, Execution, RunInfo, Start, train};
 
 /// Train one network as a recipe says.
 ///
 /// The run folder gets the recipe, the metrics as CSV, learning curves as SVG, and the best and the last
-/// weights. Ctrl-C leaves a checkpoint there; the same command with --resume goes on as if nothing had
+/// weights. The best, those after the epoch with the least loss on what the network does not see, are the run's:
+/// bundle, stack, report, --from and --grow take these, and the metrics of that epoch are reported. Ctrl-C leaves a checkpoint there; the same command with --resume goes on as if nothing had
 /// happened, as it does after a crash or a loss of power, then from the last checkpoint. Where training
 /// fails, failure.txt there says why.
 #[derive(Debug, ClapArgs)]
@@ -54,8 +58,9 @@ pub struct Args {
     /// so that it can be measured on it [default: it sees all of them]
     #[arg(long, value_parser = clap::value_parser!(u32).range(..i64::from(FRAME_FOLDS)))]
     held_out_frame_fold: Option<u32>,
-    /// Run folder with the same layers whose last weights are the start, instead of random ones; the last layer
-    /// stays random for individuals that are not known there
+    /// Run folder with the same layers whose weights are the start, instead of random ones: the best, which it is
+    /// reported by (its last ones with --weights RUN/last.safetensors). The last layer stays random for individuals
+    /// that are not known there. A run of another split or held-out fold of these photographs is refused
     #[arg(long, value_name = "RUN", conflicts_with = "grow")]
     from: Option<PathBuf>,
     /// Bundle whose network is the start, where the recipe has its layers: one that flies is trained on without
@@ -65,6 +70,11 @@ pub struct Args {
     /// Which classifier of the bundle's ensemble, from 1
     #[arg(long, value_name = "N", default_value_t = 1, requires = "from_bundle")]
     member: usize,
+    /// What a classifier's last layer starts from with --from-bundle [default: what is known there where the bundle's
+    /// is the average of its classifiers' own, random where it was fitted on held-out photographs]. Needed for old
+    /// bundles that do not say which it is
+    #[arg(long, value_enum, requires = "from_bundle")]
+    last_layer: Option<LastLayerChoice>,
     /// Weights from elsewhere as the start: a safetensors file with the names and shapes of this network's
     /// layers, such as training/imagenet/efficientnet_lite.py makes; the last layer starts at random where it
     /// has another shape there
@@ -74,8 +84,8 @@ pub struct Args {
     /// is trained on too
     #[arg(long, value_name = "FILE")]
     pseudo_labels: Option<PathBuf>,
-    /// Run folder of a smaller network whose function is the start: the recipe has its layers, some of them
-    /// with more channels or a larger repeat (Net2Net)
+    /// Run folder of a smaller network whose function, with its best weights, is the start: the recipe has its
+    /// layers, some of them with more channels or a larger repeat (Net2Net)
     #[arg(long, value_name = "RUN")]
     grow: Option<PathBuf>,
     /// A value instead of the recipe's, as a line of TOML: --set schedule.epochs=5, --set "name = 'other'"; may
@@ -107,12 +117,35 @@ pub enum PrecisionChoice {
 /// Set by Ctrl-C and by termination.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
+/// Refuses a start that has seen what is held out here, and says where that cannot be told.
+fn check_start(split: &Split, fold: u32, start: &TrainedOn<'_>) -> anyhow::Result<()> {
+    match split.check_start(fold, start)? {
+        Unseen::Sure => {}
+        Unseen::OtherData => eprintln!(
+            "note: {} was trained on other data; whether photographs that are held out here are among that, nobody \
+             checks",
+            start.network
+        ),
+        Unseen::UnknownFold => eprintln!(
+            "warning: {} does not say which fold its networks did not see; make sure that it is fold {fold}",
+            start.network
+        ),
+    }
+    Ok(())
+}
+
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
     ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)).context("catching Ctrl-C")?;
     let recipe = Recipe::load_with(&args.recipe, &args.settings)?;
     let index = Index::load(&args.index)?;
     let split = Split::load(&args.split)?;
+    ensure!(
+        split.data_digest == index.digest(),
+        "{} does not belong to {}",
+        args.split.display(),
+        args.index.display()
+    );
     let cache = Arc::new(Cache::open_or_build(&index, &args.cache)?);
     let device = Device::cuda_if_available();
     let execution = Execution {
@@ -150,7 +183,18 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         args.index.display()
     );
     if let Some(run) = args.from.as_ref().or(args.grow.as_ref()) {
-        frames_trained_on.extend(RunInfo::load(run)?.frames_trained_on);
+        let record = finished(run)?;
+        check_start(
+            &split,
+            args.held_out_fold,
+            &TrainedOn {
+                network: &run.display().to_string(),
+                data_digest: &record.data_digest,
+                split_digest: &record.split_digest,
+                held_out_fold: Some(record.held_out_fold),
+            },
+        )?;
+        frames_trained_on.extend(record.frames_trained_on);
     }
     let start = if let Some(run) = args.from {
         Start::Run(run)
@@ -159,13 +203,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     } else if let Some(bundle) = args.from_bundle {
         let opened = Bundle::open(&bundle)?;
         let provenance = &opened.manifest().provenance;
-        ensure!(
-            provenance.data_digest != index.digest()
-                || provenance.split_digest == split.digest()
-                || split.options.hold_nothing_out,
-            "{} was trained on another split of these photographs, so it has seen what shall be held out here",
-            bundle.display()
-        );
+        check_start(
+            &split,
+            args.held_out_fold,
+            &TrainedOn {
+                network: &bundle.display().to_string(),
+                data_digest: &provenance.data_digest,
+                split_digest: &provenance.split_digest,
+                held_out_fold: provenance.held_out_fold,
+            },
+        )?;
         // Only finders see real frames; what the bundle's finder saw, its other networks did not.
         if recipe.task == TaskKind::Finder {
             frames_trained_on.extend(provenance.frames_trained_on.iter().cloned());
@@ -173,6 +220,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Start::Bundle(bundle_weights::Source {
             bundle,
             member: args.member,
+            last_layer: args.last_layer,
         })
     } else if let Some(file) = args.weights {
         Start::Weights(file)
@@ -226,6 +274,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         }
     };
     let graph = recipe.graph(individuals.len())?;
+    let mut inputs = BTreeMap::new();
+    if let Some(path) = &args.pseudo_labels {
+        let digest = sha256_of_file(path).with_context(|| path.display().to_string())?;
+        inputs.insert("--pseudo-labels".to_owned(), digest);
+    }
     let info = RunInfo {
         data_digest: index.digest(),
         split_digest: split.digest(),
@@ -236,7 +289,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         multiply_adds: graph.multiply_adds(),
         initialised_from: None,
         pseudo_labels: args.pseudo_labels.clone(),
+        inputs,
         epochs_completed: 0,
+        best_epoch: None,
         metrics: Default::default(),
     };
     let folder = args

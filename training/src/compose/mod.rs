@@ -769,9 +769,10 @@ mod tests {
         #[test]
         fn crops_hold_what_the_finder_may_have_missed(seed: u64, side in 64u32..160) {
             let composer = Composer::new(&[dotted_head()], vec![], vec![]).unwrap();
-            let crop = composer.crop(&mut ChaCha8Rng::seed_from_u64(seed), side, 2.6);
+            let field = crate::tasks::ALIGNER_FIELD_HEAD_LENGTHS;
+            let crop = composer.crop(&mut ChaCha8Rng::seed_from_u64(seed), side, field);
             prop_assert_eq!(crop.image.dimensions(), (side, side));
-            let estimated = f64::from(side) / 2.6;
+            let estimated = f64::from(side) / field;
             let middle = Point::new(f64::from(side) / 2.0, f64::from(side) / 2.0);
             prop_assert!(crop.landmarks.centre().distance(middle) <= 0.25 * 1.4 * estimated + 1e-9);
             let ratio = crop.landmarks.head_length() / estimated;

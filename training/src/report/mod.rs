@@ -26,7 +26,7 @@ use crate::metrics::{CALIBRATION_BINS, ReliabilityBin, reliability};
 use crate::neighbours::nearest;
 use crate::progress::progress_bar;
 use crate::recipe::Task;
-use crate::run_folder::TrainedRun;
+use crate::run_folder::{TrainedRun, check_names};
 use crate::saliency::{Figure, Occlusion, places};
 use crate::split::{Role, Split};
 
@@ -81,7 +81,7 @@ pub struct Report {
 struct Best {
     /// Place of its run among those that were given.
     run: usize,
-    recipe: String,
+    name: String,
     named_by: NamedBy,
     confusions: Vec<Confusion>,
     mistakes: Vec<Mistake>,
@@ -152,7 +152,7 @@ impl Report {
     /// there.
     ///
     /// # Errors
-    /// A run is no classifier, aligner or localiser of this data and split, two are of one recipe, the run of a
+    /// A run is no classifier, aligner or localiser of this data and split, two run folders have one name, the run of a
     /// stack's classifier is missing, or a photograph cannot be read.
     pub fn new(
         runs: &[TrainedRun],
@@ -161,7 +161,6 @@ impl Report {
         split: &Split,
         cache: &Path,
     ) -> anyhow::Result<Self> {
-        let mut names = HashSet::new();
         for run in runs {
             run.expect_split(split)?;
             ensure!(
@@ -174,14 +173,8 @@ impl Report {
                 run.folder.display(),
                 run.recipe.task
             );
-            ensure!(
-                names.insert(&run.recipe.name),
-                "{}: another run is of recipe {} too, and the table has one place for each recipe; give the \
-                 recipe of one of them another name",
-                run.folder.display(),
-                run.recipe.name
-            );
         }
+        check_names(runs)?;
         let stacks: Vec<OpenStack<'_>> = stacks
             .iter()
             .map(|path| OpenStack::open(path, runs, split))
@@ -203,7 +196,7 @@ impl Report {
             let curves = run.folder.join("learning_curves.svg");
             let svg = std::fs::read_to_string(&curves)
                 .with_context(|| format!("reading {}", curves.display()))?;
-            report.curves.push((run.recipe.name.clone(), svg));
+            report.curves.push((run.name.clone(), svg));
         }
         let of = |task| -> Vec<&TrainedRun> {
             runs.iter().filter(|run| run.recipe.task == task).collect()
@@ -255,7 +248,7 @@ impl Report {
                 })
                 .collect();
             self.reliability
-                .push((run.recipe.name.clone(), plots::reliability(&bins)?));
+                .push((run.name.clone(), plots::reliability(&bins)?));
             for naming in &measured.namings {
                 let row = &naming.row;
                 let loss = row.naming.log_loss.unwrap_or(f64::INFINITY);
@@ -264,7 +257,7 @@ impl Report {
                     let example = examples(&measured.gallery);
                     self.best = Some(Best {
                         run: place,
-                        recipe: row.trained.recipe.clone(),
+                        name: row.trained.name().to_owned(),
                         named_by: row.named_by,
                         confusions: confusions(&naming.predictions, split, index, &example),
                         mistakes: mistakes(&naming.predictions, split, index, &example),
@@ -319,7 +312,7 @@ impl Report {
         for run in runs {
             let measured = MeasuredLocaliser::new(run, &composers.of(run)?)?;
             let histogram = measured.histogram()?;
-            self.overlaps.push((run.recipe.name.clone(), histogram));
+            self.overlaps.push((run.name.clone(), histogram));
             self.measured.localisers.push(measured.row);
         }
         Ok(())
@@ -337,7 +330,7 @@ impl Report {
         for run in runs {
             let composer = composers.of(run)?;
             let measured = MeasuredAligner::new(run, &composer)?;
-            let name = &run.recipe.name;
+            let name = &run.name;
             cumulative.push((name.clone(), measured.cumulative()));
             let of_views = |end: &str, error: fn(&ViewsError) -> f64| {
                 let points = measured.row.by_views.iter();

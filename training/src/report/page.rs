@@ -29,8 +29,8 @@ pub fn render(report: &Report, table: &Table) -> anyhow::Result<String> {
             let maps: Vec<Value> = figure
                 .maps
                 .iter()
-                .map(|(recipe, map, _)| {
-                    context! { recipe, probability => map.probability, largest => map.largest() }
+                .map(|(run, map, _)| {
+                    context! { run, probability => map.probability, largest => map.largest() }
                 })
                 .collect();
             let whale = &figure.whale;
@@ -93,7 +93,7 @@ fn best(best: &Best) -> anyhow::Result<Value> {
         })
         .collect::<anyhow::Result<_>>()?;
     Ok(context! {
-        recipe => best.recipe, named_by => best.named_by, confusions, mistakes, strangers,
+        name => best.name, named_by => best.named_by, confusions, mistakes, strangers,
     })
 }
 

@@ -162,7 +162,7 @@ impl<'r> OpenStack<'r> {
         StackRow {
             stack: self.name.clone(),
             split_digest: self.file.split_digest.clone(),
-            members: self.file.members.iter().map(|m| m.name.clone()).collect(),
+            members: self.members.iter().map(|run| run.name.clone()).collect(),
             parameters: sum(|run| run.record.parameters as u64) as usize,
             multiply_adds: sum(|run| run.record.multiply_adds) * u64::from(self.file.views),
             views: self.file.views,

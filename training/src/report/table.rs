@@ -19,6 +19,9 @@ const FORMAT_VERSION: u32 = 2;
 /// What every row says of its run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trained {
+    /// Name of the run's folder, where that is another than the recipe's; rows of one run belong together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
     /// Name of the recipe.
     pub recipe: String,
     /// SHA-256 of the run's recipe file.
@@ -36,9 +39,10 @@ pub struct Trained {
     pub multiply_adds: u64,
     /// Epochs that were trained.
     pub epochs: u32,
-    /// Epochs of the recipe's schedule; more than `epochs` where the run has not come to its end.
+    /// Epochs of the recipe's schedule; more than `epochs` in rows of runs that were not at their end, which earlier
+    /// versions measured too.
     pub scheduled_epochs: u32,
-    /// Images trained in a second, in the last epoch.
+    /// Images trained in a second, in the epoch whose weights are measured.
     pub images_per_second: Option<f64>,
 }
 
@@ -46,6 +50,7 @@ impl Trained {
     /// Of a run.
     pub fn of(run: &TrainedRun) -> Self {
         Self {
+            run: (run.name != run.recipe.name).then(|| run.name.clone()),
             recipe: run.recipe.name.clone(),
             recipe_digest: run.recipe_digest.clone(),
             split_digest: run.record.split_digest.clone(),
@@ -57,6 +62,11 @@ impl Trained {
             scheduled_epochs: run.recipe.schedule.epochs,
             images_per_second: run.record.metrics.get("images_per_second").copied(),
         }
+    }
+
+    /// What the run is called in the table.
+    pub fn name(&self) -> &str {
+        self.run.as_ref().unwrap_or(&self.recipe)
     }
 }
 
@@ -109,7 +119,7 @@ pub struct StackRow {
     pub stack: String,
     /// Digest of the split that it was fitted and measured on.
     pub split_digest: String,
-    /// Recipes of its classifiers.
+    /// Runs of its classifiers.
     pub members: Vec<String>,
     /// Trainable parameters of all of them.
     pub parameters: usize,
@@ -182,7 +192,7 @@ trait OfRun {
 
 impl<R: OfRun + Clone> Row for R {
     fn name(&self) -> &str {
-        &self.trained().recipe
+        self.trained().name()
     }
 
     fn split_digest(&self) -> &str {
@@ -277,7 +287,7 @@ impl Table {
             .chain(of(&self.localisers))
     }
 
-    /// Takes over the rows of another table. All rows of a recipe or stack that it measures anew go, and
+    /// Takes over the rows of another table. All rows of a run or stack that it measures anew go, and
     /// the new ones take their place; everything else stays as it is, new ones follow.
     pub fn update(&mut self, new: &Self) {
         replace(&mut self.classifiers, &new.classifiers);
@@ -345,6 +355,7 @@ mod tests {
 
     fn trained(recipe: &str, digest: &str) -> Trained {
         Trained {
+            run: None,
             recipe: recipe.into(),
             recipe_digest: "of the recipe".into(),
             split_digest: digest.into(),
@@ -465,9 +476,37 @@ mod tests {
             row.ends_with("| 12 of 24, unfinished | 250 | 0.438 | 0.375 | 256 |"),
             "{row}"
         );
-        let header = text.lines().find(|l| l.starts_with("| recipe")).unwrap();
+        let header = text.lines().find(|l| l.starts_with("| run")).unwrap();
         let cells = |line: &str| line.replace("\\|", "").matches('|').count();
         assert_eq!(cells(header), cells(row), "{text}");
+    }
+
+    #[test]
+    fn runs_of_one_recipe_have_places_of_their_own() {
+        let with_seed = |run: &str, top1: f64| ClassifierRow {
+            trained: Trained {
+                run: Some(run.into()),
+                ..trained("x", &split().digest())
+            },
+            ..row("x", NamedBy::Logits, top1)
+        };
+        let mut table = Table::default();
+        for row in [
+            row("x", NamedBy::Logits, 0.5),
+            with_seed("x-seed-2", 0.25),
+            with_seed("x-seed-2", 0.125),
+        ] {
+            table.update(&Table {
+                classifiers: vec![row],
+                ..Table::default()
+            });
+        }
+        let top1: Vec<Option<f64>> = table.classifiers.iter().map(|r| r.naming.top1).collect();
+        assert_eq!(top1, [Some(0.5), Some(0.125)]);
+        let text = table.markdown().unwrap();
+        for start in ["| x |", "| x-seed-2 |"] {
+            assert!(text.lines().any(|line| line.starts_with(start)), "{text}");
+        }
     }
 
     #[test]
