@@ -138,10 +138,8 @@ fn conditions_agree_with_opencv() {
         condition.apply(&mut changed, &mut rng).unwrap();
         let (mean, largest) = difference(&changed, reference.grid, &reference.conditions[name]);
         println!("{name:<16} mean {mean:.2}, largest {largest}");
-        // OpenCV's Gaussian reaches a little farther.
-        let allowed = if condition.blur > 0.0 { 3 } else { 1 };
         assert!(
-            mean <= 0.5 && largest <= allowed,
+            mean <= 0.5 && largest <= 2,
             "{name}: {mean} grey levels on average, at most {largest}"
         );
     }
@@ -171,7 +169,11 @@ fn noise_is_as_strong_as_numpy_draws_it() {
             let ours = spread(&picture.rows().flat_map(green).collect::<Vec<_>>());
             let of_rows_ours = spread(&means).1;
             println!("{level}: {ours:.2?}, rows {of_rows_ours:.2}");
-            assert!((ours.0 - mean).abs() < 0.5, "{level}: {ours:?}, {mean}");
+            // Bands are as many draws as there are rows.
+            assert!(
+                (ours.0 - mean).abs() < 0.3 + 0.1 * of_rows,
+                "{level}: {ours:?}, {mean}"
+            );
             assert!(
                 (ours.1 - deviation).abs() < 0.05 * deviation + 0.1,
                 "{level}: {ours:?}, {deviation}"

@@ -87,5 +87,10 @@ everything $afresh $afresh $afresh-all
 flown=("$runs/$strong-all" "$runs/$light-all" "$runs/$afresh-all")
 "$train" stack "${flown[@]}" --calibrated-by "$runs/stack.json" "${all[@]}" \
   --out "$runs/stack-all.json"
+# In other light and by other cameras: on the card of the bundle that flies, and on a page.
+"$train" evaluate --bundle "$runs/bundle-measured" --conditions --out "$runs/conditions.json" \
+  --heads "$data/heads" --labels "$runs/data/validation_and_unknown.csv" \
+  --frames "$data/frames" --truth "$data/frames.csv" --open-water training/data/open_water.csv
 bundle --finder-of "$runs/bundle-measured" --aligner-of "$runs/bundle-measured" --classifiers "${flown[@]}" \
-  --stack "$runs/stack-all.json" --storage int8 --out models/right-whales
+  --stack "$runs/stack-all.json" --storage int8 --conditions "$runs/conditions.json" --out models/right-whales
+"$train" report --conditions "$runs/conditions.json" "${common[@]}" --out "$runs/report.html"

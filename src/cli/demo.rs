@@ -21,6 +21,7 @@ use callosity::virtual_survey::{Catalogue, Survey};
 use indicatif::ProgressIterator;
 use tokio_util::sync::CancellationToken;
 
+use super::camera::Camera;
 use super::identify::DEFAULT_BUNDLE;
 use super::run::{exit_code, runtime, stop_on_signal};
 use super::{INTERRUPTED, engine};
@@ -67,6 +68,9 @@ pub struct Args {
     /// The same seed gives the same flight
     #[arg(long, value_name = "S", default_value_t = 7)]
     seed: u64,
+    /// The camera that takes the virtual frames
+    #[arg(long, value_enum, default_value_t = Camera::AsIs, conflicts_with = "frames")]
+    camera: Camera,
     #[command(flatten)]
     engine: engine::Args,
 }
@@ -87,7 +91,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Some(frames) => (frames.clone(), read_truth(frames)?),
         None => {
             let folder = args.out.join("virtual-frames");
-            let truth = draw_survey(&folder, catalogue, args.count, args.seed)?;
+            let truth = draw_survey(&folder, catalogue, &args)?;
             (folder, Some(truth))
         }
     };
@@ -146,6 +150,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match truth {
         Some(truth) => {
             let known = catalogue.iter().cloned().collect();
+            if args.frames.is_none() {
+                println!("camera: {} ({})", args.camera, args.camera.condition());
+            }
             println!("{}", Score::new(&truth, &sightings, &known));
         }
         None => summary(&sightings),
@@ -236,12 +243,7 @@ fn draw(frame: &Path, heads: &[Sighting], crop: &HeadCrop, picture: &Path) -> an
 }
 
 /// Draws a flight into a folder, in place of what an earlier demo left there.
-fn draw_survey(
-    folder: &Path,
-    catalogue: &[String],
-    count: u32,
-    seed: u64,
-) -> anyhow::Result<Truth> {
+fn draw_survey(folder: &Path, catalogue: &[String], args: &Args) -> anyhow::Result<Truth> {
     let population = Catalogue::new(POPULATION, catalogue.len(), STRANGERS);
     ensure!(
         population.names() == catalogue,
@@ -261,10 +263,11 @@ fn draw_survey(
         }
     }
     let mut truth = Truth::default();
-    let plans = Survey::new(&population, seed).take(count as usize);
-    eprintln!("drawing {count} frames");
-    for plan in plans.progress_count(count.into()) {
-        let frame = plan.render(&population, FRAME.0, FRAME.1);
+    let camera = args.camera.condition();
+    let plans = Survey::new(&population, args.seed).take(args.count as usize);
+    eprintln!("drawing {} frames", args.count);
+    for plan in plans.progress_count(args.count.into()) {
+        let frame = plan.photograph(&population, FRAME.0, FRAME.1, &camera)?;
         let file = format!("{FRAME_NAME}{:04}.jpg", frame.number);
         let path = folder.join(&file);
         fs::write(&path, encode_jpeg(&frame.image, JPEG_QUALITY)?)

@@ -4,6 +4,7 @@
 //! name the module here and give it a line in `commands!`.
 
 mod bundle;
+mod camera;
 #[cfg(feature = "flight")]
 mod demo;
 mod engine;

@@ -13,6 +13,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
+use super::camera::Camera;
 use callosity::geometry::Landmarks;
 use callosity::virtual_survey::{Catalogue, FramePlan, HeadView, Individual, Survey, render_head};
 
@@ -53,6 +54,9 @@ pub struct Args {
     /// Side of a head photograph in pixels
     #[arg(long, value_name = "PIXELS", default_value_t = 224, value_parser = clap::value_parser!(u32).range(16..=4096))]
     pub head_size: u32,
+    /// The camera that takes heads and frames
+    #[arg(long, value_enum, default_value_t = Camera::AsIs)]
+    pub camera: Camera,
 }
 
 /// Quality of JPEG files, 1…100.
@@ -161,7 +165,7 @@ fn draw_heads(
             let across = 2.0 * in_frame.head_length();
             let soft = (across.round() as u32).clamp(args.head_size.min(48), args.head_size);
             let drawn = render_head(&individual.whale, &view, soft, soft);
-            let picture = if soft == args.head_size {
+            let mut picture = if soft == args.head_size {
                 drawn
             } else {
                 let filter = image::imageops::FilterType::CatmullRom;
@@ -169,6 +173,7 @@ fn draw_heads(
             };
             let image = format!("v_{}_{:05}.jpg", stream, i + 1);
             let quality = rng.random_range(75..=95);
+            args.camera.condition().apply(&mut picture, &mut rng)?;
             save(&args.out.join("heads").join(&image), &picture, quality)?;
             Ok(Written {
                 image,
@@ -202,7 +207,7 @@ fn draw_frames(args: &Args, catalogue: &Catalogue) -> anyhow::Result<()> {
     let bar = progress(plans.len() as u64, "frames");
     // One after another: a frame is drawn on all cores, and needs memory for one only.
     for plan in bar.wrap_iter(plans.iter()) {
-        let frame = plan.render(catalogue, width, height);
+        let frame = plan.photograph(catalogue, width, height, &args.camera.condition())?;
         let image = format!("v_{:05}.jpg", frame.number + 1);
         save(&args.out.join("frames").join(&image), &frame.image, QUALITY)?;
         let size = [width.to_string(), height.to_string()];
@@ -256,11 +261,9 @@ fn progress(length: u64, what: &str) -> ProgressBar {
 mod tests {
     use super::*;
 
-    #[test]
-    fn files_and_tables_agree_and_nothing_is_overwritten() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let args = Args {
-            out: folder.path().join("set"),
+    fn small(out: PathBuf) -> Args {
+        Args {
+            out,
             seed: 3,
             individuals: 2,
             heads_per_individual: 2,
@@ -270,7 +273,14 @@ mod tests {
             frame_width: 96,
             frame_height: 64,
             head_size: 32,
-        };
+            camera: Camera::AsIs,
+        }
+    }
+
+    #[test]
+    fn files_and_tables_agree_and_nothing_is_overwritten() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let args = small(folder.path().join("set"));
         write(&args).expect("the data set is written");
         let rows = |name: &str| -> Vec<csv::StringRecord> {
             csv::Reader::from_path(args.out.join(name))
@@ -292,5 +302,35 @@ mod tests {
 
         let refused = write(&args).expect_err("the folder is not empty any more");
         assert!(refused.to_string().contains("not empty"), "{refused}");
+    }
+
+    #[test]
+    fn a_mono_camera_takes_the_same_heads_and_frames_without_colour() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let in_colour = small(folder.path().join("colour"));
+        let mono = Args {
+            camera: Camera::Mono,
+            ..small(folder.path().join("mono"))
+        };
+        write(&in_colour).expect("written");
+        write(&mono).expect("written");
+        let read = |args: &Args, name: &str| fs::read(args.out.join(name)).expect(name);
+        for table in ["heads.csv", "landmarks.csv", "frames.csv"] {
+            assert_eq!(read(&in_colour, table), read(&mono, table), "{table}");
+        }
+        for below in ["heads", "frames"] {
+            let colourful = |args: &Args| {
+                let pictures = fs::read_dir(args.out.join(below)).expect(below);
+                let saturation =
+                    |image::Rgb([r, g, b]): &image::Rgb<u8>| *r.max(g).max(b) - *r.min(g).min(b);
+                let most = |entry: std::io::Result<fs::DirEntry>| {
+                    let picture = image::open(entry.expect(below).path()).expect(below);
+                    picture.to_rgb8().pixels().map(saturation).max()
+                };
+                pictures.filter_map(most).max()
+            };
+            assert!(colourful(&in_colour) > Some(10), "{below}");
+            assert!(colourful(&mono) <= Some(1), "{below}");
+        }
     }
 }

@@ -67,7 +67,8 @@ fn normal(rng: &mut (impl Rng + ?Sized)) -> f32 {
 /// Blur and noise are of the picture's own pixels: the same condition is milder on a head that is shown larger.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CameraCondition {
-    /// Standard deviation of the Gaussian by which the picture is blurred, in pixels; 0 leaves it sharp.
+    /// Standard deviation of the Gaussian by which the picture is blurred, in pixels; 0 leaves it sharp. It is cut off
+    /// at two to three times that (1.5: at 3 pixels).
     pub blur: f32,
     /// Share of the light that haze replaces by its own, 0…1.
     pub haze: f32,

@@ -7,6 +7,7 @@ use rand_distr::{Distribution, StandardNormal};
 
 use super::{Catalogue, Pose, Scene, SeaState};
 use crate::geometry::{Affine, Landmarks, Point};
+use crate::pixels::{CameraCondition, EncodeError};
 
 /// Plans are made for frames of this width, in pixels; other sizes show the same, scaled.
 pub const REFERENCE_WIDTH: f64 = 3072.0;
@@ -113,6 +114,24 @@ impl FramePlan {
             image,
             heads: self.heads_at(catalogue, width, height),
         }
+    }
+
+    /// [`render`](Self::render), as `camera` would have taken the frame. Its noise follows from the plan, so that the
+    /// same plan and camera give the same frame.
+    ///
+    /// # Errors
+    /// The camera writes JPEGs of a quality that does not exist, or the frame is too large for one.
+    pub fn photograph(
+        &self,
+        catalogue: &Catalogue,
+        width: u32,
+        height: u32,
+        camera: &CameraCondition,
+    ) -> Result<VirtualFrame, EncodeError> {
+        let mut frame = self.render(catalogue, width, height);
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        camera.apply(&mut frame.image, &mut rng)?;
+        Ok(frame)
     }
 }
 

@@ -147,7 +147,7 @@ def conditions():
         "grey": np.repeat(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[:, :, None], 3, 2),
         "gamma": levels(255 * (v / 255) ** 1.9),
         "haze": levels(0.5 * v + 0.5 * np.array([200, 208, 216])),
-        "blur": cv2.GaussianBlur(picture, (0, 0), 1.5),
+        "blur": cv2.GaussianBlur(picture, (7, 7), 1.5, borderType=cv2.BORDER_REPLICATE),
         "jpeg 20": cv2.cvtColor(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB),
     }
     return {name: grid(image) for name, image in changed.items()}

@@ -1,6 +1,7 @@
 //! Measures of identification and detection, from what was said and what is true.
 
 use callosity::geometry::Landmarks;
+use callosity::identify::HeadIdentification;
 use serde::{Deserialize, Serialize};
 
 use crate::metrics;
@@ -19,6 +20,20 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// What was said of a head of the whale `truth`.
+    pub fn new(said: HeadIdentification, truth: String, catalogued: bool) -> Self {
+        Self {
+            unknown: f64::from(said.unknown_probability),
+            candidates: said
+                .candidates
+                .into_iter()
+                .map(|c| (c.individual, f64::from(c.probability)))
+                .collect(),
+            truth,
+            catalogued,
+        }
+    }
+
     /// Probabilities of the candidates, and which of them is the right one; one more of probability 0
     /// where it was not named.
     fn prediction(&self) -> (Vec<f64>, usize) {

@@ -9,6 +9,7 @@ pub mod checkpoint;
 mod claim;
 pub mod commands;
 pub mod compose;
+pub mod conditions;
 pub mod curves;
 pub mod decided;
 pub mod decisions;

@@ -484,8 +484,9 @@ fn a_bundle_is_trained_on(folder: &Path) {
     assert!(!success && complaint.contains("m2/"), "{complaint}");
 }
 
-/// Classifiers in the place of those of another bundle, whose finder and aligner stay.
-fn classifiers_are_exchanged(folder: &Path) {
+/// Classifiers in the place of those of another bundle, whose finder and aligner stay. The card says what light does
+/// to them.
+fn classifiers_are_exchanged(folder: &Path, in_light: &str) {
     let bundle = [
         "bundle",
         "--name",
@@ -498,6 +499,8 @@ fn classifiers_are_exchanged(folder: &Path) {
         "bundle",
         "--classifiers",
         "runs/virtual-classifier",
+        "--conditions",
+        "runs/conditions.json",
     ];
     run(folder, &bundle);
     let open = |name: &str| Bundle::open(folder.join(name)).expect("a bundle");
@@ -524,6 +527,37 @@ fn classifiers_are_exchanged(folder: &Path) {
         tests.map(|t| format!("{} {}", t.role, t.output)).collect()
     };
     assert_eq!(tests(before), tests(after));
+    let card = std::fs::read_to_string(folder.join("bundle/MODEL_CARD.md")).expect("a card");
+    assert!(!card.contains("white balance"));
+    let card = std::fs::read_to_string(folder.join("exchanged/MODEL_CARD.md")).expect("a card");
+    assert!(
+        card.contains("Measured with the classifiers of this bundle") && card.contains(in_light)
+    );
+}
+
+/// What light does to a bundle stands on a page. Returns the row of another white balance.
+fn light_is_measured(folder: &Path) -> String {
+    let measure = [
+        "evaluate",
+        "--bundle",
+        "bundle",
+        "--conditions",
+        "--heads",
+        "data/heads",
+        "--labels",
+        "runs/data/validation_and_unknown.csv",
+        "--out",
+        "runs/conditions.json",
+    ];
+    let table = run(folder, &measure);
+    let row = table
+        .lines()
+        .find(|line| line.starts_with("| white balance: red × 0.75, blue × 1.25"))
+        .expect("the white balance");
+    run(folder, &["report", "--conditions", "runs/conditions.json"]);
+    let page = std::fs::read_to_string(folder.join("runs/report.html")).expect("a page");
+    assert!(page.contains("<td class=\"text\">white balance: red × 0.75, blue × 1.25</td>"));
+    row.to_owned()
 }
 
 /// Rows of the stack, without its gallery and with it.
@@ -701,7 +735,8 @@ fn virtual_whales_are_learnt_and_named_over_mqtt() {
     let stack_rows = stack_is_measured(folder);
     make_bundle(folder, "runs/virtual-finder", "bundle");
     a_bundle_is_trained_on(folder);
-    classifiers_are_exchanged(folder);
+    let in_light = light_is_measured(folder);
+    classifiers_are_exchanged(folder, &in_light);
     frames_are_measured_by_who_never_saw_them(folder);
 
     let report = heads_are_measured(folder);

@@ -18,6 +18,7 @@ use super::export::{StorageChoice, agree, checked, floats, probe, run_builtin, w
 use super::stack::StackFile;
 use crate::cache::Cache;
 use crate::compose::Composer;
+use crate::conditions::ConditionsReport;
 use crate::finder_threshold;
 use crate::index::Index;
 use crate::network::{Mode, Network, Precision};
@@ -83,6 +84,10 @@ pub struct Args {
     /// bundle must not be used for
     #[arg(long, value_name = "FILE")]
     about: Option<PathBuf>,
+    /// What `evaluate --conditions --out` measured, for the model card: of this bundle, or of the one that stands for it
+    /// because it holds photographs out
+    #[arg(long, value_name = "FILE")]
+    conditions: Option<PathBuf>,
     /// What is catalogued
     #[arg(long, default_value = "Eubalaena glacialis")]
     scientific_name: String,
@@ -196,6 +201,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         }
         None => None,
     };
+    let conditions = args.conditions.as_deref();
+    let conditions = conditions.map(ConditionsReport::load).transpose()?;
 
     let mut writer = Writer::new(&args.out)?;
     let finder = match (&finder_run, &finder_of) {
@@ -303,7 +310,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         choose_threshold(&mut manifest, &writer, run, &args)?;
         writer.manifest(&manifest)?;
     }
-    let card = model_card(&manifest, &stack, about.as_deref());
+    let card = model_card(&manifest, &stack, about.as_deref(), conditions.as_ref());
     writer.file("MODEL_CARD.md", card.as_bytes())?;
     let gallery = stack.gallery.as_ref().map_or(String::new(), |gallery| {
         let bytes = gallery.photographs * (2 * stack.head.mean.len() + size_of::<u32>());
@@ -851,7 +858,12 @@ fn aims_of_card(aims: &DecisionAims) -> String {
     text
 }
 
-fn model_card(manifest: &Manifest, stack: &StackFile, about: Option<&str>) -> String {
+fn model_card(
+    manifest: &Manifest,
+    stack: &StackFile,
+    about: Option<&str>,
+    conditions: Option<&ConditionsReport>,
+) -> String {
     let mut card = format!(
         "# {} {}\n\nNames {} individuals of *{}*.\n\n## Networks\n\n| network | for | recipe (SHA-256) | seed | weights (SHA-256) |\n|---|---|---|---|---|\n",
         manifest.name,
@@ -925,6 +937,10 @@ fn model_card(manifest: &Manifest, stack: &StackFile, about: Option<&str>) -> St
         "Nobody has said where the photographs come from, under which terms, and what this bundle must \
          not be used for.\n",
     ));
+    if let Some(conditions) = conditions {
+        let section = conditions.card_section(&manifest.ensemble.network.sha256);
+        let _ = write!(card, "\n{section}");
+    }
     card.push_str(
         "\n## Metrics\n\nOf a network those after the epoch whose weights it has: that with the least loss on the set that \
          is measured first.\n\n| metric | value |\n|---|---|\n",

@@ -1,5 +1,7 @@
 //! `callosity-train evaluate`: a bundle measured by the code that flies.
 
+mod conditions;
+
 use std::collections::{BTreeMap, HashSet};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -11,6 +13,7 @@ use callosity::identify::{HeadIdentification, Identifier, SeenHead, Verdict};
 use callosity::inference::EngineConfig;
 use callosity::pixels::{EncodedPhotograph, Photograph};
 use clap::ValueEnum;
+use image::RgbImage;
 use indicatif::ParallelProgressIterator;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -30,15 +33,20 @@ use crate::stack::StackOptions;
 /// Frames that a bundle's finder was trained on are not measured with it. Give the bundles of a
 /// cross-validation together, one for each fold: each frame is then measured with the bundle that never
 /// saw it.
+///
+/// With --conditions the same photographs are measured as they are and as other cameras would have taken them, each
+/// changed after decoding: another white balance, under- and over-exposed, grey, and so on.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The bundle; several for a cross-validation on frames
     #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
     bundle: Vec<PathBuf>,
     /// Folder of aligned head photographs
-    #[arg(long, value_name = "DIR", requires = "labels")]
+    #[arg(long, value_name = "DIR")]
     heads: Option<PathBuf>,
-    /// Table of them: image, whale. Whales that the bundle does not know count as unknown
+    /// Table of them: image, whale. Whales that the bundle does not know count as unknown. With --conditions it may be
+    /// left out: then all photographs of the folder are looked at, and what is measured is whether they keep the first
+    /// candidate that they have as they are
     #[arg(long, value_name = "CSV", requires = "heads")]
     labels: Option<PathBuf>,
     /// Measure enrolment too: of each whale of the heads that the bundle does not know and that has more than N
@@ -57,6 +65,12 @@ pub struct Args {
     /// Table of pieces of the frames without whales: image, x, y, width, height
     #[arg(long, value_name = "CSV", requires = "frames")]
     open_water: Option<PathBuf>,
+    /// Measure under other light and by other cameras, instead
+    #[arg(long, conflicts_with = "enroll")]
+    conditions: bool,
+    /// Keep what --conditions measures, as JSON, for `report` and `bundle`
+    #[arg(long, value_name = "FILE", requires = "conditions")]
+    out: Option<PathBuf>,
     /// How the result is written
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -268,6 +282,30 @@ struct PieceRow {
     height: u32,
 }
 
+impl PieceRow {
+    /// The piece, out of the pixels of its frame.
+    fn cut(&self, frame: &RgbImage) -> anyhow::Result<Photograph> {
+        let Self {
+            image,
+            x,
+            y,
+            width,
+            height,
+        } = self;
+        let fits = |from: u32, size: u32, whole: u32| {
+            size > 0 && from.checked_add(size).is_some_and(|end| end <= whole)
+        };
+        ensure!(
+            fits(*x, *width, frame.width()) && fits(*y, *height, frame.height()),
+            "the piece {width} × {height} at ({x}, {y}) of {image} lies outside its {} × {} pixels",
+            frame.width(),
+            frame.height()
+        );
+        let pixels = image::imageops::crop_imm(frame, *x, *y, *width, *height).to_image();
+        Ok(Photograph::whole(pixels))
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -277,11 +315,27 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if args.heads.is_none() && args.frames.is_none() {
         bail!("nothing to measure on: give --heads with --labels, or --frames with --truth");
     }
+    ensure!(
+        args.heads.is_none() || args.labels.is_some() || args.conditions,
+        "--heads needs --labels to say who is on them; only with --conditions something is measured without"
+    );
     let bundles: Result<Vec<Bundle>, _> = args.bundle.iter().map(Bundle::open).collect();
     let bundles = bundles?;
     let config = EngineConfig::default();
     let identifiers = bundles.iter().map(|b| Identifier::new(b, &config));
     let identifiers = Subjects(identifiers.collect::<Result<_, _>>()?);
+    if args.frames.is_some() {
+        for bundle in &bundles {
+            ensure!(
+                bundle.manifest().finder.is_some(),
+                "{} has no finder; it can only be measured on --heads",
+                bundle.directory().display()
+            );
+        }
+    }
+    if args.conditions {
+        return measure_conditions(&args, &bundles, &identifiers);
+    }
     let (heads, enrolment) = match (&args.heads, &args.labels) {
         (Some(folder), Some(labels)) => {
             let [identifier] = &identifiers.0[..] else {
@@ -300,13 +354,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     let frames = match (&args.frames, &args.truth) {
         (Some(folder), Some(truth)) => {
-            for bundle in &bundles {
-                ensure!(
-                    bundle.manifest().finder.is_some(),
-                    "{} has no finder; it can only be measured on --heads",
-                    bundle.directory().display()
-                );
-            }
             let rows: Vec<FrameRow> = read_table(truth)?;
             let rows = group_by_image(rows)?;
             require_files(truth, folder, rows.iter().map(|r| r.image.as_str()))?;
@@ -326,16 +373,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         }
         _ => None,
     };
-    for bundle in &bundles {
-        let manifest = bundle.manifest();
-        if let Some(split) = &manifest.provenance.calibrated_on_split {
-            eprintln!(
-                "warning: the classifiers of {} {} were trained on all photographs with names of data {}: on these they \
-                 look better than they are; how good they are say networks of split {split}",
-                manifest.name, manifest.version, manifest.provenance.data_digest
-            );
-        }
-    }
+    warn_of_training_on_all(&bundles);
     let report = Report {
         bundles: bundles.iter().map(|b| Subject::of(b.manifest())).collect(),
         engine: identifiers.0[0].engine().to_owned(),
@@ -348,6 +386,38 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Format::Table => print_table(&report),
     }
     Ok(())
+}
+
+fn measure_conditions(
+    args: &Args,
+    bundles: &[Bundle],
+    identifiers: &Subjects,
+) -> anyhow::Result<()> {
+    let measured = conditions::measure(args, bundles, identifiers)?;
+    if args.labels.is_some() {
+        warn_of_training_on_all(bundles);
+    }
+    if let Some(path) = &args.out {
+        measured.save(path)?;
+    }
+    match args.format {
+        Format::Json => println!("{}", serde_json::to_string_pretty(&measured)?),
+        Format::Table => print!("{}\n\n{}", measured.subject(), measured.markdown()),
+    }
+    Ok(())
+}
+
+fn warn_of_training_on_all(bundles: &[Bundle]) {
+    for bundle in bundles {
+        let manifest = bundle.manifest();
+        if let Some(split) = &manifest.provenance.calibrated_on_split {
+            eprintln!(
+                "warning: the classifiers of {} {} were trained on all photographs with names of data {}: on these they \
+                 look better than they are; how good they are say networks of split {split}",
+                manifest.name, manifest.version, manifest.provenance.data_digest
+            );
+        }
+    }
 }
 
 fn read_table<T: for<'a> Deserialize<'a>>(path: &Path) -> anyhow::Result<Vec<T>> {
@@ -388,16 +458,7 @@ struct Seen {
 
 impl Seen {
     fn answer(&self, said: HeadIdentification) -> Answer {
-        Answer {
-            unknown: f64::from(said.unknown_probability),
-            candidates: said
-                .candidates
-                .into_iter()
-                .map(|c| (c.individual, f64::from(c.probability)))
-                .collect(),
-            truth: self.whale.clone(),
-            catalogued: self.known,
-        }
+        Answer::new(said, self.whale.clone(), self.known)
     }
 }
 
@@ -758,25 +819,11 @@ fn measure_open_water(
         let encoded = EncodedPhotograph::open(&path).with_context(context)?;
         let frame = encoded.decode(1.0).with_context(context)?.pixels;
         for piece in pieces {
-            let fits = |from: u32, size: u32, whole: u32| {
-                size > 0 && from.checked_add(size).is_some_and(|end| end <= whole)
-            };
-            ensure!(
-                fits(piece.x, piece.width, frame.width())
-                    && fits(piece.y, piece.height, frame.height()),
-                "{}: the piece {} × {} at ({}, {}) of {image} lies outside its {} × {} pixels",
-                table.display(),
-                piece.width,
-                piece.height,
-                piece.x,
-                piece.y,
-                frame.width(),
-                frame.height()
-            );
-            let (w, h) = (piece.width, piece.height);
-            let pixels = image::imageops::crop_imm(&frame, piece.x, piece.y, w, h).to_image();
+            let piece = piece
+                .cut(&frame)
+                .with_context(|| table.display().to_string())?;
             let seen = identifier
-                .identify_photograph(&Photograph::whole(pixels))
+                .identify_photograph(&piece)
                 .with_context(context)?;
             false_heads += seen.heads.len();
             progress.inc(1);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use tch::Device;
 
 use crate::commands::export::write;
+use crate::conditions::ConditionsReport;
 use crate::index::Index;
 use crate::report::{Report, Table, render};
 use crate::run_folder::TrainedRun;
@@ -23,12 +24,15 @@ use crate::split::Split;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Run folders of classifiers, aligners and localisers that were trained on one split; none is needed to show a
-    /// table that is there
-    #[arg(value_name = "RUN", required_unless_present = "table")]
+    /// table that is there, or conditions
+    #[arg(value_name = "RUN", required_unless_present_any = ["table", "conditions"])]
     runs: Vec<PathBuf>,
     /// Stacks whose classifiers are among the runs, as `callosity-train stack` writes them
     #[arg(long = "stack", value_name = "FILE")]
     stacks: Vec<PathBuf>,
+    /// What `evaluate --conditions --out` measured of a bundle in other light and by other cameras
+    #[arg(long = "conditions", value_name = "FILE")]
+    conditions: Vec<PathBuf>,
     /// Index of the photographs
     #[arg(long, default_value = "runs/data/index.json")]
     index: PathBuf,
@@ -57,6 +61,11 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let index = Index::load(&args.index)?;
     let split = Split::load(&args.split)?;
+    let conditions: Vec<ConditionsReport> = args
+        .conditions
+        .iter()
+        .map(|path| ConditionsReport::load(path))
+        .collect::<anyhow::Result<_>>()?;
     let mut table = match &args.table {
         Some(path) => Table::load(path, &split)?,
         None => Table::default(),
@@ -74,7 +83,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if let Some(path) = &args.markdown {
         write(path, table.markdown()?.as_bytes())?;
     }
-    write(&args.out, render(&report, &table)?.as_bytes())?;
+    write(&args.out, render(&report, &table, &conditions)?.as_bytes())?;
     println!("{}", args.out.display());
     Ok(())
 }

@@ -8,6 +8,7 @@ use minijinja::{Value, context};
 
 use super::table::environment;
 use super::{Best, CLASSES, Report, Table};
+use crate::conditions::ConditionsReport;
 use crate::features::HeadPhotograph;
 
 /// Size of a head on the page in pixels.
@@ -15,11 +16,16 @@ const HEAD: (u32, u32) = (240, 120);
 
 const QUALITY: u8 = 75;
 
-/// The page: all rows of the table, and for the report's own runs everything else, with all pictures in it.
+/// The page: all rows of the table, what was measured of bundles under other light, and for the report's own runs
+/// everything else, with all pictures in it.
 ///
 /// # Errors
 /// A photograph cannot be read.
-pub fn render(report: &Report, table: &Table) -> anyhow::Result<String> {
+pub fn render(
+    report: &Report,
+    table: &Table,
+    conditions: &[ConditionsReport],
+) -> anyhow::Result<String> {
     let mut environment = environment()?;
     environment.add_template("report.html", include_str!("report.html"))?;
     let saliency: Vec<Value> = report
@@ -38,6 +44,10 @@ pub fn render(report: &Report, table: &Table) -> anyhow::Result<String> {
             Ok(context! { whale, maps, strip })
         })
         .collect::<anyhow::Result<_>>()?;
+    let conditions: Vec<Value> = conditions
+        .iter()
+        .map(|c| context! { subject => c.subject(), header => c.header(), rows => c.rows() })
+        .collect();
     let page = environment.get_template("report.html")?.render(context! {
         version => env!("CARGO_PKG_VERSION"),
         classifiers => table.classifiers,
@@ -52,6 +62,7 @@ pub fn render(report: &Report, table: &Table) -> anyhow::Result<String> {
         saliency,
         landmarks => report.landmarks,
         overlaps => report.overlaps,
+        conditions,
     })?;
     Ok(page)
 }

@@ -1,0 +1,47 @@
+//! `callosity demo` with another camera.
+#![cfg(feature = "flight")]
+#![allow(missing_docs)]
+
+use std::path::Path;
+
+use assert_cmd::Command;
+
+fn demo(out: &Path) -> Command {
+    let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/virtual-survey");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_callosity"));
+    command.args(["demo", "--engine", "builtin", "--out"]);
+    command.arg(out).arg("--bundle").arg(bundle);
+    command
+}
+
+#[test]
+fn a_demo_is_flown_with_another_camera() {
+    let out = tempfile::tempdir().unwrap();
+    let output = demo(out.path())
+        .args(["--camera", "mono", "--count", "2", "--rate", "10"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}{complaint}");
+    assert!(said.contains("2 looked at"), "{said}");
+    let score = said.split("camera: mono (grey)\n").nth(1);
+    assert!(
+        score.is_some_and(|s| s.contains("whales in 2 frames")),
+        "{said}"
+    );
+    let frame = out.path().join("virtual-frames/virtual-frame-0000.jpg");
+    let frame = image::open(frame).unwrap().to_rgb8();
+    let colourless = |p: &image::Rgb<u8>| p[0].abs_diff(p[1]) <= 1 && p[1].abs_diff(p[2]) <= 1;
+    assert!(frame.pixels().all(colourless));
+
+    // Photographs have been taken by their own camera.
+    let output = demo(out.path())
+        .args(["--camera", "mono", "--frames"])
+        .arg(out.path())
+        .output()
+        .unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{complaint}");
+    assert!(complaint.contains("--frames"), "{complaint}");
+}
