@@ -30,7 +30,7 @@ use crate::tasks::ALIGNER_FIELD_HEAD_LENGTHS;
 use crate::weights::Weights;
 
 /// Version from which programs can use the bundles written here.
-const MINIMUM_PROGRAM_VERSION: semver::Version = semver::Version::new(0, 2, 0);
+const MINIMUM_PROGRAM_VERSION: semver::Version = semver::Version::new(0, 3, 0);
 /// Largest difference that a self-test allows, as a fraction of the output's largest value: room for
 /// engines that multiply in reduced precision, far less than any decision.
 const SELF_TEST_TOLERANCE: f32 = 5e-3;
