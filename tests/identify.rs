@@ -269,7 +269,7 @@ fn unknown_stands_beside_the_candidates_in_every_format() {
     let table = output(&["--format", "csv"]);
     let mut csv = csv::Reader::from_reader(table.as_slice());
     assert_eq!(
-        csv.headers().unwrap().iter().last(),
+        csv.headers().unwrap().iter().next_back(),
         Some("unknown_probability")
     );
     let in_csv: Vec<f32> = csv

@@ -197,6 +197,9 @@ impl Manifest {
             if let Some(weights) = &network.weights_sha256 {
                 digest(field("weights_sha256"), weights)?;
             }
+            if let Some(split) = &network.split_digest {
+                digest(field("split_digest"), split)?;
+            }
         }
         for role in Role::ALL {
             let found = networks.iter().filter(|network| network.role == role);

@@ -549,6 +549,16 @@ pub struct Provenance {
     pub enrolments: Vec<Enrolment>,
 }
 
+impl Provenance {
+    /// SHA-256 of the split that the network of a role was trained on, the classifiers' for the ensemble.
+    pub fn split_of(&self, role: Role) -> &str {
+        let mut networks = self.networks.iter();
+        let network = networks.find(|network| network.role == role);
+        let own = network.and_then(|network| network.split_digest.as_deref());
+        own.unwrap_or(&self.split_digest)
+    }
+}
+
 /// How one network came about.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -567,6 +577,10 @@ pub struct NetworkProvenance {
     /// SHA-256 of the file of its trained weights, 64 lower-case hexadecimal digits; absent as the seed is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights_sha256: Option<String>,
+    /// SHA-256 of the split that it was trained on; absent where that is the [bundle's](Provenance::split_digest), as it
+    /// is of networks that were not taken over from another bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split_digest: Option<String>,
     /// Of a classifier how many of the features in the ensemble's last layer are its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<usize>,

@@ -19,7 +19,7 @@ const ENCODING_GAMMA: f32 = 2.2;
 /// The noise of a sensor, in electrons of a pixel.
 ///
 /// Light that is the share L of white makes L · [`white`](Self::white) electrons, and what is read is normally
-/// distributed around that: with variance L · `white` (shot noise) + [`read`](Self::read)² in each value for itself,
+/// distributed around that: with variance L · `white` (shot noise) + `read`² in each value for itself,
 /// and with the deviation [`row`](Self::row) in each row as a whole. Light is the picture's value, as a share of 255,
 /// to the power of 2.2; sums are clipped at no light and at white.
 #[derive(Clone, Copy, Debug, PartialEq)]

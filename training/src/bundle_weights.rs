@@ -592,6 +592,7 @@ mod tests {
         let error = columns_of(&manifest, 1, 8, 28).unwrap_err().to_string();
         assert!(error.contains("28 features"), "{error}");
         let network = |features: usize| callosity::bundle::NetworkProvenance {
+            split_digest: None,
             role: Role::Ensemble,
             name: features.to_string(),
             recipe: "x".into(),

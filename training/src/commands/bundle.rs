@@ -349,13 +349,13 @@ impl TakenOver {
             folder.display(),
             role.name()
         );
+        let split = manifest.provenance.split_of(role);
         ensure!(
-            manifest.provenance.split_digest == stack.split_digest || stack.calibrated_by.is_some(),
-            "{} was trained on split {}, the stack on {}: its {} may have seen what the stack is measured on",
+            split == stack.split_digest || stack.calibrated_by.is_some(),
+            "the {} of {} was trained on split {split}, the stack on {}: it may have seen what the stack is measured on",
+            role.name(),
             folder.display(),
-            manifest.provenance.split_digest,
             stack.split_digest,
-            role.name()
         );
         if let Some(fold) = manifest.provenance.held_out_fold {
             ensure!(
@@ -377,10 +377,12 @@ impl TakenOver {
     fn add_provenance(&self, to: &mut Provenance) -> anyhow::Result<()> {
         let from = &self.bundle.manifest().provenance;
         let folder = self.bundle.directory().display();
-        let network = match from.networks.iter().find(|n| n.role == self.role) {
+        let mut network = match from.networks.iter().find(|n| n.role == self.role) {
             Some(network) => network.clone(),
             None => untold(from, self.role).with_context(|| folder.to_string())?,
         };
+        let split = from.split_of(self.role);
+        network.split_digest = (split != to.split_digest).then(|| split.to_owned());
         ensure!(
             to.networks.iter().all(|other| other.name != network.name),
             "the {} of {folder} is called {}, as another network of this bundle is: give that one's run folder another \
@@ -451,6 +453,7 @@ fn untold(from: &Provenance, role: Role) -> anyhow::Result<NetworkProvenance> {
         );
     };
     Ok(NetworkProvenance {
+        split_digest: None,
         role,
         name: (*recipe).clone(),
         recipe: (*recipe).clone(),
@@ -550,6 +553,7 @@ fn network_provenance(run: &TrainedRun) -> NetworkProvenance {
         .iter()
         .filter(|(metric, value)| value.is_finite() && !OF_THE_RUN.contains(&metric.as_str()));
     NetworkProvenance {
+        split_digest: None,
         role,
         name: run.name.clone(),
         recipe: run.recipe.name.clone(),

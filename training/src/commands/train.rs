@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use callosity::bundle::Bundle;
+use callosity::bundle::{Bundle, Role};
 use clap::{Args as ClapArgs, ValueEnum};
 use tch::{Cuda, Device};
 
@@ -209,7 +209,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             &TrainedOn {
                 network: &bundle.display().to_string(),
                 data_digest: &provenance.data_digest,
-                split_digest: &provenance.split_digest,
+                split_digest: provenance.split_of(match recipe.task {
+                    TaskKind::Finder => Role::Finder,
+                    TaskKind::Aligner => Role::Aligner,
+                    TaskKind::Classifier | TaskKind::Localiser | TaskKind::Pretraining => {
+                        Role::Ensemble
+                    }
+                }),
                 held_out_fold: provenance.held_out_fold,
             },
         )?;
