@@ -30,7 +30,7 @@ say = @printf '== %(%H:%M:%S)T %s\n' -1
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-24s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  DEMO='--count 10'   arguments of callosity demo;  BENCH='--rounds 5'   of benches/compare.py"
 	@echo "  CALLOSITY_DATA      folder of real photographs [$(CALLOSITY_DATA)]"
 
@@ -145,6 +145,10 @@ train: trainer ## run callosity-train with ARGS, such as ARGS='train training/re
 .PHONY: train-right-whales
 train-right-whales: trainer ## train models/right-whales again from the real photographs
 	@$(with_torch); training/right-whales.sh "$(CALLOSITY_DATA)"
+
+.PHONY: train-right-whales-long
+train-right-whales-long: trainer ## train one from random weights on long schedules, for a GPU or a fast processor
+	@$(with_torch); training/right-whales-long.sh "$(CALLOSITY_DATA)"
 
 .PHONY: train-virtual-survey
 train-virtual-survey: trainer ## train models/virtual-survey again from drawn whales

@@ -65,3 +65,8 @@ members=("$runs/student-111" "$runs/student-112" "$runs/student-113")
   --about training/model_cards/right-whales.md --finder "$runs/finder-long" --aligner "$runs/aligner-long" \
   --classifiers "${members[@]}" --stack "$runs/stack-long.json" --storage int8 "${bundle[@]}" --out "$out"
 "$train" evaluate --bundle "$out" --heads "$data/heads" --labels "$runs/data/validation_and_unknown.csv"
+# Other data have other water.
+water=()
+[ -n "${SMOKE:-}" ] || water=(--open-water training/data/open_water.csv)
+"$train" evaluate --bundle "$out" --conditions --out "$runs/conditions-long.json" --heads "$data/heads" \
+  --labels "$runs/data/validation_and_unknown.csv" --frames "$data/frames" --truth "$data/frames.csv" "${water[@]}"
