@@ -191,7 +191,7 @@ fn a_stranger_is_enrolled_and_named_when_seen_again() {
     assert!(
         said(&assert)
             .0
-            .starts_with("image,ash,indigo,olive,Sunny,unknown\n")
+            .starts_with("image,ash,indigo,olive,Sunny,unknown,share_read,damaged\n")
     );
 
     let assert = Command::new(env!("CARGO_BIN_EXE_callosity"))
