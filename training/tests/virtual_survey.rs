@@ -632,29 +632,54 @@ fn strangers_are_enrolled_and_named(folder: &Path, report: &serde_json::Value) {
     );
 }
 
-/// The script that trains the released bundle of drawn whales, with hardly anything to train on.
-#[test]
-fn the_script_of_the_virtual_survey_runs_from_clean() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (runs, out) = (folder.path().join("runs"), folder.path().join("bundle"));
+/// Runs one of the training crate's scripts with hardly anything to train on.
+fn run_small(script: &str, arguments: &[&Path]) {
     let train = Path::new(env!("CARGO_BIN_EXE_callosity-train"));
-    // The script draws by the program that flies, where that was built; else its data are here before it asks.
-    let callosity = train.with_file_name("callosity");
-    if !callosity.exists() {
-        write_data(&runs.join("virtual"), &Catalogue::new(1, 24, 6));
-    }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("virtual-survey.sh");
     let output = Command::new("bash")
-        .arg(script)
-        .args([&runs, &out])
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(script))
+        .args(arguments)
         .env("SMOKE", "1")
         .env("OMP_NUM_THREADS", "1")
-        .env("CALLOSITY", &callosity)
+        .env("CALLOSITY", train.with_file_name("callosity"))
         .env("CALLOSITY_TRAIN", train)
         .output()
         .expect("bash starts");
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{complaint}");
+}
+
+/// The script of the long schedules for any camera, with hardly anything to train on.
+#[test]
+#[ignore = "takes minutes; run it after a change of the script"]
+fn the_script_of_the_long_schedules_runs_from_clean() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [data, runs, out] = ["data", "runs", "bundle"].map(|name| folder.path().join(name));
+    let population = Catalogue::new(1, 24, 6);
+    write_data(&data, &population);
+    draw_heads(&data.join("unlabelled_heads"), population.known(), 3, 5);
+    run_small("right-whales-long.sh", &[&data, &runs, &out]);
+    let bundle = Bundle::open(&out).expect("a bundle");
+    let networks = &bundle.manifest().provenance.networks;
+    let names: Vec<&str> = networks.iter().map(|n| n.name.as_str()).collect();
+    let students = ["student-111", "student-112", "student-113"];
+    assert_eq!(
+        names,
+        [&["finder-long", "aligner-long"][..], &students].concat()
+    );
+    assert!(runs.join("conditions-long.json").exists());
+}
+
+/// The script that trains the released bundle of drawn whales, with hardly anything to train on.
+#[test]
+fn the_script_of_the_virtual_survey_runs_from_clean() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (runs, out) = (folder.path().join("runs"), folder.path().join("bundle"));
+    // The script draws by the program that flies, where that was built; else its data are here before it asks.
+    let train = Path::new(env!("CARGO_BIN_EXE_callosity-train"));
+    if !train.with_file_name("callosity").exists() {
+        write_data(&runs.join("virtual"), &Catalogue::new(1, 24, 6));
+    }
+    run_small("virtual-survey.sh", &[&runs, &out]);
     let bundle = Bundle::open(&out).expect("a bundle");
     let manifest = bundle.manifest();
     assert_eq!(manifest.catalogue.individuals.len(), 24);
