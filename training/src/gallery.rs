@@ -35,7 +35,7 @@
 //! # What is measured
 //! Thresholds, and how well strangers are told, come of a cross-validation: photographs of the held-out fold and the
 //! whales held out whole are dealt into parts, and all of the above is fitted anew without each part, whose photographs
-//! it then judges ([`decisions`](crate::decisions)).
+//! it then judges ([`decisions`]).
 //!
 //! One temperature serves two ends here: how sure a name is, and how far a score tells a stranger. Where
 //! [`StackOptions::power`] is fitted, the power is what brings the first right afterwards: it is fitted on the
