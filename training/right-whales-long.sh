@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains right-whales for any camera from random weights on long schedules, and measures it: on a GPU in less than half
-# an hour, on a fast processor in half a day. Networks that do not need each other are trained at the same time where
+# Trains right-whales for any camera from random weights on long schedules, and measures it: meant for a GPU in less than half
+# an hour or a fast processor in half a day; it has not been run to its end yet. Networks that do not need each other are trained at the same time where
 # there is a GPU, one after the other where there is none. Rerun to go on where it stopped.
 # Usage: training/right-whales-long.sh DATA [RUNS [OUT]]
 # MINUTES=28 ends it in time: whatever still trains then leaves a checkpoint, and the script says what is missing.
