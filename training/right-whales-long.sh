@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Trains right-whales for any camera from random weights on long schedules, and measures it: meant for a GPU in less than half
-# an hour or a fast processor in half a day; it has not been run to its end yet. Networks that do not need each other are trained at the same time where
-# there is a GPU, one after the other where there is none. Rerun to go on where it stopped.
+# Trains right-whales for any camera from random weights on long schedules, and measures it: meant for a GPU in less than
+# half an hour or a fast processor in half a day; it has not been run to its end yet. Networks that do not need each other
+# are trained at the same time where there is a GPU, one after the other where there is none. Rerun to go on where it stopped.
 # Usage: training/right-whales-long.sh DATA [RUNS [OUT]]
 # MINUTES=28 ends it in time: whatever still trains then leaves a checkpoint, and the script says what is missing.
 # With SMOKE=1 all of it is so small that it learns nothing: a test runs it, so that each step keeps fitting the next.
@@ -10,12 +10,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 data=$1 runs=${2:-runs} out=${3:-$runs/bundle-long}
 train=${CALLOSITY_TRAIN:-target/release/callosity-train}
 common=(--index "$runs/data/index.json" --split "$runs/data/split.json")
-composed=() photographs=() bundle=() split=()
+composed=() photographs=() bundle=() split=() precision=0.85
 if [ -n "${SMOKE:-}" ]; then
   composed=(--set schedule.epochs=1 --set schedule.samples_per_epoch=64)
   photographs=(--set schedule.epochs=1 --set schedule.batch=16)
   bundle=(--finder-threshold 0.3)
   split=(--unknown-whales 6 --unknown-maximum 15)
+  precision=0
 fi
 at_once=${AT_ONCE:-$(nvidia-smi -L >/dev/null 2>&1 && echo 1 || true)}
 ends=$((SECONDS + 60 * ${MINUTES:-100000}))
@@ -54,7 +55,7 @@ random="--set schedule.epochs=50 --set schedule.learning_rate=2e-3 ${composed[*]
 each "finder-any-camera finder-long $random" "aligner-any-camera aligner-long $random" \
   "$long teacher ${photographs[*]}"
 named=$runs/data/pseudo_labels_long.json
-[ -e "$named" ] || "$train" pseudo-label "$runs/teacher" "${common[@]}" --precision 0.85 --out "$named"
+[ -e "$named" ] || "$train" pseudo-label "$runs/teacher" "${common[@]}" --precision $precision --out "$named"
 students=()
 for seed in 111 112 113; do students+=("$long student-$seed --pseudo-labels $named --set seed=$seed ${photographs[*]}"); done
 each "${students[@]}"
