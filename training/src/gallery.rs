@@ -17,7 +17,7 @@
 //! So an enrolled whale's logit is fitted against the catalogue's (whom it must not take photographs from),
 //! against the other enrolled ones, and against strangers (who must stay unknown though somebody like them is
 //! enrolled). One likelihood holds all of it, and so one softmax. The three kinds are weighted by how often
-//! they are met: strangers by [`StackOptions::unknown_share`], enrolled whales, each whale alike, by
+//! they are met: strangers by [`StackOptions::stranger_share`], enrolled whales, each whale alike, by
 //! [`StackOptions::enrolled_share`] of the rest. Slope and `−b` are fitted as exponentials, so that a nearer
 //! photograph always speaks for its whale, and against "unknown".
 //!
@@ -517,7 +517,7 @@ impl<'a> Problem<'a> {
                 .map(|s| s.map_or(f64::NAN, f64::from));
             to_catalogue.chain(enrolled.iter().copied()).collect()
         };
-        let share = options.unknown_share;
+        let share = options.stranger_share;
         let mut samples = Vec::new();
         for (row, (&label, embedding)) in held.labels.iter().zip(held.known.rows()).enumerate() {
             samples.push(Sample {

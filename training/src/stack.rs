@@ -756,7 +756,8 @@ pub struct StackOptions {
     /// From which the parts are drawn.
     pub seed: u64,
     /// Share of unknown whales among those that are met, between 0 and 1.
-    pub unknown_share: f64,
+    #[serde(alias = "unknown_share")]
+    pub stranger_share: f64,
     /// Share of whales enrolled after training among those that are met and not unknown, when as many are
     /// enrolled as were held out to fit on; between 0 and 1.
     #[serde(default = "enrolled_share")]
@@ -810,7 +811,7 @@ impl StackOptions {
         Aims {
             precision: self.aim_precision,
             strangers: self.aim_strangers,
-            stranger_share: self.unknown_share,
+            stranger_share: self.stranger_share,
         }
     }
 
@@ -848,7 +849,7 @@ impl Default for StackOptions {
         Self {
             parts: 5,
             seed: 0,
-            unknown_share: 0.2,
+            stranger_share: 0.2,
             enrolled_share: enrolled_share(),
             false_unknown_rate: Some(0.1),
             aim_precision: 0.95,
@@ -1213,7 +1214,7 @@ impl AloneEvidence<'_> {
             rows.iter().map(row).collect()
         };
         let (known, strangers) = (of(&self.known, known), of(&self.strangers, strangers));
-        let share = self.options.unknown_share;
+        let share = self.options.stranger_share;
         if score != UnknownScore::Features {
             let flat = |rows: Vec<Vec<f64>>| rows.concat();
             return fit_unknown(score, &flat(known), &flat(strangers), share);

@@ -48,7 +48,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 4)]
     views: u32,
     /// Share of whales that the bundle does not know among those that are met, between 0 and 1
-    #[arg(long, value_name = "SHARE", default_value_t = StackOptions::default().unknown_share)]
+    #[arg(long, value_name = "SHARE", default_value_t = StackOptions::default().stranger_share)]
     stranger_share: f64,
     /// So many of the whales held out whole are left out of every fit, so that `evaluate` can measure on them what is
     /// said of strangers and of who is enrolled
@@ -365,7 +365,7 @@ fn fitted(
     let average = Regression::mean_of(&layers?);
     let options = StackOptions {
         seed: args.seed,
-        unknown_share: args.stranger_share,
+        stranger_share: args.stranger_share,
         enrolled_share: args.enrolled_share,
         false_unknown_rate: (args.false_unknown_rate > 0.0).then_some(args.false_unknown_rate),
         aim_precision: args.aim_precision,
