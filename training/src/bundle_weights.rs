@@ -22,7 +22,7 @@ use crate::activations::{measure, sample_inputs};
 use crate::graph::Op;
 use crate::loader::Samples;
 use crate::network::Network;
-use crate::recipe::{Recipe, Task};
+use crate::recipe::Recipe;
 
 /// A network in a bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,11 +175,11 @@ pub fn start_from(
     samples: &dyn Samples,
 ) -> anyhow::Result<Taken> {
     let bundle = Bundle::open(&source.bundle)?;
-    let (role, prefix) = match recipe.task {
-        Task::Finder => (Role::Finder, String::new()),
-        Task::Aligner => (Role::Aligner, String::new()),
-        Task::Classifier => (Role::Ensemble, format!("m{}/", source.member)),
-        Task::Localiser | Task::Pretraining => bail!("bundles have no network for this task"),
+    let role = recipe.task.role();
+    let role = role.context("bundles have no network for this task")?;
+    let prefix = match role {
+        Role::Finder | Role::Aligner => String::new(),
+        Role::Ensemble => format!("m{}/", source.member),
     };
     let (declared, bytes) = bundle
         .manifest()

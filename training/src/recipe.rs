@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use callosity::bundle::NetworkInput;
+use callosity::bundle::{NetworkInput, Role};
 use callosity::geometry::HeadCrop;
 #[cfg(doc)]
 use callosity::pixels::CameraCondition;
@@ -57,6 +57,18 @@ pub enum Task {
     /// views, by the recipe's metric loss (self-supervised, Chen et al. 2020, "SimCLR"). Its weights are the
     /// start of a classifier.
     Pretraining,
+}
+
+impl Task {
+    /// Which of a bundle's networks learns this; `None` where none does.
+    pub fn role(self) -> Option<Role> {
+        match self {
+            Self::Finder => Some(Role::Finder),
+            Self::Aligner => Some(Role::Aligner),
+            Self::Classifier => Some(Role::Ensemble),
+            Self::Localiser | Self::Pretraining => None,
+        }
+    }
 }
 
 /// The network's input; see [`NetworkInput`] for how pixels are normalised.

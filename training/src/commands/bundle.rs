@@ -537,11 +537,8 @@ fn finder_stride(run: &TrainedRun) -> anyhow::Result<u32> {
 /// is left out.
 fn network_provenance(run: &TrainedRun) -> NetworkProvenance {
     const OF_THE_RUN: [&str; 3] = ["images_per_second", "input_wait", "learning_rate"];
-    let role = match run.recipe.task {
-        Task::Finder => Role::Finder,
-        Task::Aligner => Role::Aligner,
-        Task::Classifier | Task::Localiser | Task::Pretraining => Role::Ensemble,
-    };
+    let role = run.recipe.task.role();
+    let role = role.expect("bundles are made of networks that have a role in them");
     let graph = run.network.graph();
     let features = graph
         .features()

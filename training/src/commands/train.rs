@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use callosity::bundle::{Bundle, Role};
+use callosity::bundle::Bundle;
 use clap::{Args as ClapArgs, ValueEnum};
 use tch::{Cuda, Device};
 
@@ -209,13 +209,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             &TrainedOn {
                 network: &bundle.display().to_string(),
                 data_digest: &provenance.data_digest,
-                split_digest: provenance.split_of(match recipe.task {
-                    TaskKind::Finder => Role::Finder,
-                    TaskKind::Aligner => Role::Aligner,
-                    TaskKind::Classifier | TaskKind::Localiser | TaskKind::Pretraining => {
-                        Role::Ensemble
-                    }
-                }),
+                split_digest: recipe
+                    .task
+                    .role()
+                    .map_or(&provenance.split_digest, |role| provenance.split_of(role)),
                 held_out_fold: provenance.held_out_fold,
             },
         )?;
