@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::evaluation::{Answer, NamingMetrics, naming};
 use crate::index::{read_json, write_json};
+use crate::metrics::share;
 
 /// Version of the file that this program reads and writes.
 const FORMAT_VERSION: u32 = 1;
@@ -203,11 +204,6 @@ impl HeadsUnder {
             named,
         }
     }
-}
-
-/// A share; absent where the whole is nothing.
-fn share(part: usize, whole: usize) -> Option<f64> {
-    (whole > 0).then(|| part as f64 / whole as f64)
 }
 
 fn fixed(value: Option<f64>, decimals: usize) -> Option<String> {

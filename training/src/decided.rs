@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decisions::{Aims, Judged, JudgedHeads, coverage};
 use crate::evaluation::Answer;
-use crate::metrics::wilson;
+use crate::metrics::{share, wilson};
 
 /// A share of heads with its 95 % interval (Wilson). Photographs of one whale are alike, so the truth lies outside it more
 /// often than that.
@@ -28,7 +28,7 @@ impl Share {
         Self {
             count,
             of,
-            share: (of > 0).then(|| count as f64 / of as f64),
+            share: share(count, of),
             interval: wilson(count as f64, of as f64),
         }
     }

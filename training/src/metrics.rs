@@ -103,6 +103,11 @@ pub fn expected_calibration_error(predictions: &[(f64, bool)]) -> f64 {
     gap / predictions.len() as f64
 }
 
+/// A share; `None` where the whole is nothing.
+pub fn share(part: usize, whole: usize) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
 /// The 95 % interval of a share of `part` of `whole`, by Wilson's score (Wilson 1927): it stays within 0…1 and is honest
 /// for few. `None` where the whole is nothing.
 pub fn wilson(part: f64, whole: f64) -> Option<[f64; 2]> {
@@ -189,7 +194,6 @@ mod tests {
 
     use super::*;
 
-    /// Numbers that scikit-learn and NumPy give for the same input (`training/tests/metrics.py`).
     /// Against R's `prop.test(…, correct = FALSE)`, and by hand at the ends: 0 of n has the upper bound z² / (n + z²).
     #[test]
     fn intervals_of_shares() {
@@ -205,6 +209,7 @@ mod tests {
         assert_eq!(wilson(0.0, 0.0), None);
     }
 
+    /// Numbers that scikit-learn and NumPy give for the same input (`training/tests/metrics.py`).
     #[test]
     fn agrees_with_scikit_learn() {
         let text = include_str!("../tests/metrics.json");

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::decided::{self, DecisionMetrics, decided};
 use crate::decisions::Aims;
 use crate::evaluation::{Answer, NamingMetrics, match_heads, naming};
-use crate::metrics::{auroc, quantile};
+use crate::metrics::{self, auroc, quantile};
 use crate::progress::progress_bar;
 use crate::stack::StackOptions;
 
@@ -543,7 +543,7 @@ fn measure_enrolment(
         let again: Vec<_> = again.iter().filter(|(seen, ..)| wanted(seen)).collect();
         let share = |counted: &dyn Fn(&Seen, &HeadIdentification, &HeadIdentification) -> bool| {
             let counted = again.iter().filter(|(seen, b, a)| counted(seen, b, a));
-            of(counted.count(), again.len())
+            metrics::share(counted.count(), again.len())
         };
         let right = |seen: &Seen, after: &HeadIdentification, first: usize| {
             let candidates = after.candidates.iter().take(first);
@@ -560,8 +560,8 @@ fn measure_enrolment(
             top5: share(&|seen, _, after| right(seen, after, 5)),
             unknown_before: share(&|_, before, _| before.decision == Verdict::Unknown),
             unknown_after: share(&|_, _, after| after.decision == Verdict::Unknown),
-            identified: of(identified.len(), again.len()),
-            identified_right: of(identified_right.count(), identified.len()),
+            identified: metrics::share(identified.len(), again.len()),
+            identified_right: metrics::share(identified_right.count(), identified.len()),
         }
     };
     let threshold = f64::from(identifier.manifest().decision.unknown_threshold);
@@ -572,7 +572,7 @@ fn measure_enrolment(
             photographs: known.len(),
             top1: metrics.top1,
             log_loss: metrics.log_loss,
-            called_unknown: of(unknown.count(), answers.len()),
+            called_unknown: metrics::share(unknown.count(), answers.len()),
         }
     };
     let judge_before = |seen: &&Seen| identifier.judge(&seen.head, Some(before));
@@ -583,7 +583,7 @@ fn measure_enrolment(
     let others_before: Vec<HeadIdentification> = others.par_iter().map(judge_before).collect();
     let called_unknown = |heads: &[HeadIdentification]| {
         let unknown = heads.iter().filter(|h| h.decision == Verdict::Unknown);
-        of(unknown.count(), heads.len())
+        metrics::share(unknown.count(), heads.len())
     };
     Ok(EnrolmentReport {
         photographs_each: count.get(),
@@ -597,11 +597,6 @@ fn measure_enrolment(
         others_unknown_before: called_unknown(&others_before),
         others_unknown_after: called_unknown(&others_after),
     })
-}
-
-/// A share; absent where the whole is nothing.
-fn of(part: usize, whole: usize) -> Option<f64> {
-    (whole > 0).then(|| part as f64 / whole as f64)
 }
 
 fn measure_heads(identifier: &Identifier, heads: &[Seen]) -> HeadsReport {
@@ -637,8 +632,8 @@ fn measure_heads(identifier: &Identifier, heads: &[Seen]) -> HeadsReport {
     HeadsReport {
         metrics: naming(&answers),
         auroc_unknown_not_fitted,
-        false_unknown_rate: of(strangers(&known), known.len()),
-        unknown_recall: of(strangers(&others), others.len()),
+        false_unknown_rate: metrics::share(strangers(&known), known.len()),
+        unknown_recall: metrics::share(strangers(&others), others.len()),
         identified,
         identified_right,
         decided,
