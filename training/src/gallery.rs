@@ -972,11 +972,7 @@ mod tests {
     }
 
     struct Data {
-        stack: Fitted,
-        labels: Vec<usize>,
-        known: Array2<f32>,
-        whales: Vec<usize>,
-        strangers: Array2<f32>,
+        photographs: Selection,
         gallery: Gallery,
         options: StackOptions,
     }
@@ -1002,24 +998,20 @@ mod tests {
             let of = |views: &[Array2<f64>]| embeddings(views, &stack.head);
             let rows: Vec<usize> = (0..shown.len()).collect();
             Self {
-                known: of(&known),
-                strangers: of(&strangers),
                 gallery: gallery(&of(&gallery_views), &shown, &rows).unwrap(),
-                stack,
-                labels,
-                whales,
+                photographs: Selection {
+                    known: of(&known),
+                    strangers: of(&strangers),
+                    stack,
+                    labels,
+                    whales,
+                },
                 options,
             }
         }
 
         fn held(&self) -> Held<'_> {
-            Held {
-                stack: &self.stack,
-                labels: &self.labels,
-                known: &self.known,
-                whales: &self.whales,
-                strangers: &self.strangers,
-            }
+            self.photographs.held()
         }
 
         fn reference(&self) -> Reference<'_> {
@@ -1165,14 +1157,17 @@ mod tests {
             .unwrap()
             .unwrap();
         let report = &fitted.report;
-        eprintln!("{fitted:#?} {:#?}", data.stack.report);
+        eprintln!("{fitted:#?} {:#?}", data.photographs.stack.report);
         assert_eq!(report.enrolled_whales, STRANGERS);
         assert_eq!(report.enrolled_photographs, 40);
         assert!(report.enrolled_top1 > 0.9, "{report:?}");
         assert!(report.unknown_after < report.unknown_before, "{report:?}");
         assert!(report.unknown_before > 0.7, "{report:?}");
         // The regression knows the whales roughly, their photographs better.
-        assert!(report.log_loss < data.stack.report.log_loss, "{report:?}");
+        assert!(
+            report.log_loss < data.photographs.stack.report.log_loss,
+            "{report:?}"
+        );
         assert!(report.top1_after > report.top1 - 0.05, "{report:?}");
         assert!(fitted.neighbours.slope > 0.0 && fitted.decision.unknown.slope < 0.0);
     }
@@ -1205,17 +1200,23 @@ mod tests {
             .unwrap();
         assert_eq!(&fitted.decision.unknown, model);
         let reference = data.reference();
-        let said = reference.judge(&data.stack.strangers, &data.strangers, None, &fitted);
+        let said = reference.judge(
+            &data.photographs.stack.strangers,
+            &data.photographs.strangers,
+            None,
+            &fitted,
+        );
         let statistics = GalleryStatistics::of(&data.gallery, CATALOGUE).unwrap();
         for (row, said) in said.iter().enumerate() {
-            let embedding = data.strangers.row(row).to_vec();
+            let embedding = data.photographs.strangers.row(row).to_vec();
             let nearest = data.gallery.similarities(&embedding, CATALOGUE);
             let similarities = Similarities {
                 model: &features.neighbours,
                 nearest: &nearest,
-                familiarity: Some(statistics.familiarity(data.strangers.row(row))),
+                familiarity: Some(statistics.familiarity(data.photographs.strangers.row(row))),
             };
             let views: Vec<Vec<f32>> = data
+                .photographs
                 .stack
                 .strangers
                 .iter()
@@ -1236,7 +1237,7 @@ mod tests {
         data.options.unknown_score = UnknownScore::Features;
         // Two photographs of each whale: the other one is drawn.
         let few: Vec<usize> = (0..2 * STRANGERS).collect();
-        let known: Vec<usize> = (0..data.labels.len()).collect();
+        let known: Vec<usize> = (0..data.photographs.labels.len()).collect();
         let selected = data.held().select(&[known, few]);
         let held = selected.held();
         let problem = Problem::new(&held, &data.reference(), &data.options).unwrap();
@@ -1272,7 +1273,7 @@ mod tests {
     #[test]
     fn nothing_is_fitted_on_too_few_whales() {
         let mut data = Data::new(5, 0.6);
-        for whale in &mut data.whales {
+        for whale in &mut data.photographs.whales {
             *whale = 0;
         }
         let fitted = fit(&data.held(), &data.gallery, &data.options).unwrap();
