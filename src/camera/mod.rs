@@ -97,19 +97,10 @@ impl Replay {
         if !(0.001..=1000.0).contains(&rate_hz) {
             return Err(CameraError::Rate { rate_hz });
         }
-        let failed = |source| CameraError::List {
+        let listed = Folder::list(folder).map_err(|source| CameraError::List {
             folder: folder.to_owned(),
             source,
-        };
-        let mut paths = Vec::new();
-        for entry in std::fs::read_dir(folder).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            if path.is_file() {
-                paths.push(path);
-            }
-        }
-        let mut listed = Folder::default();
-        listed.add(paths);
+        })?;
         let passed_over = listed.passed_over().map(|said| said.to_string());
         if listed.photographs.is_empty() {
             return Err(CameraError::Empty {

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Endings of the files that are read, without regard to case.
@@ -32,6 +33,23 @@ pub struct Folder {
 }
 
 impl Folder {
+    /// Of one folder, without those in it.
+    ///
+    /// # Errors
+    /// It cannot be listed.
+    pub fn list(folder: &Path) -> io::Result<Self> {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_file() {
+                files.push(path);
+            }
+        }
+        let mut listed = Self::default();
+        listed.add(files);
+        Ok(listed)
+    }
+
     /// Sorts in the files of another folder, given with their paths.
     pub fn add(&mut self, mut files: Vec<PathBuf>) {
         files.sort();

@@ -7,8 +7,7 @@ use anyhow::{Context, bail, ensure};
 use callosity::bundle::Bundle;
 use callosity::geometry::Landmarks;
 use callosity::identify::{HeadIdentification, Identifier};
-use callosity::pixels::{CameraCondition, EncodedPhotograph, Photograph};
-use image::ImageFormat;
+use callosity::pixels::{CameraCondition, EncodedPhotograph, Folder, Photograph, READ_ENDINGS};
 use indicatif::ProgressBar;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -150,27 +149,15 @@ impl<'a> Heads<'a> {
 
 /// The photographs of a folder, by their names.
 fn photographs_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let context = || format!("cannot list {}", folder.display());
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).with_context(context)? {
-        let entry = entry.with_context(context)?;
-        let hidden = entry.file_name().to_string_lossy().starts_with('.');
-        let format = ImageFormat::from_path(entry.file_name());
-        let is_photograph = matches!(
-            format,
-            Ok(ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::Tiff)
-        );
-        if is_photograph && !hidden {
-            files.push(entry.path());
-        }
-    }
+    let listed = Folder::list(folder);
+    let listed = listed.with_context(|| format!("cannot list {}", folder.display()))?;
     ensure!(
-        !files.is_empty(),
-        "{} has no photographs (.jpg, .png, .tif)",
-        folder.display()
+        !listed.photographs.is_empty(),
+        "{} has no photographs (.{})",
+        folder.display(),
+        READ_ENDINGS.join(", .")
     );
-    files.sort();
-    Ok(files)
+    Ok(listed.photographs)
 }
 
 /// A frame that is looked at.
