@@ -117,6 +117,48 @@ fn a_run_that_has_seen_what_is_held_out_here_is_no_start() {
     assert!(complaint.contains("does not belong to"), "{complaint}");
 }
 
+/// Here those of a network that sees its input as it is, by one that standardises it.
+#[test]
+fn a_run_of_no_epochs_measures_and_keeps_the_weights_that_it_starts_from() {
+    let folder = split_data(WHALES, "0");
+    let folder = folder.path();
+    train(folder, "plain", &PLAIN, &[]);
+    let none = ["--set", "schedule.epochs=0"];
+    let complaint = refused(
+        folder,
+        &[&["train", "plain.toml", "--out", "runs/random"], &none[..]].concat(),
+    );
+    assert!(complaint.contains("schedule.epochs is 0"), "{complaint}");
+
+    let standardised = Change {
+        layers_before: r#"{ op = "standardise" },"#,
+        ..PLAIN
+    };
+    let from = ["--from", "runs/plain"];
+    train(
+        folder,
+        "standardised",
+        &standardised,
+        &[none, from].concat(),
+    );
+    let weights = |path: &str| load_tensors(&folder.join(path)).expect("weights");
+    let start = weights("runs/plain/best.safetensors");
+    for kept in ["best", "last"] {
+        let kept = weights(&format!("runs/standardised/{kept}.safetensors"));
+        assert_eq!(start.len(), kept.len());
+        assert!(start.iter().all(|(name, tensor)| tensor.equal(&kept[name])));
+    }
+    let record = RunInfo::load(&folder.join("runs/standardised")).expect("a record");
+    assert_eq!(record.metrics["epoch"], 0.0);
+    assert!(record.metrics.contains_key("validation_loss"), "{record:?}");
+    assert!(!record.metrics.contains_key("training_loss"), "{record:?}");
+    let other = RunInfo::load(&folder.join("runs/plain")).expect("a record");
+    assert_ne!(
+        record.metrics["validation_loss"],
+        other.metrics["validation_loss"]
+    );
+}
+
 #[test]
 fn an_unfinished_run_is_taken_by_nobody() {
     let folder = split_data(WHALES, "0");
