@@ -224,7 +224,7 @@ pub fn train(
     };
     info.inputs.extend(inputs(start)?);
     let samples = task.training();
-    let steps_in_epoch = (samples.len() / recipe.schedule.batch) as u64;
+    let steps_in_epoch = steps_in_epoch(recipe, &*samples);
     if steps_in_epoch == 0 {
         bail!(
             "{} training samples do not fill one batch of {}; take a smaller schedule.batch in {}",
@@ -276,6 +276,11 @@ pub fn train(
             step.get(),
         ));
     })
+}
+
+/// Whole batches of the training samples.
+fn steps_in_epoch(recipe: &Recipe, samples: &dyn Samples) -> u64 {
+    (samples.len() / recipe.schedule.batch) as u64
 }
 
 /// What `start` is, as [`RunInfo::inputs`] has it.
@@ -435,7 +440,7 @@ fn carry_out(
     at: &Cell<u64>,
 ) -> anyhow::Result<Ending> {
     let samples = task.training();
-    let steps_in_epoch = (samples.len() / recipe.schedule.batch) as u64;
+    let steps_in_epoch = steps_in_epoch(recipe, &*samples);
     let mut run = Run::start(recipe, task, info, folder, execution, beginning)?;
     let first = run.position.step;
     at.set(first);
