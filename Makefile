@@ -109,7 +109,7 @@ photographs:
 test-callosity: tools photographs ## test the program that flies, without libtorch
 	$(say) "tests of callosity, without libtorch"
 	@env -u LIBTORCH -u LIBTORCH_USE_PYTORCH CALLOSITY_PYTHON="$(venv)/bin/python" \
-		PATH="$$PATH:/usr/sbin" cargo test --quiet --locked --release --package callosity
+		PATH="$$PATH:/usr/sbin" cargo test --quiet --locked --release --workspace --exclude callosity-training
 
 # Targets are chosen by name and the whole workspace is selected, so that dependencies have the features
 # that lints and documentation build them with; the root's integration tests have run already.

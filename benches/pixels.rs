@@ -4,13 +4,13 @@
 
 use std::hint::black_box;
 
-use callosity::bundle::NetworkInput;
-use callosity::geometry::{Affine, HeadCrop, Landmarks, Point};
-use callosity::pixels::{
-    EncodedPhotograph, OUTSIDE_FRAME, encode_jpeg, prepare, reduce_to_fit, warp,
-};
 use criterion::{Criterion, criterion_group, criterion_main};
 use image::{Rgb, RgbImage};
+use recognition::bundle::NetworkInput;
+use recognition::geometry::{Affine, HeadCrop, Landmarks, Point};
+use recognition::pixels::{
+    EncodedPhotograph, OUTSIDE_FRAME, encode_jpeg, prepare, reduce_to_fit, warp,
+};
 
 fn pattern(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {

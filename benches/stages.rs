@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use callosity::bundle::Bundle;
-use callosity::identify::Identifier;
-use callosity::inference::EngineConfig;
-use callosity::pixels::{EncodedPhotograph, reduce_to_fit};
 use clap::Parser;
+use recognition::bundle::Bundle;
+use recognition::identify::Identifier;
+use recognition::inference::EngineConfig;
+use recognition::pixels::{EncodedPhotograph, reduce_to_fit};
 
 #[derive(Parser)]
 struct Args {

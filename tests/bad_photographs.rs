@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use callosity::geometry::Rectangle;
-use callosity::pixels::{
-    DecodeError, EncodedPhotograph, MAX_DECODED_BYTES, Photograph, encode_jpeg,
-};
 use image::{ImageFormat, Rgb, RgbImage, RgbaImage};
 use proptest::prelude::*;
+use recognition::geometry::Rectangle;
+use recognition::pixels::{
+    DecodeError, EncodedPhotograph, MAX_DECODED_BYTES, Photograph, encode_jpeg,
+};
 use turbojpeg::Subsamp;
 
 fn gradient(width: u32, height: u32) -> RgbImage {
@@ -507,7 +507,7 @@ proptest! {
             photograph.pixels.dimensions(),
             (upright.0.div_ceil(factor), upright.1.div_ceil(factor))
         );
-        let corner = photograph.pixels_from_frame().apply(callosity::geometry::Point::new(
+        let corner = photograph.pixels_from_frame().apply(recognition::geometry::Point::new(
             f64::from(upright.0), f64::from(upright.1)
         ));
         prop_assert!((corner.x - f64::from(photograph.pixels.width())).abs() < 1e-9);

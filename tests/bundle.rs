@@ -6,15 +6,15 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use callosity::bundle::{Bundle, BundleError, Decision, Gallery, GalleryError, Manifest, Role};
-use callosity::inference::{
-    self, Engine, EngineChoice, EngineConfig, InferenceError, Network, SelfTestError,
-};
 use common::{
     colour, copy_of_tiny, edit, embedding, replace_ensemble, replace_gallery, tiny,
     tiny_with_gallery,
 };
 use proptest::prelude::*;
+use recognition::bundle::{Bundle, BundleError, Decision, Gallery, GalleryError, Manifest, Role};
+use recognition::inference::{
+    self, Engine, EngineChoice, EngineConfig, InferenceError, Network, SelfTestError,
+};
 use serde_json::{Value, json};
 
 fn builtin() -> Engine {

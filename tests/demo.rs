@@ -1,5 +1,4 @@
 //! `callosity demo` with another camera.
-#![cfg(feature = "flight")]
 #![allow(missing_docs)]
 
 use std::path::Path;

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;
-use callosity::bundle::Bundle;
-use callosity::geometry::{HeadCrop, Landmarks};
-use callosity::identify::{FrameReport, HeadIdentification, Verdict};
 use common::{STRANGER, colour, draw, head, onnxruntime, sea, tiny, tiny_with_gallery};
 use image::Rgb;
+use recognition::bundle::Bundle;
+use recognition::geometry::{HeadCrop, Landmarks};
+use recognition::identify::{FrameReport, HeadIdentification, Verdict};
 use sha2::{Digest, Sha256};
 
 const SUNNY: &str = "Sunny";

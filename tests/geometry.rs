@@ -2,8 +2,8 @@
 
 use std::f64::consts::PI;
 
-use callosity::geometry::{Affine, HeadCrop, Landmarks, Point, Similarity};
 use proptest::prelude::*;
+use recognition::geometry::{Affine, HeadCrop, Landmarks, Point, Similarity};
 
 fn point() -> impl Strategy<Value = Point> {
     (-5000.0..5000.0f64, -5000.0..5000.0f64).prop_map(|(x, y)| Point::new(x, y))

@@ -7,9 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
-use callosity::geometry::Landmarks;
-use callosity::identify::{FrameReport, Verdict};
 use common::{colour, copy_of_tiny, draw, edit, head, onnxruntime, replace_ensemble, sea, tiny};
+use recognition::geometry::Landmarks;
+use recognition::identify::{FrameReport, Verdict};
 
 /// The program with an engine: ONNX Runtime at a path, or the built-in one.
 fn callosity(engine: Option<&Path>) -> Command {
@@ -120,7 +120,7 @@ fn check_flight(command: &mut Command) {
             .iter()
             .min_by(|a, b| {
                 let error =
-                    |h: &&callosity::identify::HeadIdentification| h.landmarks().error(truth);
+                    |h: &&recognition::identify::HeadIdentification| h.landmarks().error(truth);
                 error(a).total_cmp(&error(b))
             })
             .unwrap();
@@ -348,7 +348,7 @@ fn heads_that_are_already_cut_are_named() {
     let mut wide = sea(448, 224);
     draw(
         &mut wide,
-        &callosity::geometry::HeadCrop::RIGHT_WHALE.landmarks(448, 224),
+        &recognition::geometry::HeadCrop::RIGHT_WHALE.landmarks(448, 224),
         colour("olive"),
     );
     image::imageops::resize(&wide, 224, 224, image::imageops::FilterType::Triangle)
@@ -403,10 +403,10 @@ fn cut_frame() -> Vec<u8> {
         &head((620.0, 470.0), (660.0, 400.0)),
         colour("olive"),
     );
-    let jpeg = callosity::pixels::encode_jpeg(&image, 90).unwrap();
+    let jpeg = recognition::pixels::encode_jpeg(&image, 90).unwrap();
     // The rows above the second whale are coded as in a picture of them alone.
     let above = image::imageops::crop_imm(&image, 0, 0, 768, 352).to_image();
-    let length = callosity::pixels::encode_jpeg(&above, 90).unwrap().len() - 2;
+    let length = recognition::pixels::encode_jpeg(&above, 90).unwrap().len() - 2;
     jpeg[..length].to_vec()
 }
 
@@ -583,7 +583,7 @@ fn a_raw_file_alone_is_looked_at() {
         &head((300.0, 180.0), (180.0, 120.0)),
         colour("indigo"),
     );
-    let jpeg = callosity::pixels::encode_jpeg(&image, 95).unwrap();
+    let jpeg = recognition::pixels::encode_jpeg(&image, 95).unwrap();
     // A directory as of a DNG: its version, and the JPEG as the one strip.
     let entries: [(u16, u32); 7] = [
         (256, 768),

@@ -1,5 +1,4 @@
 //! The flight service against a real Mosquitto: passwords, TLS, a broker that dies on the way.
-#![cfg(feature = "flight")]
 
 mod common;
 
@@ -12,16 +11,16 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use callosity::camera::Replay;
-use callosity::geometry::{Landmarks, Point};
 use callosity::ground::{Received, Receiver};
 use callosity::link::broker::Credentials;
 use callosity::link::message::{Candidate, Decision, Presence, SCHEMA_VERSION, Sighting};
 use callosity::link::{BrokerAddress, BrokerOptions};
 use callosity::outbox::Limits;
-use callosity::pixels::{EncodedPhotograph, encode_jpeg};
 use callosity::rehearsal::EmbeddedBroker;
 use callosity::service::{About, Flight, FlightReport, Identify, Seen, SeenHead, fly};
 use image::RgbImage;
+use recognition::geometry::{Landmarks, Point};
+use recognition::pixels::{EncodedPhotograph, encode_jpeg};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};

@@ -1,16 +1,16 @@
 //! Laws of resampling and normalisation, for any photograph and any transform.
 
-use callosity::bundle::NetworkInput;
-use callosity::geometry::{Affine, Point};
-use callosity::pixels::{
-    CameraCondition, OUTSIDE_FRAME, SensorNoise, encode_jpeg, prepare, reduce_to_fit, warp,
-    warp_views, write_input,
-};
 use image::{Rgb, RgbImage};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::iter::ParallelIterator;
+use recognition::bundle::NetworkInput;
+use recognition::geometry::{Affine, Point};
+use recognition::pixels::{
+    CameraCondition, OUTSIDE_FRAME, SensorNoise, encode_jpeg, prepare, reduce_to_fit, warp,
+    warp_views, write_input,
+};
 
 const FILL: [u8; 3] = [1, 2, 3];
 

@@ -4,8 +4,8 @@
 //! stand-in for what the sensor gave.
 #![allow(missing_docs)]
 
-use callosity::pixels::{DecodeError, EncodedPhotograph, Photograph, encode_jpeg};
 use image::{Rgb, RgbImage};
+use recognition::pixels::{DecodeError, EncodedPhotograph, Photograph, encode_jpeg};
 
 const WIDTH: u16 = 400;
 const HEIGHT: u16 = 304;

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use callosity::geometry::{Affine, HeadCrop, Landmarks, Point};
-use callosity::pixels::{CameraCondition, EncodedPhotograph, warp};
 use image::{Rgb, RgbImage};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use recognition::geometry::{Affine, HeadCrop, Landmarks, Point};
+use recognition::pixels::{CameraCondition, EncodedPhotograph, warp};
 use serde::Deserialize;
 
 #[derive(Deserialize)]

@@ -1,8 +1,8 @@
 //! Any bytes are a photograph, whole, incomplete or in a raw file, or a clear error, whole and in part.
 #![no_main]
 
-use callosity::geometry::Rectangle;
-use callosity::pixels::EncodedPhotograph;
+use recognition::geometry::Rectangle;
+use recognition::pixels::EncodedPhotograph;
 use libfuzzer_sys::fuzz_target;
 
 // libFuzzer's own hook aborts at any panic; those of decoders that are caught are no failure here.

@@ -1,7 +1,7 @@
 //! Any bytes are a manifest or a clear error, and what is a manifest survives being written.
 #![no_main]
 
-use callosity::bundle::Manifest;
+use recognition::bundle::Manifest;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::warn;
 
-use crate::pixels::{EncodedPhotograph, Folder, READ_ENDINGS};
+use recognition::pixels::{EncodedPhotograph, Folder, READ_ENDINGS};
 
 /// Which frame.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use std::thread;
 
 use anyhow::{Context, bail, ensure};
-use callosity::bundle::{Bundle, EnrolledPhotograph, Enrolment, Role};
-use callosity::identify::{HeadIdentification, Identifier, Neighbours, SeenHead, Verdict};
-use callosity::inference::{self, Engine};
-use callosity::pixels::EncodedPhotograph;
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
+use recognition::bundle::{Bundle, EnrolledPhotograph, Enrolment, Role};
+use recognition::identify::{HeadIdentification, Identifier, Neighbours, SeenHead, Verdict};
+use recognition::inference::{self, Engine};
+use recognition::pixels::EncodedPhotograph;
 use sha2::{Digest, Sha256};
 
 use super::{INTERRUPTED, PARTLY_FAILED, engine, interrupt};

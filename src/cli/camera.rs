@@ -1,7 +1,7 @@
 use std::fmt;
 
-use callosity::pixels::CameraCondition;
 use clap::ValueEnum;
+use recognition::pixels::CameraCondition;
 
 /// The cameras of the virtual survey.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -5,20 +5,20 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use callosity::annotate::{self, Annotation};
-use callosity::bundle::Bundle;
 use callosity::camera::Replay;
-use callosity::geometry::{HeadCrop, Landmarks};
 use callosity::ground::{Received, Receiver};
-use callosity::identify::{Identifier, Verdict};
 use callosity::link::BrokerOptions;
 use callosity::link::message::{Decision, Presence, Sighting};
 use callosity::outbox::Limits;
-use callosity::pixels::{EncodedPhotograph, encode_jpeg};
 use callosity::rehearsal::{EmbeddedBroker, Score, TrueHead, Truth};
 use callosity::service::{Flight, HEALTH_INTERVAL, STOP_DEADLINE, fly};
-use callosity::virtual_survey::{Catalogue, Survey};
 use indicatif::ProgressIterator;
+use recognition::annotate::{self, Annotation};
+use recognition::bundle::Bundle;
+use recognition::geometry::{HeadCrop, Landmarks};
+use recognition::identify::{Identifier, Verdict};
+use recognition::pixels::{EncodedPhotograph, encode_jpeg};
+use recognition::virtual_survey::{Catalogue, Survey};
 use tokio_util::sync::CancellationToken;
 
 use super::camera::Camera;

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use callosity::inference::{EngineChoice, EngineConfig, ExecutionProvider};
 use clap::ValueEnum;
+use recognition::inference::{EngineChoice, EngineConfig, ExecutionProvider};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Engine {

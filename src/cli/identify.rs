@@ -8,15 +8,15 @@ use std::sync::mpsc;
 use std::thread;
 
 use anyhow::Context;
-use callosity::annotate::{self, Annotation};
-use callosity::bundle::Bundle;
-use callosity::geometry::HeadCrop;
-use callosity::identify::{
-    FrameIdentification, FrameReport, HeadIdentification, Identifier, IdentifyError,
-};
-use callosity::pixels::{EncodedPhotograph, Folder, READ_ENDINGS, encode_jpeg};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
+use recognition::annotate::{self, Annotation};
+use recognition::bundle::Bundle;
+use recognition::geometry::HeadCrop;
+use recognition::identify::{
+    FrameIdentification, FrameReport, HeadIdentification, Identifier, IdentifyError,
+};
+use recognition::pixels::{EncodedPhotograph, Folder, READ_ENDINGS, encode_jpeg};
 
 use super::{FAILED, INTERRUPTED, PARTLY_FAILED, USAGE, engine, interrupt};
 

@@ -5,12 +5,10 @@
 
 mod bundle;
 mod camera;
-#[cfg(feature = "flight")]
 mod demo;
 mod engine;
 mod identify;
 mod interrupt;
-#[cfg(feature = "flight")]
 mod run;
 mod virtual_survey;
 
@@ -47,17 +45,15 @@ struct Program {
 
 /// Declares the commands: for each a variant that carries its module's `Args`, and its call.
 macro_rules! commands {
-    ($($(#[doc = $about:literal])+ $(#[cfg($feature:meta)])? $variant:ident => $module:ident),+ $(,)?) => {
+    ($($(#[doc = $about:literal])+ $variant:ident => $module:ident),+ $(,)?) => {
         #[derive(Subcommand)]
         enum Command {
-            $($(#[doc = $about])+ $(#[cfg($feature)])? $variant($module::Args),)+
+            $($(#[doc = $about])+ $variant($module::Args),)+
         }
 
-        // The attributes say when a command exists; what they document is the variants.
-        #[allow(unused_doc_comments)]
         fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             match command {
-                $($(#[cfg($feature)])? Command::$variant(args) => $module::run(args),)+
+                $(Command::$variant(args) => $module::run(args),)+
             }
         }
     };
@@ -69,10 +65,8 @@ commands! {
     /// Look into model bundles
     Bundle => bundle,
     /// Fly: name whales as frames come and say so over MQTT
-    #[cfg(feature = "flight")]
     Run => run,
     /// Fly a virtual survey on this machine, with a broker and a ground station of its own
-    #[cfg(feature = "flight")]
     Demo => demo,
     /// Write a data set of drawn right whales, with truth
     VirtualSurvey => virtual_survey,
@@ -117,10 +111,8 @@ pub fn main() -> ExitCode {
 /// while a command that prints results is silent unless something is wrong.
 fn default_log(command: &Command) -> &'static str {
     match command {
-        #[cfg(feature = "flight")]
         Command::Run(_) => "warn,callosity=info",
         // The embedded broker reports each client that leaves as an error.
-        #[cfg(feature = "flight")]
         Command::Demo(_) => "error,rumqttd=off",
         _ => "error",
     }

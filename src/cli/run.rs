@@ -3,14 +3,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use callosity::bundle::Bundle;
 use callosity::camera::Replay;
-use callosity::identify::Identifier;
 use callosity::link::broker::Credentials;
 use callosity::link::topic::Platform;
 use callosity::link::{BrokerAddress, BrokerOptions};
 use callosity::outbox::Limits;
 use callosity::service::{FRAME_QUEUE, Flight, FlightReport, fly};
+use recognition::bundle::Bundle;
+use recognition::identify::Identifier;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tracing::info;

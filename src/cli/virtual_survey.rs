@@ -14,8 +14,10 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::camera::Camera;
-use callosity::geometry::Landmarks;
-use callosity::virtual_survey::{Catalogue, FramePlan, HeadView, Individual, Survey, render_head};
+use recognition::geometry::Landmarks;
+use recognition::virtual_survey::{
+    Catalogue, FramePlan, HeadView, Individual, Survey, render_head,
+};
 
 /// Write a data set of drawn right whales, with truth, for training, tests and rehearsals.
 ///

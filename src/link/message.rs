@@ -1,7 +1,7 @@
 //! What is said over MQTT.
 //!
 //! Field names follow Darwin Core where it has a term. Units stand in field names; positions in a
-//! frame follow the convention of [`geometry`](crate::geometry). Times are UTC. Receivers ignore
+//! frame follow the convention of [`geometry`](recognition::geometry). Times are UTC. Receivers ignore
 //! fields that they do not know, so a field may be added within one major version.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::geometry::Point;
+use recognition::geometry::Point;
 
 /// Version of the messages; sent with each as the user property [`SCHEMA_VERSION_PROPERTY`].
 /// The major version is also in the topic.

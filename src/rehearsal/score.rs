@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::geometry::{Landmarks, Point};
 use crate::link::message::{Decision, Sighting};
+use recognition::geometry::{Landmarks, Point};
 
 /// A found head belongs to a true one when their centres are nearer than this many true head lengths.
 const SAME_HEAD: f64 = 0.5;

@@ -25,18 +25,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::camera::{Frame, Replay};
-use crate::geometry::Landmarks;
-use crate::identify::{HeadIdentification, Identifier, Verdict};
 use crate::link::message::{Candidate, Decision, FrameCounts};
 use crate::link::session::{Session, SessionCounters};
 use crate::link::topic::Platform;
 use crate::link::{BrokerOptions, LinkError};
 use crate::outbox::{Depth, Limits, Outbox};
-use crate::pixels::{EncodedPhotograph, Faults};
 use progress::Progress;
+use recognition::geometry::Landmarks;
+use recognition::identify::{HeadIdentification, Identifier, Verdict};
+use recognition::pixels::{EncodedPhotograph, Faults};
 
 /// Finds and names the whales in a frame: what the service needs of
-/// [`identify`](crate::identify), so that it can be flown with known answers in tests.
+/// [`identify`](recognition::identify), so that it can be flown with known answers in tests.
 pub trait Identify: Send {
     /// What it is; asked anew for each health message.
     fn about(&self) -> About;

@@ -5,14 +5,14 @@ use uuid::Uuid;
 
 use super::{About, Seen};
 use crate::camera::Frame;
-use crate::geometry::{HeadCrop, Landmarks, Rectangle};
 use crate::link::message::{
     BasisOfRecord, Decision, FrameReference, Head, Incomplete, Sighting, SightingState,
 };
 use crate::link::session::json;
 use crate::link::topic::Platform;
 use crate::outbox::{Message, Priority};
-use crate::pixels::{OUTSIDE_HEAD_PHOTOGRAPH, encode_jpeg, warp};
+use recognition::geometry::{HeadCrop, Landmarks, Rectangle};
+use recognition::pixels::{OUTSIDE_HEAD_PHOTOGRAPH, encode_jpeg, warp};
 
 /// Candidates that a sighting names.
 const CANDIDATES: usize = 5;

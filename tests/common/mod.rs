@@ -5,9 +5,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use callosity::bundle::Gallery;
-use callosity::geometry::{HeadCrop, Landmarks, Point};
 use image::{Rgb, RgbImage};
+use recognition::bundle::Gallery;
+use recognition::geometry::{HeadCrop, Landmarks, Point};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 

@@ -1,10 +1,10 @@
 //! Random changes made to training photographs, as a recipe's [`Augmentation`] bounds them.
 
-use callosity::geometry::{Affine, Point};
-use callosity::pixels::{CameraCondition, SensorNoise};
 use image::RgbImage;
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
+use recognition::geometry::{Affine, Point};
+use recognition::pixels::{CameraCondition, SensorNoise};
 
 use crate::recipe::{Augmentation, CameraVariation};
 

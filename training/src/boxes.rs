@@ -4,7 +4,7 @@
 //! a rotated rectangle is larger than that of the head in it, so boxes that are transformed again and again
 //! grow away from their heads.
 
-use callosity::geometry::{Affine, HeadCrop, Landmarks, Point, Rectangle};
+use recognition::geometry::{Affine, HeadCrop, Landmarks, Point, Rectangle};
 
 /// Points on the outline of a mask: its box is then within a thousandth of the ellipse's.
 const OUTLINE: usize = 96;

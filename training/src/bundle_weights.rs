@@ -12,9 +12,9 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
-use callosity::bundle::{Bundle, LastLayer, Manifest, Role};
 use half::f16;
 use prost::Message;
+use recognition::bundle::{Bundle, LastLayer, Manifest, Role};
 use tch::{Kind, Tensor};
 use tract_onnx::pb::{ModelProto, TensorProto, tensor_proto::DataType};
 
@@ -591,7 +591,7 @@ mod tests {
         assert_eq!(columns_of(&manifest, 2, 8, 24).unwrap(), (8..16, 3));
         let error = columns_of(&manifest, 1, 8, 28).unwrap_err().to_string();
         assert!(error.contains("28 features"), "{error}");
-        let network = |features: usize| callosity::bundle::NetworkProvenance {
+        let network = |features: usize| recognition::bundle::NetworkProvenance {
             split_digest: None,
             role: Role::Ensemble,
             name: features.to_string(),

@@ -11,12 +11,12 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use callosity::geometry::{HeadCrop, Landmarks};
-use callosity::pixels::{OUTSIDE_HEAD_PHOTOGRAPH, warp};
 use image::RgbImage;
 use indicatif::ParallelProgressIterator;
 use memmap2::{Mmap, MmapMut};
 use rayon::prelude::*;
+use recognition::geometry::{HeadCrop, Landmarks};
+use recognition::pixels::{OUTSIDE_HEAD_PHOTOGRAPH, warp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 

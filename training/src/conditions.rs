@@ -1,12 +1,12 @@
 //! What a bundle says of the same photographs under other light and by other cameras: measures for each
-//! [condition](callosity::pixels::CameraCondition), and their table.
+//! [condition](recognition::pixels::CameraCondition), and their table.
 
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use callosity::bundle::Manifest;
-use callosity::identify::{HeadIdentification, Verdict};
-use callosity::pixels::CameraCondition;
+use recognition::bundle::Manifest;
+use recognition::identify::{HeadIdentification, Verdict};
+use recognition::pixels::CameraCondition;
 use serde::{Deserialize, Serialize};
 
 use crate::evaluation::{Answer, NamingMetrics, naming};

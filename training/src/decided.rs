@@ -1,7 +1,7 @@
 //! What decisions are worth: how often each is taken, and how often rightly, with intervals.
 
-use callosity::bundle::Confidence;
-use callosity::identify::Verdict;
+use recognition::bundle::Confidence;
+use recognition::identify::Verdict;
 use serde::{Deserialize, Serialize};
 
 use crate::decisions::{Aims, Judged, JudgedHeads, coverage};

@@ -18,10 +18,10 @@
 //! What thresholds are chosen on was named, and told from strangers, by models that saw neither these photographs nor,
 //! of strangers, their whales.
 
-use callosity::bundle::{Confidence, Decision, DecisionAims, ReachedAims};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use recognition::bundle::{Confidence, Decision, DecisionAims, ReachedAims};
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::auroc;

@@ -1,7 +1,7 @@
 //! Measures of identification and detection, from what was said and what is true.
 
-use callosity::geometry::Landmarks;
-use callosity::identify::HeadIdentification;
+use recognition::geometry::Landmarks;
+use recognition::identify::HeadIdentification;
 use serde::{Deserialize, Serialize};
 
 use crate::metrics;
@@ -130,7 +130,7 @@ pub fn match_heads(truth: &[Landmarks], found: &[Landmarks]) -> (Vec<Option<usiz
 
 #[cfg(test)]
 mod tests {
-    use callosity::geometry::Point;
+    use recognition::geometry::Point;
 
     use super::*;
 

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
-use callosity::bundle::NetworkInput;
-use callosity::geometry::{Affine, HeadCrop, Landmarks};
-use callosity::identify::ensemble_view;
-use callosity::pixels::{EncodedPhotograph, OUTSIDE_HEAD_PHOTOGRAPH, warp, write_input};
 use image::RgbImage;
 use ndarray::{Array1, Array2};
 use rayon::prelude::*;
+use recognition::bundle::NetworkInput;
+use recognition::geometry::{Affine, HeadCrop, Landmarks};
+use recognition::identify::ensemble_view;
+use recognition::pixels::{EncodedPhotograph, OUTSIDE_HEAD_PHOTOGRAPH, warp, write_input};
 use tch::{Device, Kind, Tensor};
 
 use crate::framing::{Framed, Framer};

@@ -1,10 +1,10 @@
 //! From which probability a finder's peak is a head: chosen on composed frames of heads that the finder
 //! never saw, so that real frames stay for measuring it on.
 
-use callosity::geometry::Landmarks;
-use callosity::identify::{FoundHead, Identifier, IdentifyError};
-use callosity::pixels::Photograph;
 use rayon::prelude::*;
+use recognition::geometry::Landmarks;
+use recognition::identify::{FoundHead, Identifier, IdentifyError};
+use recognition::pixels::Photograph;
 
 use crate::compose::Composer;
 use crate::evaluation::match_heads;

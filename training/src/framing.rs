@@ -6,12 +6,12 @@ use std::collections::btree_map::Entry;
 use std::path::Path;
 use std::sync::Arc;
 
-use callosity::bundle::NetworkInput;
-use callosity::geometry::{Affine, Landmarks};
-use callosity::pixels::{OUTSIDE_FRAME, OUTSIDE_HEAD_PHOTOGRAPH, warp};
 use image::RgbImage;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use recognition::bundle::NetworkInput;
+use recognition::geometry::{Affine, Landmarks};
+use recognition::pixels::{OUTSIDE_FRAME, OUTSIDE_HEAD_PHOTOGRAPH, warp};
 use sha2::{Digest, Sha256};
 
 use crate::boxes::padded_box;

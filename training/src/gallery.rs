@@ -4,7 +4,7 @@
 //! [`NeighbourModel`] says how neighbours enter the logits `l_k(θ)` of the catalogue and of who is enrolled. Its
 //! slope, intercept and share, the temperature, and the model of "unknown" are fitted together, by the greatest
 //! likelihood of what the decision in flight says of photographs that no network saw: with
-//! the [score](callosity::bundle::UnknownScore) `S` and `u = 1 / (1 + exp(−(a + b·S)))`,
+//! the [score](recognition::bundle::UnknownScore) `S` and `u = 1 / (1 + exp(−(a + b·S)))`,
 //!
 //! - a photograph of a catalogued whale `y` of the held-out fold has the loss `−ln (1 − u) − ln p(y)`, where
 //!   `p` is the softmax of `l`, averaged over views, of the catalogue **and** all whales that are enrolled below;
@@ -49,19 +49,19 @@
 //! Fisher 1978, within 1 − 1/e of the best choice). Photographs far from all others, which are mostly bad ones,
 //! come last.
 
-use callosity::bundle::{
-    Confidence, Decision, Gallery, GalleryError, NeighbourModel, UnknownFeature, UnknownModel,
-    UnknownScore,
-};
-use callosity::identify::{
-    Cohort, Compared, Evidence, Familiarity, GalleryStatistics, Similarities, concentration,
-    mean_embedding, relation,
-};
 use ndarray::{Array1, Array2, ArrayView1, Axis, concatenate};
 use rand::SeedableRng;
 use rand::seq::IteratorRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
+use recognition::bundle::{
+    Confidence, Decision, Gallery, GalleryError, NeighbourModel, UnknownFeature, UnknownModel,
+    UnknownScore,
+};
+use recognition::identify::{
+    Cohort, Compared, Evidence, Familiarity, GalleryStatistics, Similarities, concentration,
+    mean_embedding, relation,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::decisions::{self, Judged, JudgedHeads, Separation, count_different};
@@ -934,10 +934,10 @@ impl<'a> Problem<'a> {
 
 #[cfg(test)]
 mod tests {
-    use callosity::identify::{Similarities, opinion};
     use proptest::prelude::*;
     use rand::Rng;
     use rand_distr::{Distribution, StandardNormal};
+    use recognition::identify::{Similarities, opinion};
 
     use super::*;
     use crate::stack::{Regression, stack};

@@ -6,7 +6,7 @@
 //! feature maps are `channels × height × width`; padding of a convolution is `kernel / 2`, so stride 1
 //! keeps the size and stride 2 gives the half, rounded up.
 
-use callosity::geometry::HeadCrop;
+use recognition::geometry::HeadCrop;
 use serde::{Deserialize, Serialize};
 
 /// A layer as a recipe declares it. Each takes the output of the layer before it, unless `from` names

@@ -166,7 +166,7 @@ pub struct LandmarkErrors {
 }
 
 impl LandmarkErrors {
-    /// Sums up the errors of heads ([`callosity::geometry::Landmarks::error`]); `None` without any.
+    /// Sums up the errors of heads ([`recognition::geometry::Landmarks::error`]); `None` without any.
     pub fn of(errors: &[f64]) -> Option<Self> {
         Some(Self {
             count: errors.len(),

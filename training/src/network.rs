@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use callosity::geometry::HeadCrop;
+use recognition::geometry::HeadCrop;
 use tch::{Device, Kind, Tensor};
 
 use crate::files::{Partial, folder_of};
@@ -564,10 +564,10 @@ pub fn load_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, WeightsErro
 
 #[cfg(test)]
 mod tests {
-    use callosity::geometry::{Landmarks, Point};
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
     use rand_distr::{Distribution, StandardNormal};
+    use recognition::geometry::{Landmarks, Point};
 
     use super::*;
     use crate::graph::Layer;

@@ -57,7 +57,7 @@ pub struct Interface<'a> {
     /// The output of the last layer.
     pub output: &'a str,
     /// Where given, a second output: of one network the pooled features ([`Graph::features`]), of an
-    /// ensemble the [embedding](callosity::bundle::Embedding).
+    /// ensemble the [embedding](recognition::bundle::Embedding).
     pub features: Option<&'a str>,
 }
 

@@ -1,8 +1,8 @@
 //! Decoding, in one place for all of training: the same decoder as in flight, so that networks see
 //! the same pixels in both.
 
-use callosity::pixels::{DecodeError, EncodedPhotograph};
 use image::RgbImage;
+use recognition::pixels::{DecodeError, EncodedPhotograph};
 
 /// Upright pixels of an encoded photograph at full size.
 ///

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use callosity::bundle::{NetworkInput, Role};
-use callosity::geometry::HeadCrop;
+use recognition::bundle::{NetworkInput, Role};
+use recognition::geometry::HeadCrop;
 #[cfg(doc)]
-use callosity::pixels::CameraCondition;
+use recognition::pixels::CameraCondition;
 use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 use toml::{Spanned, Table, Value};

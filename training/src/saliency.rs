@@ -5,14 +5,14 @@
 use std::ops::Range;
 
 use anyhow::{Context, ensure};
-use callosity::bundle::NetworkInput;
-use callosity::geometry::Affine;
-use callosity::pixels::write_input;
 use image::{ImageBuffer, Luma, Pixel, Rgb, RgbImage, imageops};
 use indicatif::ProgressBar;
 use ndarray::Array2;
 use plotters::style::RGBColor;
 use plotters::style::colors::colormaps::{ColorMap, DerivedColorMap};
+use recognition::bundle::NetworkInput;
+use recognition::geometry::Affine;
+use recognition::pixels::write_input;
 use tch::{Device, Kind, Tensor};
 
 use crate::features::HeadPhotograph;

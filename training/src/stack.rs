@@ -27,16 +27,16 @@ use argmin::core::{CostFunction, Executor, Gradient, State};
 use argmin::solver::brent::BrentOpt;
 use argmin::solver::linesearch::MoreThuenteLineSearch;
 use argmin::solver::quasinewton::LBFGS;
-use callosity::bundle::{
-    Confidence, Decision, UnknownFeature, UnknownModel, UnknownScore, WeightedFeature,
-};
-use callosity::identify::{Evidence, concentration, raise_probabilities};
 use nalgebra::{DMatrix, SVD};
 use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
+use recognition::bundle::{
+    Confidence, Decision, UnknownFeature, UnknownModel, UnknownScore, WeightedFeature,
+};
+use recognition::identify::{Evidence, concentration, raise_probabilities};
 use serde::{Deserialize, Serialize};
 
 use crate::decisions::{self, Aims, Judged, JudgedHeads, Part, Separation};

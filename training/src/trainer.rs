@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail, ensure};
-use callosity::bundle::MANIFEST_FILE;
 use indicatif::{ProgressBar, ProgressStyle};
+use recognition::bundle::MANIFEST_FILE;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 

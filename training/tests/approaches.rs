@@ -4,9 +4,9 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use callosity::bundle::Bundle;
 use callosity_training::tasks::ALIGNER_FIELD_HEAD_LENGTHS;
 use image::{Rgb, RgbImage};
+use recognition::bundle::Bundle;
 use serde_json::Value;
 
 use common::{Change, HEADS, PLAIN, WHALES, metric, program, read_json, run, split_data, train};

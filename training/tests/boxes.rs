@@ -6,8 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use assert_cmd::Command;
-use callosity::pixels::encode_jpeg;
-use callosity::virtual_survey::{Catalogue, HeadView, render_head};
 use callosity_training::cache::Cache;
 use callosity_training::index::Index;
 use callosity_training::loader::Loader;
@@ -16,6 +14,8 @@ use callosity_training::split::Split;
 use callosity_training::tasks::{ClassifierTask, Task};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use recognition::pixels::encode_jpeg;
+use recognition::virtual_survey::{Catalogue, HeadView, render_head};
 
 const WHALES: usize = 4;
 const HEADS_EACH: usize = 14;

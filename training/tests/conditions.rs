@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use assert_cmd::Command;
-use callosity::geometry::{HeadCrop, Landmarks, Point};
-use callosity::identify::{Candidate, HeadIdentification, Verdict};
-use callosity::pixels::CameraCondition;
 use callosity_training::conditions::{
     ConditionRow, ConditionsReport, FramesUnder, HeadsUnder, MeasuredBundle, OpenWaterUnder,
     TrueName, first_candidates,
 };
 use common::{STRANGER, colour, draw, head, sea};
+use recognition::geometry::{HeadCrop, Landmarks, Point};
+use recognition::identify::{Candidate, HeadIdentification, Verdict};
+use recognition::pixels::CameraCondition;
 use serde_json::Value;
 
 fn bundle() -> PathBuf {

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use callosity::geometry::Point;
 use callosity_training::cache::{Cache, CacheError};
 use callosity_training::index::{
     Import, Index, IndexError, Layout, PhotographKind, ProblemKind, Resemblance, import,
@@ -12,6 +11,7 @@ use callosity_training::split::{Role, Split, SplitOptions};
 use image::RgbImage;
 use indicatif::ProgressBar;
 use rand::{Rng, SeedableRng};
+use recognition::geometry::Point;
 
 /// A smooth picture that differs with its seed; as PNG, so that pixels come back exactly.
 fn picture(seed: u64, width: u32, height: u32) -> RgbImage {
@@ -205,7 +205,7 @@ fn imports_the_layout_of_the_challenge() {
     assert_eq!(cache.len(), 1, "the other frame has no landmarks");
     let (head, side, height) = cache.pixels("w_1.png").expect("cut");
     assert_eq!(side, height);
-    let cut = callosity::geometry::HeadCrop::RIGHT_WHALE.landmarks(side, side);
+    let cut = recognition::geometry::HeadCrop::RIGHT_WHALE.landmarks(side, side);
     let frame = picture(1, 300, 200);
     for (in_head, in_frame) in [
         (cut.bonnet, first.landmarks[0].bonnet),

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use callosity::geometry::HeadCrop;
 use callosity_training::graph::{Graph, Layer, Op};
 use callosity_training::network::{Mode, Network, Precision};
 use callosity_training::onnx::{ExportError, Head, Interface, Storage, encode, ensemble, export};
 use callosity_training::weights::{ParameterError, Weights};
 use proptest::prelude::*;
+use recognition::geometry::HeadCrop;
 use tch::{Device, Kind, Tensor};
 use tract_onnx::prelude::*;
 

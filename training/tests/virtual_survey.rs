@@ -7,22 +7,22 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use assert_cmd::Command;
-use callosity::bundle::{Bundle, Manifest, Role};
 use callosity::camera::Replay;
-use callosity::geometry::Landmarks;
 use callosity::ground::{Received, Receiver};
-use callosity::identify::Identifier;
-use callosity::inference::EngineConfig;
 use callosity::link::BrokerOptions;
 use callosity::link::message::{Presence, Sighting};
 use callosity::outbox::Limits;
-use callosity::pixels::encode_jpeg;
 use callosity::rehearsal::{EmbeddedBroker, Score, TrueHead, Truth};
 use callosity::service::{Flight, HEALTH_INTERVAL, fly};
-use callosity::virtual_survey::{Catalogue, HeadView, Individual, Survey, render_head};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
+use recognition::bundle::{Bundle, Manifest, Role};
+use recognition::geometry::Landmarks;
+use recognition::identify::Identifier;
+use recognition::inference::EngineConfig;
+use recognition::pixels::encode_jpeg;
+use recognition::virtual_survey::{Catalogue, HeadView, Individual, Survey, render_head};
 use tokio_util::sync::CancellationToken;
 
 const POPULATION: u64 = 1;

@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use callosity::bundle::{
+use recognition::bundle::{
     Aligner, Bundle, Catalogue, CloserLook, DecisionAims, Embedding, Ensemble, FORMAT_VERSION,
     Finder, GalleryFile, LastLayer, MANIFEST_FILE, Manifest, NetworkProvenance, Provenance, Role,
     SelfTest,
 };
-use callosity::identify::Identifier;
-use callosity::inference::EngineConfig;
+use recognition::identify::Identifier;
+use recognition::inference::EngineConfig;
 use tch::{Device, Tensor};
 
 use super::export::{StorageChoice, agree, checked, floats, probe, run_builtin, write};
@@ -651,7 +651,7 @@ impl Writer {
         role: &str,
         run: &TrainedRun,
         storage: Storage,
-    ) -> anyhow::Result<callosity::bundle::Network> {
+    ) -> anyhow::Result<recognition::bundle::Network> {
         let input = run.recipe.input.network_input();
         let interface = Interface {
             input: &input.name,
@@ -668,7 +668,7 @@ impl Writer {
         runs: &[TrainedRun],
         stack: &StackFile,
         storage: Storage,
-    ) -> anyhow::Result<callosity::bundle::Network> {
+    ) -> anyhow::Result<recognition::bundle::Network> {
         let weights: Result<Vec<Weights>, _> =
             runs.iter().map(|r| Weights::of(&r.network)).collect();
         let weights = weights?;
@@ -730,7 +730,7 @@ impl Writer {
         bytes: &[u8],
         network: &Network,
         run: &TrainedRun,
-    ) -> anyhow::Result<callosity::bundle::Network> {
+    ) -> anyhow::Result<recognition::bundle::Network> {
         let file = format!("{role}.onnx");
         self.file(&file, bytes)?;
         let input = probe(network, 1);
@@ -756,7 +756,7 @@ impl Writer {
                 embedding,
             });
         }
-        Ok(callosity::bundle::Network {
+        Ok(recognition::bundle::Network {
             file,
             sha256: sha256(bytes),
             input: run.recipe.input.network_input(),

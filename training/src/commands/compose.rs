@@ -5,7 +5,6 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use callosity::geometry::{Landmarks, Rectangle};
 use image::codecs::jpeg::JpegEncoder;
 use image::{Rgb, RgbImage};
 use indicatif::ParallelProgressIterator;
@@ -13,6 +12,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
+use recognition::geometry::{Landmarks, Rectangle};
 
 use super::evaluate::FrameRow;
 use crate::boxes::padded_box;

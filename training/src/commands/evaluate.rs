@@ -7,11 +7,6 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use callosity::bundle::{Bundle, Decision, MANIFEST_FILE, Manifest};
-use callosity::geometry::{Landmarks, Point};
-use callosity::identify::{HeadIdentification, Identifier, SeenHead, Verdict};
-use callosity::inference::EngineConfig;
-use callosity::pixels::{EncodedPhotograph, Photograph};
 use clap::ValueEnum;
 use image::RgbImage;
 use indicatif::ParallelProgressIterator;
@@ -19,6 +14,11 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
+use recognition::bundle::{Bundle, Decision, MANIFEST_FILE, Manifest};
+use recognition::geometry::{Landmarks, Point};
+use recognition::identify::{HeadIdentification, Identifier, SeenHead, Verdict};
+use recognition::inference::EngineConfig;
+use recognition::pixels::{EncodedPhotograph, Photograph};
 use serde::{Deserialize, Serialize};
 
 use crate::decided::{self, DecisionMetrics, decided};

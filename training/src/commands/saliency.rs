@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
-use callosity::pixels::encode_jpeg;
 use minijinja::{Environment, context};
 use rand::SeedableRng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
+use recognition::pixels::encode_jpeg;
 use tch::Device;
 
 use crate::commands::export::write;

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use callosity::bundle::{
+use ndarray::Array2;
+use recognition::bundle::{
     Decision, DecisionAims, Gallery, LastLayer, NeighbourModel, UnknownFeature, UnknownScore,
 };
-use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 use tch::Device;
 

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use callosity::bundle::Bundle;
 use clap::{Args as ClapArgs, ValueEnum};
+use recognition::bundle::Bundle;
 use tch::{Cuda, Device};
 
 use crate::bundle_weights::{self, LastLayerChoice};

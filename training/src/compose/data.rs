@@ -1,9 +1,9 @@
 use std::collections::HashSet;
 
-use callosity::geometry::Affine;
-use callosity::pixels::EncodedPhotograph;
 use image::{RgbImage, imageops};
 use rayon::prelude::*;
+use recognition::geometry::Affine;
+use recognition::pixels::EncodedPhotograph;
 
 use super::{ComposeError, Composer, RealFrame, SeaSource};
 use crate::cache::Cache;

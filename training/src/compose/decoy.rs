@@ -1,7 +1,7 @@
 //! Things on the water that are no heads.
 
-use callosity::geometry::{Affine, Point};
 use rand::Rng;
+use recognition::geometry::{Affine, Point};
 
 use super::head::HeadPhotograph;
 use super::noise::{NoiseTile, NoiseView};

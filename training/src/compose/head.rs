@@ -1,6 +1,6 @@
-use callosity::geometry::HeadCrop;
 use image::{RgbImage, imageops};
 use rand::Rng;
+use recognition::geometry::HeadCrop;
 
 use super::ComposeError;
 use super::raster::{Colour, Texture, luminance};

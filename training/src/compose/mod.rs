@@ -22,12 +22,12 @@ mod whale;
 
 use std::path::PathBuf;
 
-use callosity::geometry::{Affine, Landmarks, Point, Rectangle};
 use image::{Rgb, RgbImage, imageops};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 use rayon::prelude::*;
+use recognition::geometry::{Affine, Landmarks, Point, Rectangle};
 
 use crate::index::SourcePose;
 
@@ -67,7 +67,7 @@ pub enum ComposeError {
     #[error("{path}: {source}")]
     Frame {
         path: PathBuf,
-        source: callosity::pixels::DecodeError,
+        source: recognition::pixels::DecodeError,
     },
 }
 
@@ -110,7 +110,7 @@ pub struct Composer {
 
 impl Composer {
     /// Prepares head photographs (squeezed squares of any size, geometry
-    /// [`HeadCrop::RIGHT_WHALE`](callosity::geometry::HeadCrop::RIGHT_WHALE)), the poses to draw from,
+    /// [`HeadCrop::RIGHT_WHALE`](recognition::geometry::HeadCrop::RIGHT_WHALE)), the poses to draw from,
     /// and pieces of real water. Without poses the sizes and places are made up; without water all sea
     /// is drawn.
     ///

@@ -1,10 +1,10 @@
 //! Training windows out of real frames whose heads are known.
 
-use callosity::geometry::{Affine, Landmarks, Point};
-use callosity::pixels::{OUTSIDE_FRAME, reduce_to_fit, warp};
 use image::RgbImage;
 use rand::Rng;
 use rand_distr::{Distribution, Normal};
+use recognition::geometry::{Affine, Landmarks, Point};
+use recognition::pixels::{OUTSIDE_FRAME, reduce_to_fit, warp};
 
 use super::inside;
 

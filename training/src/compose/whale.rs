@@ -1,5 +1,5 @@
-use callosity::geometry::{Affine, Landmarks, Point};
 use rand::Rng;
+use recognition::geometry::{Affine, Landmarks, Point};
 
 use super::head::{FRONT, HeadPhotograph, Mask, REAR};
 use super::noise::{NoiseTile, NoiseView};

@@ -5,9 +5,9 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use callosity::geometry::{Landmarks, Point};
 use indicatif::{ParallelProgressIterator, ProgressBar};
 use rayon::prelude::*;
+use recognition::geometry::{Landmarks, Point};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 

@@ -1,11 +1,11 @@
 //! One aligner measured, as it flies: several views of a crop, mapped back and averaged.
 
 use anyhow::{Context, ensure};
-use callosity::bundle::NetworkInput;
-use callosity::geometry::{Affine, Landmarks, Point};
-use callosity::identify::aligner::{input_from_frame, landmarks_in_frame, mean, view};
-use callosity::pixels::{OUTSIDE_FRAME, prepare_views};
 use rayon::prelude::*;
+use recognition::bundle::NetworkInput;
+use recognition::geometry::{Affine, Landmarks, Point};
+use recognition::identify::aligner::{input_from_frame, landmarks_in_frame, mean, view};
+use recognition::pixels::{OUTSIDE_FRAME, prepare_views};
 use tch::Tensor;
 
 use super::table::{AlignerRow, Trained, ViewsError};

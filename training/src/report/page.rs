@@ -1,10 +1,10 @@
 use anyhow::Context;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use callosity::geometry::HeadCrop;
-use callosity::pixels::encode_jpeg;
 use image::RgbImage;
 use minijinja::{Value, context};
+use recognition::geometry::HeadCrop;
+use recognition::pixels::encode_jpeg;
 
 use super::table::environment;
 use super::{Best, CLASSES, Report, Table};

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context;
-use callosity::bundle::Gallery;
-use callosity::identify::{GalleryStatistics, Opinion, Similarities, opinion};
 use ndarray::Array2;
+use recognition::bundle::Gallery;
+use recognition::identify::{GalleryStatistics, Opinion, Similarities, opinion};
 
 use super::classifiers::{Labelled, Prediction, naming_and_top1_by_photographs};
 use super::table::StackRow;

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
-use callosity::bundle::NetworkInput;
-use callosity::pixels;
 use rand_chacha::ChaCha8Rng;
+use recognition::bundle::NetworkInput;
+use recognition::pixels;
 use tch::{Kind, Reduction, Tensor};
 
 use crate::compose::Composer;

@@ -2,12 +2,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, bail, ensure};
-use callosity::bundle::NetworkInput;
-use callosity::geometry::{Affine, Landmarks};
-use callosity::pixels;
 use image::RgbImage;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use recognition::bundle::NetworkInput;
+use recognition::geometry::{Affine, Landmarks};
+use recognition::pixels;
 use tch::{Kind, Reduction, Tensor};
 
 use crate::cache::Cache;

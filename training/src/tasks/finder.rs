@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
-use callosity::bundle::NetworkInput;
-use callosity::geometry::{Landmarks, Point};
-use callosity::pixels;
 use rand_chacha::ChaCha8Rng;
+use recognition::bundle::NetworkInput;
+use recognition::geometry::{Landmarks, Point};
+use recognition::pixels;
 use tch::{Kind, Tensor};
 
 use crate::compose::Composer;

@@ -1,10 +1,10 @@
 use std::sync::{Arc, OnceLock};
 
-use callosity::bundle::NetworkInput;
-use callosity::geometry::{Affine, Landmarks, Point, Rectangle};
-use callosity::pixels::{self, OUTSIDE_FRAME};
 use image::RgbImage;
 use rand_chacha::ChaCha8Rng;
+use recognition::bundle::NetworkInput;
+use recognition::geometry::{Affine, Landmarks, Point, Rectangle};
+use recognition::pixels::{self, OUTSIDE_FRAME};
 use tch::{Kind, Reduction, Tensor};
 
 use crate::boxes::{HeadMask, intersection_over_union};

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
-use callosity::bundle::NetworkInput;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use recognition::bundle::NetworkInput;
 use tch::{Kind, Tensor};
 
 use super::classifier::{cached, write_framed};

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use callosity::bundle::Bundle;
-use callosity::geometry::Landmarks;
-use callosity::identify::{HeadIdentification, Identifier};
-use callosity::pixels::{CameraCondition, EncodedPhotograph, Folder, Photograph, READ_ENDINGS};
 use indicatif::ProgressBar;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
+use recognition::bundle::Bundle;
+use recognition::geometry::Landmarks;
+use recognition::identify::{HeadIdentification, Identifier};
+use recognition::pixels::{CameraCondition, EncodedPhotograph, Folder, Photograph, READ_ENDINGS};
 
 use super::{
     Args, FrameTruth, LabelRow, PieceRow, Subjects, group_by_image, read_table, require_files,
