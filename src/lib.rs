@@ -3,6 +3,7 @@
 //! Each module is a room that owns one thing; its documentation says what it owns and what it may not know.
 
 pub mod camera;
+pub mod observe;
 pub mod outbox;
 pub mod rehearsal;
 pub mod service;

@@ -11,20 +11,24 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use callosity::camera::Replay;
-use callosity::ground::{Received, Receiver};
-use callosity::link::broker::Credentials;
-use callosity::link::message::{Candidate, Decision, Presence, SCHEMA_VERSION, Sighting};
-use callosity::link::{BrokerAddress, BrokerOptions};
-use callosity::outbox::Limits;
+use callosity::outbox::{Limits, Outbox};
 use callosity::rehearsal::EmbeddedBroker;
-use callosity::service::{About, Flight, FlightReport, Identify, Seen, SeenHead, fly};
+use callosity::service::{
+    About, Flight, FlightReport, Recognised, RecognisedHead, Recogniser, fly,
+};
+use ground::{Received, Receiver};
 use image::RgbImage;
+use link::broker::Credentials;
+use link::codec::Encoding;
+use link::message::{Candidate, Decision, Engine, Presence, SCHEMA_VERSION, Sighting};
+use link::{BrokerAddress, BrokerOptions};
 use recognition::geometry::{Landmarks, Point};
 use recognition::pixels::{EncodedPhotograph, encode_jpeg};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -39,19 +43,22 @@ struct TwoHeads {
     takes: Duration,
 }
 
-impl Identify for TwoHeads {
+impl Recogniser for TwoHeads {
     fn about(&self) -> About {
         About {
-            engine: "test".into(),
-            bundle: "two-heads 1.0.0".into(),
+            engine: Engine {
+                name: "test".into(),
+                bundle: "two-heads 1.0.0".into(),
+                networks: Vec::new(),
+            },
             scientific_name: "Eubalaena glacialis".into(),
         }
     }
 
-    fn identify(&mut self, photograph: &EncodedPhotograph) -> anyhow::Result<Seen> {
+    fn recognise(&mut self, photograph: &EncodedPhotograph) -> anyhow::Result<Recognised> {
         photograph.decode(1.0)?;
         std::thread::sleep(self.takes);
-        let head = |x: f64, decision| SeenHead {
+        let head = |x: f64, decision| RecognisedHead {
             landmarks: Landmarks {
                 bonnet: Point::new(x + 20.0, 30.0),
                 blowhead: Point::new(x, 30.0),
@@ -68,7 +75,7 @@ impl Identify for TwoHeads {
                 probability: 0.5,
             }],
         };
-        Ok(Seen {
+        Ok(Recognised {
             heads: vec![
                 head(10.0, Decision::Identified),
                 head(60.0, Decision::Unknown),
@@ -232,7 +239,7 @@ impl Mosquitto {
         &self,
         password: &str,
         ca: Option<&PathBuf>,
-    ) -> Result<BrokerOptions, callosity::link::LinkError> {
+    ) -> Result<BrokerOptions, link::LinkError> {
         let credentials = Credentials {
             username: USER.into(),
             password: password.into(),
@@ -255,17 +262,25 @@ fn is_root() -> bool {
 
 fn flight(folder: &Path, rate_hz: f64, broker: BrokerOptions) -> Flight<TwoHeads> {
     Flight {
-        camera: Replay::open(folder, rate_hz, false).unwrap(),
-        identifier: TwoHeads {
+        camera: Box::new(Replay::open(folder, rate_hz, false).unwrap()),
+        recogniser: TwoHeads {
             takes: Duration::ZERO,
         },
         broker,
         platform: "test".parse().unwrap(),
-        frame_queue: 64,
+        state: folder.join("state"),
         outbox: Limits::default(),
+        encoding: Encoding::Json,
+        largest_message: None,
         health_interval: Duration::from_millis(200),
         stop_deadline: PATIENCE,
     }
+}
+
+/// Flies on a thread of its own.
+fn take_off(flight: Flight<TwoHeads>, stop: &CancellationToken) -> JoinHandle<FlightReport> {
+    let stop = stop.clone();
+    spawn_blocking(move || fly(flight, &stop).unwrap())
 }
 
 /// Writes down every message with its properties, as a client that shares no code with the receiver.
@@ -406,9 +421,17 @@ fn assert_unknown_probability_is_a_probability(
     assert_eq!(read.unknown_probability, None);
 }
 
+/// What was said under a topic, as JSON.
+fn payloads<'a>(heard: &'a [Publish], topic: &str) -> impl Iterator<Item = serde_json::Value> + 'a {
+    let topic = format!("callosity/v1/test/{topic}");
+    let of_topic = heard.iter().filter(move |p| p.topic == topic.as_bytes());
+    of_topic.map(|p| serde_json::from_slice(&p.payload).unwrap())
+}
+
 fn delivered(report: &FlightReport) {
     assert!(report.messages.is_empty(), "{report:?}");
-    assert_eq!(report.straggler, None);
+    assert_eq!(report.stragglers, Vec::<&str>::new());
+    assert_eq!(report.failure, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -420,10 +443,10 @@ async fn everything_arrives_over_tls_and_with_password() {
     let folder = tempfile::tempdir().unwrap();
     photographs(folder.path(), 5, &[b"", b"\xff\xd8\xff\xe0 no photograph"]);
     let mut receiver = Receiver::connect(broker.options(), "ground").await.unwrap();
-    let flying = tokio::spawn(fly(
+    let flying = take_off(
         flight(folder.path(), 50.0, broker.options()),
-        CancellationToken::new(),
-    ));
+        &CancellationToken::new(),
+    );
     let (mut sightings, mut crops, mut health) = (BTreeSet::new(), BTreeSet::new(), None);
     let listen = async {
         loop {
@@ -441,7 +464,7 @@ async fn everything_arrives_over_tls_and_with_password() {
         }
     };
     timeout(PATIENCE, listen).await.unwrap();
-    let report = flying.await.unwrap().unwrap();
+    let report = flying.await.unwrap();
     delivered(&report);
     assert_eq!((report.frames.captured, report.frames.identified), (7, 5));
     assert_eq!(sightings.len(), 10);
@@ -462,10 +485,10 @@ async fn nothing_is_lost_when_the_broker_dies() {
     let folder = tempfile::tempdir().unwrap();
     photographs(folder.path(), 60, &[]);
     let mut recorder = Recorder::start(broker.port).await;
-    let flying = tokio::spawn(fly(
+    let flying = take_off(
         flight(folder.path(), 25.0, broker.options()),
-        CancellationToken::new(),
-    ));
+        &CancellationToken::new(),
+    );
     let mut heard = recorder.until(Presence::Online).await;
     for _ in 0..20 {
         heard.push(
@@ -480,7 +503,7 @@ async fn nothing_is_lost_when_the_broker_dies() {
     sleep(Duration::from_millis(800)).await;
     broker.start_again();
     heard.extend(recorder.until(Presence::Stopped).await);
-    let report = timeout(PATIENCE, flying).await.unwrap().unwrap().unwrap();
+    let report = timeout(PATIENCE, flying).await.unwrap().unwrap();
     delivered(&report);
     assert!(report.connections >= 2, "{report:?}");
     assert_eq!(report.frames.identified, 60);
@@ -493,18 +516,55 @@ async fn a_flight_may_begin_before_its_broker() {
     let Some(mut broker) = Mosquitto::start(false) else {
         return;
     };
+    // The broker keeps its subscription while both are away.
+    let mut recorder = Recorder::start(broker.port).await;
+    sleep(Duration::from_secs(2)).await;
     broker.kill();
     let folder = tempfile::tempdir().unwrap();
     photographs(folder.path(), 10, &[]);
-    let flying = tokio::spawn(fly(
+    let flying = take_off(
         flight(folder.path(), 100.0, broker.options()),
-        CancellationToken::new(),
-    ));
+        &CancellationToken::new(),
+    );
     sleep(Duration::from_millis(300)).await;
     broker.start_again();
-    let report = timeout(PATIENCE, flying).await.unwrap().unwrap().unwrap();
+    let report = timeout(PATIENCE, flying).await.unwrap().unwrap();
     delivered(&report);
     assert_eq!(report.messages.acknowledged, 40);
+    assert_eq!(check(&recorder.until(Presence::Stopped).await).len(), 20);
+}
+
+/// A broker that nobody listens to throws away what it acknowledges, so nothing is deleted on its word.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_ground_station_everything_is_kept_for_the_next_flight() {
+    let Some(broker) = Mosquitto::start(false) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), 10, &[]);
+    let fly_over = || {
+        take_off(
+            flight(folder.path(), 100.0, broker.options()),
+            &CancellationToken::new(),
+        )
+    };
+    let report = timeout(PATIENCE, fly_over()).await.unwrap().unwrap();
+    assert_eq!(
+        (report.messages.sightings, report.messages.acknowledged),
+        (20, 0)
+    );
+    let problem = report.link_problem.unwrap();
+    assert!(problem.contains("ground station"), "{problem}");
+
+    let mut recorder = Recorder::start(broker.port).await;
+    let report = timeout(PATIENCE, fly_over()).await.unwrap().unwrap();
+    delivered(&report);
+    let heard = recorder.until(Presence::Stopped).await;
+    assert_eq!(check(&heard).len(), 40);
+    let flights: BTreeSet<_> = payloads(&heard, "sighting")
+        .map(|sighting| sighting["eventID"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(flights.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -523,13 +583,14 @@ async fn what_is_wrong_is_said() {
     let no_ca = folder.path().join("no.pem");
     fs::write(&no_ca, "not a certificate").unwrap();
 
+    // The flight is flown all the same, what was seen is kept, and the report says what is wrong.
     let failure = async |options: BrokerOptions| {
-        let flown = fly(
-            flight(folder.path(), 100.0, options),
-            CancellationToken::new(),
-        );
-        let error = timeout(PATIENCE, flown).await.unwrap().unwrap_err();
-        error.to_string()
+        let flight = flight(folder.path(), 100.0, options);
+        let flown = take_off(flight, &CancellationToken::new());
+        let report = timeout(PATIENCE, flown).await.unwrap().unwrap();
+        assert_eq!(report.frames.identified, 1);
+        assert!(report.messages.sightings >= 2);
+        report.link_problem.unwrap()
     };
     let wrong_password = failure(broker.options_with("wrong", Some(&ca)).unwrap()).await;
     assert!(
@@ -554,6 +615,7 @@ async fn what_is_wrong_is_said() {
         host: "no-such-host.invalid".into(),
         port: 1883,
         tls: false,
+        websocket: None,
     };
     let options = BrokerOptions::new(unknown_host, None, None).unwrap();
     let error = Receiver::connect(options, "ground").await.err().unwrap();
@@ -566,7 +628,7 @@ async fn what_is_wrong_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_identifier_drops_the_oldest_frames() {
+async fn a_live_camera_drops_the_frames_for_which_there_is_no_time() {
     let Some(broker) = Mosquitto::start(false) else {
         return;
     };
@@ -574,11 +636,11 @@ async fn a_slow_identifier_drops_the_oldest_frames() {
     photographs(folder.path(), 40, &[]);
     let mut recorder = Recorder::start(broker.port).await;
     let mut flight = flight(folder.path(), 200.0, broker.options());
-    flight.identifier.takes = Duration::from_millis(60);
-    flight.frame_queue = 2;
-    let flying = tokio::spawn(fly(flight, CancellationToken::new()));
+    flight.recogniser.takes = Duration::from_millis(60);
+    flight.camera = Box::new(Replay::open(folder.path(), 200.0, false).unwrap().as_live());
+    let flying = take_off(flight, &CancellationToken::new());
     let heard = recorder.until(Presence::Stopped).await;
-    let report = flying.await.unwrap().unwrap();
+    let report = flying.await.unwrap();
     delivered(&report);
     let frames = &report.frames;
     assert_eq!(frames.captured, 40);
@@ -603,10 +665,7 @@ async fn stopping_keeps_what_was_decided() {
     photographs(folder.path(), 2000, &[]);
     let mut recorder = Recorder::start(broker.port).await;
     let stop = CancellationToken::new();
-    let flying = tokio::spawn(fly(
-        flight(folder.path(), 50.0, broker.options()),
-        stop.clone(),
-    ));
+    let flying = take_off(flight(folder.path(), 50.0, broker.options()), &stop);
     let mut heard = recorder.until(Presence::Online).await;
     for _ in 0..30 {
         heard.push(
@@ -618,7 +677,7 @@ async fn stopping_keeps_what_was_decided() {
     }
     stop.cancel();
     heard.extend(recorder.until(Presence::Stopped).await);
-    let report = flying.await.unwrap().unwrap();
+    let report = flying.await.unwrap();
     delivered(&report);
     assert!(report.frames.captured < 2000);
     assert_eq!(check(&heard).len() as u64, report.frames.heads);
@@ -635,11 +694,11 @@ async fn a_stop_without_broker_ends_at_its_deadline_and_says_what_is_left() {
     let mut flight = flight(folder.path(), 100.0, options);
     flight.stop_deadline = Duration::from_millis(300);
     let stop = CancellationToken::new();
-    let flying = tokio::spawn(fly(flight, stop.clone()));
+    let flying = take_off(flight, &stop);
     sleep(Duration::from_millis(500)).await;
     stop.cancel();
-    let report = timeout(PATIENCE, flying).await.unwrap().unwrap().unwrap();
-    assert_eq!(report.straggler, Some("delivery"));
+    let report = timeout(PATIENCE, flying).await.unwrap().unwrap();
+    assert_eq!(report.stragglers, ["publisher"]);
     assert_eq!(report.messages.sightings, 6);
 }
 
@@ -659,8 +718,8 @@ async fn child_that_is_killed() {
     let address = BrokerAddress::loopback(port.parse().unwrap());
     let options = BrokerOptions::new(address, Some(credentials), None).unwrap();
     let mut flight = flight(folder.path(), 10.0, options);
-    flight.camera = Replay::open(folder.path(), 10.0, true).unwrap();
-    fly(flight, CancellationToken::new()).await.unwrap();
+    flight.camera = Box::new(Replay::open(folder.path(), 10.0, true).unwrap());
+    fly(flight, &CancellationToken::new()).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -708,6 +767,8 @@ fn program(folder: &Path, broker: &str) -> Command {
         .arg(folder)
         .arg("--bundle")
         .arg(common::tiny())
+        .arg("--state")
+        .arg(folder.join("state"))
         .env("CALLOSITY_MQTT_PASSWORD", PASSWORD)
         .env_remove("CALLOSITY_LOG")
         .stdin(Stdio::null())
@@ -765,19 +826,31 @@ async fn the_program_flies_until_it_is_asked_to_stop() {
 }
 
 #[test]
-fn the_program_ends_at_a_wrong_password_and_says_so() {
+fn a_wrong_password_does_not_keep_the_program_from_flying() {
     let Some(broker) = Mosquitto::start(false) else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let output = program(folder.path(), &broker.address().to_string())
+    let mut process = program(folder.path(), &broker.address().to_string())
         .env("CALLOSITY_MQTT_PASSWORD", "not it")
-        .output()
+        .args(["--stop-deadline", "30"])
+        .spawn()
         .unwrap();
-    let log = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{log}");
-    assert!(log.contains("password is wrong"), "{log}");
-    assert!(!log.contains("not it"), "{log}");
+    let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
+    let said = log
+        .by_ref()
+        .map(Result::unwrap)
+        .find(|line| line.contains("password is wrong"));
+    let said = said.unwrap();
+    assert!(!said.contains("not it"), "{said}");
+    std::thread::sleep(Duration::from_secs(2));
+    terminate(&process);
+    let rest: Vec<_> = log.map(Result::unwrap).collect();
+    assert_eq!(process.wait().unwrap().code(), Some(2), "{rest:?}");
+    let kept = "they are kept, and the next flight sends them";
+    assert!(rest.iter().any(|line| line.contains(kept)), "{rest:?}");
+    let outbox = Outbox::open(&folder.path().join("state"), Limits::default()).unwrap();
+    assert!(outbox.depth().sightings > 0, "{:?}", outbox.depth());
 }
 
 #[test]
@@ -801,7 +874,7 @@ fn the_program_without_a_broker_says_that_it_tries_again() {
     terminate(&process);
     let rest: Vec<_> = log.map(Result::unwrap).collect();
     assert_eq!(process.wait().unwrap().code(), Some(2), "{rest:?}");
-    let late = "delivery was not done 1 s after being asked to stop";
+    let late = "publisher was not done 1 s after being asked to stop";
     assert!(rest.iter().any(|l| l.contains(late)), "{rest:?}");
 }
 
@@ -827,26 +900,19 @@ async fn an_incomplete_and_a_damaged_frame_are_told_in_messages_and_counted() {
     .unwrap();
     fs::write(folder.path().join("z_bad.jpg"), &jpeg[..jpeg.len() / 3]).unwrap();
     fs::write(folder.path().join("._z.jpg"), "fork of a Mac").unwrap();
-    let flying = tokio::spawn(fly(
+    let flying = take_off(
         flight(folder.path(), 50.0, options),
-        CancellationToken::new(),
-    ));
+        &CancellationToken::new(),
+    );
     let heard = recorder.until(Presence::Stopped).await;
-    let frames = flying.await.unwrap().unwrap().frames;
+    let frames = flying.await.unwrap().frames;
     assert_eq!(
         (frames.captured, frames.identified, frames.failed),
         (5, 4, 1)
     );
     assert_eq!((frames.incomplete, frames.damaged), (1, 1));
     check(&heard);
-    let payloads = |topic: &str| -> Vec<serde_json::Value> {
-        let topic = format!("callosity/v1/test/{topic}");
-        let of_topic = heard.iter().filter(|p| p.topic == topic.as_bytes());
-        of_topic
-            .map(|p| serde_json::from_slice(&p.payload).unwrap())
-            .collect()
-    };
-    for sighting in payloads("sighting") {
+    for sighting in payloads(&heard, "sighting") {
         let frame = sighting["frame"].as_object().unwrap();
         let share = frame
             .get("incomplete")
@@ -864,7 +930,7 @@ async fn an_incomplete_and_a_damaged_frame_are_told_in_messages_and_counted() {
             _ => assert_eq!((share, damaged), (None, None)),
         }
     }
-    let health = payloads("health").pop().unwrap();
+    let health = payloads(&heard, "health").last().unwrap();
     let counts = &health["frames"];
     assert_eq!(
         (&counts["incomplete"], &counts["damaged"]),
@@ -887,12 +953,12 @@ async fn the_embedded_broker_carries_a_flight() {
     let mut recorder = Recorder::start(broker.address().port).await;
     let folder = tempfile::tempdir().unwrap();
     photographs(folder.path(), 20, &[]);
-    let flying = tokio::spawn(fly(
+    let flying = take_off(
         flight(folder.path(), 50.0, options.clone()),
-        CancellationToken::new(),
-    ));
+        &CancellationToken::new(),
+    );
     let heard = recorder.until(Presence::Stopped).await;
-    let report = flying.await.unwrap().unwrap();
+    let report = flying.await.unwrap();
     delivered(&report);
     assert_eq!(check(&heard).len(), 40);
     let mut late = Receiver::connect(options, "late").await.unwrap();

@@ -1,18 +1,18 @@
 //! Sources of frames. A frame carries its time, its number and its pixels as they came.
 //!
-//! Here is a folder of photographs replayed at a rate. V4L2 devices are to come into this room. It
-//! knows nothing of what happens to frames, and never waits for it.
+//! A [`Camera`] blocks, on a thread of its own. Here is a folder of photographs replayed at a rate; V4L2 devices are to
+//! come into this room. It knows nothing of what happens to frames.
 
-use std::path::{Path, PathBuf};
+mod replay;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use recognition::pixels::{EncodedPhotograph, READ_ENDINGS};
 use thiserror::Error;
-use tokio::task::spawn_blocking;
-use tokio::time::{Interval, MissedTickBehavior, interval};
-use tracing::warn;
 
-use recognition::pixels::{EncodedPhotograph, Folder, READ_ENDINGS};
+pub use replay::Replay;
 
 /// Which frame.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,103 +77,44 @@ pub enum CameraError {
     },
 }
 
-/// A folder of photographs replayed at a rate, in the order of their names.
-pub struct Replay {
-    folder: PathBuf,
-    files: Vec<String>,
-    period: Duration,
-    pace: Option<Interval>,
-    again_and_again: bool,
-    number: u64,
+/// What a camera gave.
+pub enum Captured {
+    /// A frame.
+    Frame(Box<Frame>),
+    /// A frame that cannot be used.
+    Unusable(UnusableFrame),
+    /// Nothing within the time that was waited.
+    Nothing,
+    /// There will be no more.
+    End,
 }
 
-impl Replay {
-    /// Lists the photographs in `folder`, not in folders below it. `rate_hz` is in frames a second;
-    /// with `again_and_again` the first follows the last, without end.
-    ///
-    /// # Errors
-    /// The folder cannot be listed or has no photographs, or the rate is none.
-    pub fn open(folder: &Path, rate_hz: f64, again_and_again: bool) -> Result<Self, CameraError> {
-        if !(0.001..=1000.0).contains(&rate_hz) {
-            return Err(CameraError::Rate { rate_hz });
-        }
-        let listed = Folder::list(folder).map_err(|source| CameraError::List {
-            folder: folder.to_owned(),
-            source,
-        })?;
-        let passed_over = listed.passed_over().map(|said| said.to_string());
-        if listed.photographs.is_empty() {
-            return Err(CameraError::Empty {
-                folder: folder.to_owned(),
-                passed_over,
-            });
-        }
-        if let Some(said) = passed_over {
-            warn!("{}: {said}", folder.display());
-        }
-        let names = listed
-            .photographs
-            .iter()
-            .filter_map(|path| path.file_name());
-        let files = names
-            .map(|name| name.to_string_lossy().into_owned())
-            .collect();
-        Ok(Self {
-            folder: folder.to_owned(),
-            files,
-            period: Duration::from_secs_f64(1.0 / rate_hz),
-            pace: None,
-            again_and_again,
-            number: 0,
-        })
+/// What becomes of frames that come faster than they are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backlog {
+    /// The world does not wait: one slot holds the newest frame, the one before it is thrown away.
+    Newest,
+    /// The camera waits while so many frames wait, at least one.
+    Bounded(usize),
+}
+
+/// A source of frames. Its functions block.
+pub trait Camera: Send {
+    /// What it is called in messages.
+    fn name(&self) -> &str;
+
+    /// What becomes of frames that come faster than they are looked at.
+    fn backlog(&self) -> Backlog;
+
+    /// Waits for the next frame, and for no longer than `timeout`.
+    fn next(&mut self, timeout: Duration) -> Captured;
+
+    /// Where a flight may go on from where an earlier one ended, even by a crash: the name under which the service keeps
+    /// the number of the next frame to look at.
+    fn bookmark(&self) -> Option<String> {
+        None
     }
 
-    /// How many photographs there are.
-    pub fn len(&self) -> usize {
-        self.files.len()
-    }
-
-    /// Whether there are none; never so.
-    pub fn is_empty(&self) -> bool {
-        self.files.is_empty()
-    }
-
-    /// Waits until it is the next frame's turn; `None` after the last.
-    pub async fn next(&mut self) -> Option<Result<Frame, UnusableFrame>> {
-        let index = usize::try_from(self.number).ok()?;
-        if index >= self.files.len() && !self.again_and_again {
-            return None;
-        }
-        let name = self.files[index % self.files.len()].clone();
-        let pace = self.pace.get_or_insert_with(|| {
-            let mut pace = interval(self.period);
-            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            pace
-        });
-        pace.tick().await;
-        let tag = FrameTag {
-            number: self.number,
-            time: crate::link::session::now(),
-            file: Some(name.clone()),
-        };
-        self.number += 1;
-        let path = self.folder.join(&name);
-        Some(
-            // The tag names the file.
-            match spawn_blocking(move || EncodedPhotograph::open_unnamed(&path)).await {
-                Ok(Ok(photograph)) => Ok(Frame {
-                    tag,
-                    photograph: photograph.accepting_incomplete(),
-                }),
-                Ok(Err(e)) => Err(UnusableFrame {
-                    tag,
-                    reason: e.to_string(),
-                }),
-                Err(e) => Err(UnusableFrame {
-                    tag,
-                    reason: format!("reading it failed: {e}"),
-                }),
-            },
-        )
-    }
+    /// Begins with the frame of this number, which the service has kept under [`bookmark`](Self::bookmark).
+    fn begin_with(&mut self, _number: u64) {}
 }

@@ -1,29 +1,30 @@
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use callosity::camera::Replay;
-use callosity::ground::{Received, Receiver};
-use callosity::link::BrokerOptions;
-use callosity::link::message::{Decision, Presence, Sighting};
-use callosity::outbox::Limits;
-use callosity::rehearsal::{EmbeddedBroker, Score, TrueHead, Truth};
-use callosity::service::{Flight, HEALTH_INTERVAL, STOP_DEADLINE, fly};
+use anyhow::{Context, bail, ensure};
+use callosity::camera::{Camera as _, Replay};
+use callosity::outbox::{Kind, Limits, Outbox};
+use callosity::rehearsal::{EmbeddedBroker, Score, TrueHead, Truth, landmarks};
+use ground::{Received, Receiver};
 use indicatif::ProgressIterator;
+use link::message::{Decision, Presence, Sighting};
+use link::{BrokerAddress, BrokerOptions};
 use recognition::annotate::{self, Annotation};
 use recognition::bundle::Bundle;
-use recognition::geometry::{HeadCrop, Landmarks};
-use recognition::identify::{Identifier, Verdict};
+use recognition::geometry::HeadCrop;
+use recognition::identify::Verdict;
 use recognition::pixels::{EncodedPhotograph, encode_jpeg};
 use recognition::virtual_survey::{Catalogue, Survey};
-use tokio_util::sync::CancellationToken;
 
 use super::camera::Camera;
 use super::identify::DEFAULT_BUNDLE;
-use super::run::{exit_code, runtime, stop_on_signal};
+use super::run::stop_on_signal;
 use super::{INTERRUPTED, engine};
 
 const VIRTUAL_BUNDLE: &str = "models/virtual-survey";
@@ -44,8 +45,9 @@ const JPEG_QUALITY: u8 = 90;
 
 /// Fly a virtual survey on this machine, with a broker and a ground station of its own.
 ///
-/// The same service as `run` looks at the frames and says over MQTT what it sees; what arrives is
-/// printed, drawn into pictures, and compared with the truth. With --frames it flies over photographs
+/// The same `run` as in an aircraft looks at the frames and says over MQTT what it sees; what arrives is
+/// printed, drawn into pictures, and compared with the truth. In the middle of the flight it is killed as a loss of
+/// power would kill it, and started again: nothing is lost. With --frames it flies over photographs
 /// of yours; a `frames.csv` in that folder or beside it (image, whale, bonnet_x, bonnet_y, blowhead_x,
 /// blowhead_y) is taken as the truth.
 #[derive(clap::Args)]
@@ -71,6 +73,9 @@ pub struct Args {
     /// The camera that takes the virtual frames
     #[arg(long, value_enum, default_value_t = Camera::AsIs, conflicts_with = "frames")]
     camera: Camera,
+    /// Let the flight come to its end in one piece, without killing the program in the middle
+    #[arg(long)]
+    uninterrupted: bool,
     #[command(flatten)]
     engine: engine::Args,
 }
@@ -80,10 +85,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Some(_) => DEFAULT_BUNDLE,
         None => VIRTUAL_BUNDLE,
     };
-    let bundle = args.bundle.as_deref().unwrap_or(Path::new(default_bundle));
-    let bundle = Bundle::open(bundle)?;
+    let bundle_folder = args.bundle.as_deref().unwrap_or(Path::new(default_bundle));
+    let bundle = Bundle::open(bundle_folder)?;
     let catalogue = &bundle.manifest().catalogue.individuals;
-    let crop = HeadCrop::RIGHT_WHALE;
     let pictures = args.out.join("annotated");
     fs::create_dir_all(&pictures)
         .with_context(|| format!("cannot make the folder {}", pictures.display()))?;
@@ -95,56 +99,36 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             (folder, Some(truth))
         }
     };
-    let camera = Replay::open(&frames, args.rate, false)?;
-    let identifier = Identifier::new(&bundle, &args.engine.config(None))?;
+    let replay = Replay::open(&frames, args.rate, false)?.resuming();
+    let state = args.out.join("state");
+    match fs::remove_dir_all(&state) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            return Err(e).with_context(|| format!("cannot remove {}", state.display()));
+        }
+        _ => {}
+    }
     let broker = EmbeddedBroker::start()?;
     println!(
-        "{} frames at {} a second; {} on {}; broker {}",
-        camera.len(),
+        "{} frames at {} a second; {}; broker {}",
+        replay.len(),
         args.rate,
         bundle.manifest().name,
-        identifier.engine(),
         broker.address()
     );
-    let options = BrokerOptions::new(broker.address(), None, None)?;
-    let flight = Flight {
-        camera,
-        identifier,
-        broker: options.clone(),
-        platform: "demo".parse()?,
-        frame_queue: 64,
-        outbox: Limits::default(),
-        health_interval: HEALTH_INTERVAL,
-        stop_deadline: STOP_DEADLINE,
-    };
-    let stop = CancellationToken::new();
-    let runtime = runtime()?;
-    stop_on_signal(&runtime, &stop)?;
-    let (report, sightings) = runtime.block_on(async {
-        let receiver = Receiver::connect(options, "callosity-demo-ground").await?;
-        let ground = tokio::spawn(listen(receiver, frames.clone(), pictures.clone(), crop));
-        let report = fly(flight, stop.clone()).await?;
-        // The last status may never come when the flight was cut off.
-        let heard = tokio::time::timeout(Duration::from_secs(10), ground).await;
-        let sightings =
-            heard.context("the ground station did not hear the end of the flight")??;
-        anyhow::Ok((report, sightings))
-    })?;
-    runtime.shutdown_background();
+    let program = || program(&args, &frames, bundle_folder, &state, &broker.address());
+    let kill_at = (!args.uninterrupted).then(|| replay.len() as u64 / 2);
+    let flown = watch(program, &broker.address(), kill_at, &frames, &pictures)?;
 
-    let faulty = match (report.frames.incomplete, report.frames.damaged) {
-        (0, 0) => String::new(),
-        (incomplete, damaged) => format!(" ({incomplete} incomplete, {damaged} damaged)"),
-    };
+    let outbox = Outbox::open(&state, Limits::default())?;
+    let bookmark = replay.bookmark().and_then(|name| outbox.bookmark(&name));
     println!();
     println!(
-        "{} frames: {} looked at{faulty}, {} dropped, {} unusable; {} sightings decided, {} arrived; pictures in {}",
-        report.frames.captured,
-        report.frames.identified,
-        report.frames.dropped,
-        report.frames.failed,
-        report.frames.heads,
-        sightings.len(),
+        "{} frames: {} looked at; {} sightings decided, {} arrived, {} left in the outbox; pictures in {}",
+        replay.len(),
+        bookmark.as_deref().unwrap_or("0"),
+        outbox.ever_stored(Kind::Sighting),
+        flown.sightings.len(),
+        outbox.depth().sightings,
         pictures.display()
     );
     match truth {
@@ -153,46 +137,188 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             if args.frames.is_none() {
                 println!("camera: {} ({})", args.camera, args.camera.condition());
             }
-            println!("{}", Score::new(&truth, &sightings, &known));
+            println!("{}", Score::new(&truth, &flown.sightings, &known));
         }
-        None => summary(&sightings),
+        None => summary(&flown.sightings),
     }
-    if stop.is_cancelled() {
+    if flown.interrupted {
         return Ok(ExitCode::from(INTERRUPTED));
     }
-    Ok(exit_code(&report, false))
+    let code = flown.status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(ExitCode::from(code.unwrap_or(super::FAILED)))
 }
 
-/// Hears the flight to its end.
-async fn listen(
-    mut receiver: Receiver,
-    frames: PathBuf,
-    pictures: PathBuf,
-    crop: HeadCrop,
-) -> Vec<Sighting> {
-    let mut by_frame: BTreeMap<String, Vec<Sighting>> = BTreeMap::new();
-    let mut all = Vec::new();
+/// `callosity run` over the frames.
+fn program(
+    args: &Args,
+    frames: &Path,
+    bundle: &Path,
+    state: &Path,
+    broker: &BrokerAddress,
+) -> anyhow::Result<Child> {
+    let this = std::env::current_exe().context("cannot find this program to start it again")?;
+    Command::new(this)
+        .args([
+            "run",
+            "--platform",
+            "demo",
+            "--resume",
+            "--health-interval",
+            "1",
+        ])
+        .args(["--rate", &args.rate.to_string()])
+        .args(["--broker", &broker.to_string()])
+        .arg("--source")
+        .arg(frames)
+        .arg("--bundle")
+        .arg(bundle)
+        .arg("--state")
+        .arg(state)
+        .args(args.engine.to_arguments())
+        .env(
+            "CALLOSITY_LOG",
+            std::env::var("CALLOSITY_LOG").unwrap_or_else(|_| "error".to_owned()),
+        )
+        .stdin(Stdio::null())
+        .spawn()
+        .context("cannot start callosity run")
+}
+
+/// What was seen of a flight from the ground.
+struct Flown {
+    sightings: Vec<Sighting>,
+    /// Of the last process.
+    status: ExitStatus,
+    /// Whether somebody asked for an end.
+    interrupted: bool,
+}
+
+/// Starts the program, hears the flight to its end and draws what it saw. Once about `kill_at` frames were looked at, the
+/// program is killed and started again.
+fn watch(
+    program: impl Fn() -> anyhow::Result<Child>,
+    broker: &BrokerAddress,
+    mut kill_at: Option<u64>,
+    frames: &Path,
+    pictures: &Path,
+) -> anyhow::Result<Flown> {
+    let stop = stop_on_signal()?;
+    let heard = listen(BrokerOptions::new(broker.clone(), None, None)?)?;
+    let (draw, to_draw) = mpsc::channel();
+    let artist = {
+        let (frames, pictures) = (frames.to_owned(), pictures.to_owned());
+        thread::spawn(move || draw_all(&to_draw, &frames, &pictures))
+    };
     println!(
         "{:<12}  {:<20} {:<20} {:>6}  decision",
         "time", "frame", "whale", "prob."
     );
-    loop {
-        match receiver.next().await {
-            Received::Sighting(sighting) => {
+    let mut flying = Flying(program()?);
+    let mut by_frame: BTreeMap<String, Vec<Sighting>> = BTreeMap::new();
+    let mut sightings = Vec::new();
+    let mut asked = false;
+    let status = loop {
+        if stop.is_cancelled() && !asked {
+            asked = true;
+            flying.ask_to_stop();
+        }
+        let mut frame = None;
+        match heard.recv_timeout(Duration::from_millis(100)) {
+            Ok(Received::Sighting(sighting)) => {
+                frame = Some(sighting.frame.number);
                 print_sighting(&sighting);
                 if let Some(file) = &sighting.frame.file {
                     let heads = by_frame.entry(file.clone()).or_default();
                     heads.push((*sighting).clone());
-                    let picture = pictures.join(Path::new(file).with_extension("jpg"));
-                    if let Err(e) = draw(&frames.join(file), heads, &crop, &picture) {
-                        eprintln!("callosity: no picture of {file}: {e:#}");
-                    }
+                    // Without the artist there are no pictures, which is told at the end.
+                    let _ = draw.send((file.clone(), heads.clone()));
                 }
-                all.push(*sighting);
+                sightings.push(*sighting);
             }
-            Received::Status(status) if status.status == Presence::Stopped => return all,
-            Received::Malformed { topic, reason } => eprintln!("callosity: {topic}: {reason}"),
-            Received::Status(_) | Received::Crop { .. } | Received::Health(_) => {}
+            Ok(Received::Health(health)) => frame = health.frames.captured.checked_sub(1),
+            Ok(Received::Status(status)) if status.status == Presence::Stopped => {
+                break flying.0.wait().context("callosity run does not end")?;
+            }
+            Ok(Received::Malformed { topic, reason }) => eprintln!("callosity: {topic}: {reason}"),
+            Ok(Received::Status(_) | Received::Crop { .. }) => {}
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                if let Some(status) = flying.0.try_wait()? {
+                    if status.success() || asked {
+                        break status;
+                    }
+                    bail!("callosity run ended before its flight did: {status}");
+                }
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => bail!("the ground station ended"),
+        }
+        if let (Some(frame), Some(at)) = (frame, kill_at)
+            && frame >= at
+            && !asked
+        {
+            kill_at = None;
+            flying.0.kill().context("cannot kill callosity run")?;
+            flying.0.wait()?;
+            println!("--- killed (kill -9) in the middle of its work, and started again ---");
+            flying = Flying(program()?);
+        }
+    };
+    drop(draw);
+    if artist.join().is_err() {
+        eprintln!("callosity: the pictures could not all be drawn");
+    }
+    Ok(Flown {
+        sightings,
+        status,
+        interrupted: stop.is_cancelled(),
+    })
+}
+
+/// A process that does not outlive this one.
+struct Flying(Child);
+
+impl Flying {
+    /// As `kill -TERM` does.
+    fn ask_to_stop(&self) {
+        let pid = self.0.id().to_string();
+        if let Err(e) = Command::new("kill").args(["-TERM", &pid]).status() {
+            eprintln!("callosity: cannot ask callosity run to stop: {e}");
+        }
+    }
+}
+
+impl Drop for Flying {
+    fn drop(&mut self) {
+        // Ended already, as a rule.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Subscribes, and from then on hears everything.
+fn listen(broker: BrokerOptions) -> anyhow::Result<mpsc::Receiver<Received>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the ground station")?;
+    let (say, heard) = mpsc::channel();
+    let mut receiver = runtime.block_on(Receiver::connect(broker, "callosity-demo-ground"))?;
+    thread::spawn(move || {
+        runtime.block_on(async { while say.send(receiver.next().await).is_ok() {} });
+    });
+    Ok(heard)
+}
+
+/// Draws each frame's heads as they come to be known.
+fn draw_all(heads: &mpsc::Receiver<(String, Vec<Sighting>)>, frames: &Path, pictures: &Path) {
+    for (file, heads) in heads {
+        let picture = pictures.join(Path::new(&file).with_extension("jpg"));
+        if let Err(e) = draw(
+            &frames.join(&file),
+            &heads,
+            &HeadCrop::RIGHT_WHALE,
+            &picture,
+        ) {
+            eprintln!("callosity: no picture of {file}: {e:#}");
         }
     }
 }
@@ -214,6 +340,7 @@ fn name(decision: Decision) -> &'static str {
         Decision::Identified => "identified",
         Decision::Uncertain => "uncertain",
         Decision::Unknown => "unknown",
+        Decision::Other => "other",
     }
 }
 
@@ -222,17 +349,14 @@ fn draw(frame: &Path, heads: &[Sighting], crop: &HeadCrop, picture: &Path) -> an
     let scale = f64::from(annotate::LARGEST_WIDTH) / f64::from(encoded.size().0.max(1));
     let photograph = encoded.decode(scale.min(1.0))?;
     let annotation = |s: &Sighting| Annotation {
-        landmarks: Landmarks {
-            bonnet: s.head.bonnet_pixels,
-            blowhead: s.head.blowhead_pixels,
-        },
+        landmarks: landmarks(&s.head),
         label: match (s.decision, s.candidates.first()) {
             (Decision::Unknown, _) | (_, None) => "unknown".to_owned(),
             (_, Some(c)) => format!("{}  {:.0} %", c.organism_id, 100.0 * c.probability),
         },
         verdict: match s.decision {
             Decision::Identified => Verdict::Identified,
-            Decision::Uncertain => Verdict::Uncertain,
+            Decision::Uncertain | Decision::Other => Verdict::Uncertain,
             Decision::Unknown => Verdict::Unknown,
         },
     };

@@ -1,5 +1,6 @@
 //! Arguments that say what networks run on; shared by all commands that run any.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
@@ -39,6 +40,27 @@ pub struct Args {
 }
 
 impl Args {
+    /// The arguments that give these settings to another process of this program.
+    pub fn to_arguments(&self) -> Vec<OsString> {
+        let engine = self.engine.to_possible_value();
+        let providers = self.providers.iter().map(ToString::to_string);
+        let mut arguments = vec![
+            "--engine".into(),
+            engine.expect("no engine is hidden").get_name().into(),
+            "--providers".into(),
+            providers.collect::<Vec<_>>().join(",").into(),
+        ];
+        for (name, path) in [
+            ("--onnxruntime", &self.onnxruntime),
+            ("--tensorrt-cache", &self.tensorrt_cache),
+        ] {
+            if let Some(path) = path {
+                arguments.extend([name.into(), path.clone().into_os_string()]);
+            }
+        }
+        arguments
+    }
+
     /// The settings, with `threads` threads for each network on the CPU, or one for each core.
     pub fn config(&self, threads: Option<usize>) -> EngineConfig {
         let default = EngineConfig::default();

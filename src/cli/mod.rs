@@ -48,12 +48,12 @@ macro_rules! commands {
     ($($(#[doc = $about:literal])+ $variant:ident => $module:ident),+ $(,)?) => {
         #[derive(Subcommand)]
         enum Command {
-            $($(#[doc = $about])+ $variant($module::Args),)+
+            $($(#[doc = $about])+ $variant(Box<$module::Args>),)+
         }
 
         fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             match command {
-                $(Command::$variant(args) => $module::run(args),)+
+                $(Command::$variant(args) => $module::run(*args),)+
             }
         }
     };

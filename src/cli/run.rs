@@ -3,22 +3,35 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use callosity::camera::Replay;
-use callosity::link::broker::Credentials;
-use callosity::link::topic::Platform;
-use callosity::link::{BrokerAddress, BrokerOptions};
+use callosity::camera::{Camera, Replay};
 use callosity::outbox::Limits;
-use callosity::service::{FRAME_QUEUE, Flight, FlightReport, fly};
+use callosity::service::{Flight, FlightReport, fly};
+use clap::ValueEnum;
+use link::broker::{Credentials, Timing};
+use link::codec::Encoding;
+use link::topic::Platform;
+use link::{BrokerAddress, BrokerOptions};
 use recognition::bundle::Bundle;
 use recognition::identify::Identifier;
-use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::identify::DEFAULT_BUNDLE;
-use super::{INTERRUPTED, PARTLY_FAILED, engine};
+use super::{FAILED, INTERRUPTED, PARTLY_FAILED, engine};
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum MessageEncoding {
+    /// Readable by everything
+    Json,
+    /// For thin links: a third of the size
+    Cbor,
+}
 
 /// Fly: name whales as frames come and say so over MQTT.
+///
+/// What is decided is on the disk, in --state, before anything else is done with it, and stays there until the broker
+/// has acknowledged it: a crash, a loss of power or hours without a link lose nothing, and the next run sends what is
+/// left.
 ///
 /// Ends after the last photograph, when everything is delivered; on Ctrl-C or SIGTERM it stops by a
 /// deadline and says what was not delivered (exit code 2). Log messages go to standard error;
@@ -34,7 +47,20 @@ pub struct Args {
     /// Begin again after the last photograph, without end
     #[arg(long = "loop")]
     again_and_again: bool,
-    /// MQTT 5 broker: mqtt://HOST[:PORT], or with TLS mqtts://HOST[:PORT]
+    /// As a live camera: look at the newest photograph only, and drop those for which there was no time
+    #[arg(long)]
+    live: bool,
+    /// Go on after the last photograph that an earlier run with this --state looked at
+    #[arg(long)]
+    resume: bool,
+    /// Folder for what must outlive the program, such as the outbox
+    /// [default: $STATE_DIRECTORY, as systemd sets it, or ~/.local/state/callosity]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Most megabytes that wait for the broker; above it the oldest crops go, sightings never do
+    #[arg(long, value_name = "MB", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    outbox_megabytes: u64,
+    /// MQTT 5 broker: mqtt://HOST[:PORT], with TLS mqtts://HOST[:PORT], as WebSocket ws:// or wss://HOST[:PORT]/PATH
     #[arg(long, value_name = "URL")]
     broker: BrokerAddress,
     /// Name of this aircraft in topics; each needs its own
@@ -47,6 +73,24 @@ pub struct Args {
     /// [default: those that this system trusts]
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// PEM file with the certificate that shows the broker who we are
+    #[arg(long, value_name = "FILE", requires = "client_key")]
+    client_certificate: Option<PathBuf>,
+    /// PEM file with the private key of --client-certificate
+    #[arg(long, value_name = "FILE", requires = "client_certificate")]
+    client_key: Option<PathBuf>,
+    /// Seconds between pings of a silent link; more than the largest message takes
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u32).range(5..=3600))]
+    keep_alive: u32,
+    /// Seconds that the broker has for its welcome
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    connect_timeout: u32,
+    /// How messages are encoded
+    #[arg(long, value_enum, default_value_t = MessageEncoding::Json)]
+    encoding: MessageEncoding,
+    /// Largest message in bytes: on a thin link crops stay behind, while sightings go (a CBOR one has 340 bytes)
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1000..))]
+    largest_message: Option<u32>,
     /// User name at the broker; the password comes from CALLOSITY_MQTT_PASSWORD or --password-file
     #[arg(long, value_name = "NAME")]
     username: Option<String>,
@@ -65,34 +109,69 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let credentials = Credentials::gather(args.username, args.password_file.as_deref())?;
-    let broker = BrokerOptions::new(args.broker, credentials, args.ca.as_deref())?;
-    let camera = Replay::open(&args.source, args.rate, args.again_and_again)?;
+    let mut broker =
+        BrokerOptions::new(args.broker, credentials, args.ca.as_deref())?.with_timing(Timing {
+            keep_alive: Duration::from_secs(args.keep_alive.into()),
+            connect_timeout: Duration::from_secs(args.connect_timeout.into()),
+        });
+    if let (Some(certificate), Some(key)) = (&args.client_certificate, &args.client_key) {
+        broker = broker.with_client_certificate(certificate, key)?;
+    }
+    let mut camera = Replay::open(&args.source, args.rate, args.again_and_again)?;
+    if args.live {
+        camera = camera.as_live();
+    }
+    if args.resume {
+        camera = camera.resuming();
+    }
+    let camera: Box<dyn Camera> = Box::new(camera);
     let bundle = Bundle::open(&args.bundle)?;
-    let identifier = Identifier::new(&bundle, &args.engine.config(None))?;
     let flight = Flight {
         camera,
-        identifier,
+        recogniser: Identifier::new(&bundle, &args.engine.config(None))?,
         broker,
         platform: args.platform,
-        frame_queue: FRAME_QUEUE,
-        outbox: Limits::default(),
+        state: args.state.map_or_else(state_folder, Ok)?,
+        outbox: Limits {
+            bytes: args.outbox_megabytes * 1_000_000,
+        },
+        encoding: match args.encoding {
+            MessageEncoding::Json => Encoding::Json,
+            MessageEncoding::Cbor => Encoding::Cbor,
+        },
+        largest_message: args.largest_message.map(|bytes| bytes as usize),
         health_interval: Duration::from_secs(args.health_interval.into()),
         stop_deadline: Duration::from_secs(args.stop_deadline.into()),
     };
-    let stop = CancellationToken::new();
-    let runtime = runtime()?;
-    stop_on_signal(&runtime, &stop)?;
-    let report = runtime.block_on(fly(flight, stop.clone()));
-    // A network that still runs after the deadline is not waited for.
-    runtime.shutdown_background();
-    let report = report?;
+    let stop = stop_on_signal()?;
+    let report = fly(flight, &stop)?;
     info!(?report, "ended");
     Ok(exit_code(&report, stop.is_cancelled()))
 }
 
+/// Where state lies when nobody says where.
+fn state_folder() -> anyhow::Result<PathBuf> {
+    // systemd gives a list where a unit has several.
+    if let Some(folders) = std::env::var_os("STATE_DIRECTORY")
+        && let Some(first) = std::env::split_paths(&folders).next()
+    {
+        return Ok(first);
+    }
+    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let base = named("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(named("HOME")?).join(".local/state")));
+    let base = base.context("there is no home folder for the outbox: name one with --state")?;
+    Ok(base.join("callosity"))
+}
+
+/// What the program says of a flight when it ends. A flight that failed is begun anew by whoever watches the service.
 pub fn exit_code(report: &FlightReport, interrupted: bool) -> ExitCode {
-    let lost = !report.messages.is_empty() || report.messages.refused > 0;
-    if lost || report.straggler.is_some() {
+    if report.failure.is_some() {
+        return ExitCode::from(FAILED);
+    }
+    let left = report.messages.messages + report.messages.set_aside;
+    if left > 0 || !report.stragglers.is_empty() {
         ExitCode::from(PARTLY_FAILED)
     } else if interrupted || report.frames.failed == 0 {
         // A service that is asked to stop and does has not failed.
@@ -102,32 +181,16 @@ pub fn exit_code(report: &FlightReport, interrupted: bool) -> ExitCode {
     }
 }
 
-pub fn runtime() -> anyhow::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("cannot start the asynchronous runtime")
-}
-
 /// The first Ctrl-C or SIGTERM asks to stop, a second ends the program at once.
-pub fn stop_on_signal(runtime: &Runtime, stop: &CancellationToken) -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let stop = stop.clone();
-    let _context = runtime.enter();
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot prepare for Ctrl-C")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot prepare for SIGTERM")?;
-    runtime.spawn(async move {
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            if stop.is_cancelled() {
-                std::process::exit(i32::from(INTERRUPTED));
-            }
-            stop.cancel();
+pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let asked = stop.clone();
+    ctrlc::set_handler(move || {
+        if asked.is_cancelled() {
+            std::process::exit(i32::from(INTERRUPTED));
         }
-    });
-    Ok(())
+        asked.cancel();
+    })
+    .context("cannot prepare for Ctrl-C")?;
+    Ok(stop)
 }

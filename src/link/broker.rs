@@ -11,7 +11,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use rumqttc::tokio_rustls::rustls::{
     self, CertificateError, ClientConfig, RootCertStore,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use rumqttc::v5::mqttbytes::v5::ConnectReturnCode;
 use rumqttc::v5::{ConnectionError, MqttOptions, StateError};
@@ -22,13 +22,29 @@ use url::Url;
 /// Name of the environment variable with the broker's password.
 pub const PASSWORD_VARIABLE: &str = "CALLOSITY_MQTT_PASSWORD";
 
-/// Interval of pings. A connection without answer is given up after two of them.
-pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How long a silent link is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Interval of pings, at least 5 s. A connection without answer is given up after two of them. A ping waits behind
+    /// what is under way, so this must exceed the time that the largest message takes.
+    pub keep_alive: Duration,
+    /// From the first packet to the broker's welcome.
+    pub connect_timeout: Duration,
+}
 
-/// Generous, because a handshake over a satellite takes many round trips of a second each.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+impl Default for Timing {
+    /// For radio and mobile networks, and for satellites with a few seconds of delay.
+    fn default() -> Self {
+        Self {
+            keep_alive: Duration::from_secs(15),
+            // A handshake over a satellite takes many round trips of a second each.
+            connect_timeout: Duration::from_secs(30),
+        }
+    }
+}
 
-/// `mqtt://host[:1883]` or `mqtts://host[:8883]`.
+/// `mqtt://host[:1883]`, with TLS `mqtts://host[:8883]`; as WebSocket `ws://host[:80][/path]` and with TLS
+/// `wss://host[:443][/path]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerAddress {
     /// Host name or IP address.
@@ -37,6 +53,8 @@ pub struct BrokerAddress {
     pub port: u16,
     /// Whether TLS is spoken.
     pub tls: bool,
+    /// Path of the WebSocket, beginning with `/`, where there is one.
+    pub websocket: Option<String>,
 }
 
 impl BrokerAddress {
@@ -46,14 +64,24 @@ impl BrokerAddress {
             host: "127.0.0.1".to_owned(),
             port,
             tls: false,
+            websocket: None,
+        }
+    }
+
+    fn scheme(&self) -> &'static str {
+        match (&self.websocket, self.tls) {
+            (None, false) => "mqtt",
+            (None, true) => "mqtts",
+            (Some(_), false) => "ws",
+            (Some(_), true) => "wss",
         }
     }
 }
 
 impl fmt::Display for BrokerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls { "mqtts" } else { "mqtt" };
-        write!(f, "{scheme}://{}:{}", self.host, self.port)
+        let path = self.websocket.as_deref().unwrap_or_default();
+        write!(f, "{}://{}:{}{path}", self.scheme(), self.host, self.port)
     }
 }
 
@@ -67,10 +95,16 @@ impl FromStr for BrokerAddress {
             reason: reason.to_owned(),
         };
         let url = Url::parse(text).map_err(|e| wrong(&e.to_string()))?;
-        let tls = match url.scheme() {
-            "mqtt" => false,
-            "mqtts" => true,
-            _ => return Err(wrong("it must begin with mqtt:// or mqtts://")),
+        let (tls, websocket, port) = match url.scheme() {
+            "mqtt" => (false, None, 1883),
+            "mqtts" => (true, None, 8883),
+            "ws" => (false, Some(url.path().to_owned()), 80),
+            "wss" => (true, Some(url.path().to_owned()), 443),
+            _ => {
+                return Err(wrong(
+                    "it must begin with mqtt://, mqtts://, ws:// or wss://",
+                ));
+            }
         };
         if !url.username().is_empty() || url.password().is_some() {
             return Err(wrong(
@@ -78,14 +112,16 @@ impl FromStr for BrokerAddress {
                  --password-file or CALLOSITY_MQTT_PASSWORD",
             ));
         }
-        if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+        let unexpected_path = websocket.is_none() && !matches!(url.path(), "" | "/");
+        if unexpected_path || url.query().is_some() || url.fragment().is_some() {
             return Err(wrong("nothing may follow host and port"));
         }
         let host = url.host_str().filter(|h| !h.is_empty());
         Ok(Self {
             host: host.ok_or_else(|| wrong("the host is missing"))?.to_owned(),
-            port: url.port().unwrap_or(if tls { 8883 } else { 1883 }),
+            port: url.port().unwrap_or(port),
             tls,
+            websocket,
         })
     }
 }
@@ -141,7 +177,10 @@ impl Credentials {
 pub struct BrokerOptions {
     /// Where it is.
     pub address: BrokerAddress,
+    /// How long a silent link is waited for.
+    pub timing: Timing,
     credentials: Option<Credentials>,
+    roots: Option<Arc<RootCertStore>>,
     tls: Option<Arc<ClientConfig>>,
 }
 
@@ -160,37 +199,89 @@ impl BrokerOptions {
         if !address.tls && ca.is_some() {
             return Err(LinkError::Address {
                 address: address.to_string(),
-                reason: "--ca needs an mqtts:// address".to_owned(),
+                reason: "--ca needs an mqtts:// or wss:// address".to_owned(),
             });
         }
-        let tls = address.tls.then(|| tls_config(ca)).transpose()?;
+        let roots = address.tls.then(|| trusted(ca)).transpose()?.map(Arc::new);
+        let tls = roots
+            .clone()
+            .map(|roots| tls_config(roots, None))
+            .transpose()?;
         Ok(Self {
             address,
+            timing: Timing::default(),
             credentials,
+            roots,
             tls,
         })
     }
 
-    /// Options of an MQTT 5 client.
-    pub(crate) fn client(&self, client_id: &str) -> MqttOptions {
-        let mut options = MqttOptions::new(client_id, &self.address.host, self.address.port);
+    /// Shows the broker a certificate of our own (a PEM file) with its private key (another, or the same).
+    ///
+    /// # Errors
+    /// A file cannot be read or does not hold what it should, the key is not the certificate's, or the address is
+    /// without TLS.
+    pub fn with_client_certificate(
+        mut self,
+        certificate: &Path,
+        key: &Path,
+    ) -> Result<Self, LinkError> {
+        let Some(roots) = self.roots.clone() else {
+            return Err(LinkError::Address {
+                address: self.address.to_string(),
+                reason: "a client certificate needs an mqtts:// or wss:// address".to_owned(),
+            });
+        };
+        let chain = certificates(certificate)?;
+        let secret =
+            PrivateKeyDer::from_pem_file(key).map_err(|e| LinkError::ClientCertificate {
+                path: key.to_owned(),
+                reason: format!("no private key: {e}"),
+            })?;
+        let identity = tls_config(roots, Some((chain, secret)));
+        self.tls = Some(identity.map_err(|e| match e {
+            LinkError::Tls { source, .. } => LinkError::ClientCertificate {
+                path: certificate.to_owned(),
+                reason: source.to_string(),
+            },
+            other => other,
+        })?);
+        Ok(self)
+    }
+
+    /// Waits for a silent link as `timing` says.
+    pub fn with_timing(mut self, timing: Timing) -> Self {
+        self.timing = timing;
+        self
+    }
+
+    /// Options of an MQTT 5 client, with a clean start.
+    pub fn client(&self, client_id: &str) -> MqttOptions {
+        let host = match &self.address.websocket {
+            // For a WebSocket the client library wants the address whole.
+            Some(_) => self.address.to_string(),
+            None => self.address.host.clone(),
+        };
+        let mut options = MqttOptions::new(client_id, host, self.address.port);
         options
-            .set_keep_alive(KEEP_ALIVE)
-            .set_connection_timeout(CONNECT_TIMEOUT.as_secs())
+            .set_keep_alive(self.timing.keep_alive.max(Duration::from_secs(5)))
+            .set_connection_timeout(self.timing.connect_timeout.as_secs().max(1))
             .set_clean_start(true);
         if let Some(c) = &self.credentials {
             options.set_credentials(&c.username, &c.password);
         }
-        if let Some(tls) = &self.tls {
-            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(
-                tls.clone(),
-            )));
-        }
+        let tls = self.tls.clone().map(TlsConfiguration::Rustls);
+        options.set_transport(match (&self.address.websocket, tls) {
+            (None, None) => Transport::Tcp,
+            (None, Some(tls)) => Transport::Tls(tls),
+            (Some(_), None) => Transport::Ws,
+            (Some(_), Some(tls)) => Transport::Wss(tls),
+        });
         options
     }
 
     /// Says what went wrong with a connection.
-    pub(crate) fn explain(&self, error: ConnectionError) -> LinkError {
+    pub fn explain(&self, error: ConnectionError) -> LinkError {
         let broker = self.address.to_string();
         let io = match error {
             ConnectionError::ConnectionRefused(code) => {
@@ -199,7 +290,7 @@ impl BrokerOptions {
             ConnectionError::Timeout(_) => {
                 return LinkError::Silent {
                     broker,
-                    seconds: CONNECT_TIMEOUT.as_secs(),
+                    seconds: self.timing.connect_timeout.as_secs(),
                 };
             }
             ConnectionError::Tls(rumqttc::TlsError::Io(io)) | ConnectionError::Io(io) => io,
@@ -220,7 +311,22 @@ impl BrokerOptions {
     }
 }
 
-fn tls_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, LinkError> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, LinkError> {
+    let wrong = |reason: String| LinkError::ClientCertificate {
+        path: path.to_owned(),
+        reason,
+    };
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
+        .map_err(|e| wrong(e.to_string()))?
+        .collect();
+    let chain = chain.map_err(|e| wrong(e.to_string()))?;
+    if chain.is_empty() {
+        return Err(wrong("it holds no PEM certificate".to_owned()));
+    }
+    Ok(chain)
+}
+
+fn trusted(ca: Option<&Path>) -> Result<RootCertStore, LinkError> {
     let mut roots = RootCertStore::empty();
     if let Some(path) = ca {
         let wrong = |reason: String| LinkError::Ca {
@@ -241,19 +347,30 @@ fn tls_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, LinkError> {
             return Err(LinkError::NoSystemCertificates);
         }
     }
+    Ok(roots)
+}
+
+fn tls_config(
+    roots: Arc<RootCertStore>,
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+) -> Result<Arc<ClientConfig>, LinkError> {
+    let wrong = |source| LinkError::Tls {
+        broker: "TLS".to_owned(),
+        source,
+    };
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|source| LinkError::Tls {
-            broker: "TLS".to_owned(),
-            source,
-        })?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .map_err(wrong)?
+        .with_root_certificates(roots);
+    let config = match identity {
+        Some((chain, key)) => config.with_client_auth_cert(chain, key).map_err(wrong)?,
+        None => config.with_no_client_auth(),
+    };
     Ok(Arc::new(config))
 }
 
 /// Pauses between attempts to connect: from half a second to half a minute, with jitter, without end.
-pub(crate) fn pauses() -> impl Iterator<Item = Duration> {
+pub fn pauses() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(500))
         .with_max_delay(Duration::from_secs(30))
@@ -277,6 +394,14 @@ pub enum LinkError {
     /// The certificates to trust cannot be used.
     #[error("cannot use {} as certificates to trust: {reason}", path.display())]
     Ca {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Our own certificate cannot be shown.
+    #[error("cannot use {} to prove who we are: {reason}", path.display())]
+    ClientCertificate {
         /// The file.
         path: PathBuf,
         /// Why.
@@ -313,6 +438,16 @@ pub enum LinkError {
         broker: String,
         /// Its reason.
         code: ConnectReturnCode,
+    },
+    /// The broker does not let us hear.
+    #[error("broker {broker} refuses the subscription to {filter}: {reason}")]
+    SubscriptionRefused {
+        /// The broker's address.
+        broker: String,
+        /// What was asked for.
+        filter: String,
+        /// Its reason.
+        reason: String,
     },
     /// TLS failed, mostly because of the certificate.
     #[error("no secure connection to broker {broker}: {}", tls_failure(source))]
@@ -381,7 +516,7 @@ impl LinkError {
     }
 
     /// Whether another client with our name has taken the place.
-    pub(crate) fn is_taken_over(&self) -> bool {
+    pub fn is_taken_over(&self) -> bool {
         use rumqttc::v5::mqttbytes::v5::DisconnectReasonCode::SessionTakenOver;
         matches!(
             self,

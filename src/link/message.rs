@@ -1,17 +1,16 @@
 //! What is said over MQTT.
 //!
-//! Field names follow Darwin Core where it has a term. Units stand in field names; positions in a
-//! frame follow the convention of [`geometry`](recognition::geometry). Times are UTC. Receivers ignore
-//! fields that they do not know, so a field may be added within one major version.
+//! Field names follow Darwin Core where it has a term. Units stand in field names. Times are UTC. Within one major
+//! version fields and values of enumerations may be added: receivers ignore fields that they do not know, and read a
+//! value that they do not know as `other`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-
-use recognition::geometry::Point;
 
 /// Version of the messages; sent with each as the user property [`SCHEMA_VERSION_PROPERTY`].
 /// The major version is also in the topic.
@@ -20,11 +19,34 @@ pub const SCHEMA_VERSION: &str = "1.1.0";
 /// Name of the MQTT user property with [`SCHEMA_VERSION`].
 pub const SCHEMA_VERSION_PROPERTY: &str = "schema-version";
 
-/// Content type of all messages but crops.
+/// Content type of all messages but crops, unless the link is thin.
 pub const JSON: &str = "application/json";
+
+/// Content type of all messages but crops over a thin link; see [`codec`](crate::codec).
+pub const CBOR: &str = "application/cbor";
 
 /// Content type of crops.
 pub const JPEG: &str = "image/jpeg";
+
+/// Name of the MQTT user property, with the value `true`, of messages about what was seen more than
+/// [`HISTORICAL_AFTER`] before they were sent.
+pub const HISTORICAL_PROPERTY: &str = "historical";
+
+/// From this age a message is history to whoever reads it: an alarm for it would come too late.
+pub const HISTORICAL_AFTER: Duration = Duration::from_secs(60);
+
+/// After this time the broker forgets a sighting that no receiver has taken.
+pub const SIGHTING_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
+/// After this time a crop is of no use: the outbox and the broker forget it.
+pub const CROP_EXPIRY: Duration = Duration::from_secs(24 * 3600);
+/// After this time the broker forgets how the service fared.
+pub const HEALTH_EXPIRY: Duration = Duration::from_secs(300);
+
+/// The time, to milliseconds, as messages carry it.
+pub fn now() -> Timestamp {
+    let now = Timestamp::now();
+    now.round(jiff::Unit::Millisecond).unwrap_or(now)
+}
 
 /// Whether a platform is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -36,6 +58,9 @@ pub enum Presence {
     Offline,
     /// Ended in order, with everything delivered.
     Stopped,
+    /// A value of a later schema.
+    #[serde(other)]
+    Other,
 }
 
 /// Topic `callosity/v1/<platform>/status`: retained; the last will says `offline`.
@@ -63,6 +88,9 @@ pub enum SightingState {
     Update,
     /// The animal was left behind; nothing more will come.
     End,
+    /// A value of a later schema.
+    #[serde(other)]
+    Other,
 }
 
 /// Darwin Core's class of evidence.
@@ -70,6 +98,9 @@ pub enum SightingState {
 pub enum BasisOfRecord {
     /// Made by an instrument, without a person.
     MachineObservation,
+    /// A value of a later schema.
+    #[serde(other, rename = "other")]
+    Other,
 }
 
 /// What to make of the candidates.
@@ -82,6 +113,9 @@ pub enum Decision {
     Uncertain,
     /// Probably nobody whom the bundle knows.
     Unknown,
+    /// A value of a later schema.
+    #[serde(other)]
+    Other,
 }
 
 /// An individual that the animal may be.
@@ -126,14 +160,38 @@ pub struct FrameReference {
     pub damaged: Option<String>,
 }
 
+/// A place in the upright frame, in pixels: the pair `[x, y]` from the outer corner of the top-left pixel, x to the
+/// right, y down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(from = "[f64; 2]", into = "[f64; 2]")]
+#[schemars(with = "[f64; 2]")]
+pub struct PixelPosition {
+    /// To the right.
+    pub x: f64,
+    /// Down.
+    pub y: f64,
+}
+
+impl From<[f64; 2]> for PixelPosition {
+    fn from([x, y]: [f64; 2]) -> Self {
+        Self { x, y }
+    }
+}
+
+impl From<PixelPosition> for [f64; 2] {
+    fn from(position: PixelPosition) -> Self {
+        [position.x, position.y]
+    }
+}
+
 /// Where the head lies in the upright frame.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Head {
     /// Tip of the snout.
-    pub bonnet_pixels: Point,
+    pub bonnet_pixels: PixelPosition,
     /// Just ahead of the blowholes.
-    pub blowhead_pixels: Point,
+    pub blowhead_pixels: PixelPosition,
     /// Distance between the two.
     pub head_length_pixels: f64,
     /// Confidence that this is a head, 0…1.
@@ -157,6 +215,12 @@ pub struct Sighting {
     pub event_date: Timestamp,
     /// Name of the aircraft, as in the topic.
     pub platform: String,
+    /// The flight: one start of the service to its end. Sent since schema 1.1.
+    #[serde(default, rename = "eventID", skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<Uuid>,
+    /// Name of the camera. Sent since schema 1.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub camera: Option<String>,
     /// Class of evidence.
     pub basis_of_record: BasisOfRecord,
     /// The species that the bundle catalogues.
@@ -232,19 +296,39 @@ pub struct QueueDepths {
     pub crops: u64,
     /// Their size.
     pub crops_bytes: u64,
+    /// Messages that the broker refused or had nobody to give to: kept, and sent again later.
+    #[serde(default)]
+    pub set_aside: u64,
+    /// Messages that are held in memory alone because the disk takes no more.
+    #[serde(default)]
+    pub not_durable: u64,
 }
 
 /// What runs the networks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Engine {
-    /// The inference engine and its execution provider, as they really run.
+    /// The inference engine and its execution provider, as they really run; where networks run differently, all of
+    /// them.
     pub name: String,
     /// Name and version of the model bundle.
     pub bundle: String,
+    /// What each network really runs on. Sent since schema 1.1.
+    #[serde(default)]
+    pub networks: Vec<NetworkEngine>,
 }
 
-/// Time that a stage took, over the frames since the last health message.
+/// What a network runs on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkEngine {
+    /// `finder`, `aligner` or `ensemble`.
+    pub network: String,
+    /// The inference engine and its execution provider.
+    pub engine: String,
+}
+
+/// Time that a stage took, over all frames since the service started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StageTime {
@@ -266,12 +350,27 @@ pub struct LinkCounts {
     pub acknowledged: u64,
     /// Sightings and crops sent and not acknowledged yet.
     pub unacknowledged: u64,
-    /// Sightings and crops that the broker refused for good.
+    /// Times that the broker refused a sighting or a crop; they are set aside.
     pub refused: u64,
-    /// Crops thrown away because too many waited.
+    /// Times that a sighting or a crop reached the broker and nobody had subscribed to it; they are set aside.
+    #[serde(default)]
+    pub without_subscriber: u64,
+    /// Crops thrown away because too many waited, they were too old, or too large for the link.
     pub crops_dropped: u64,
     /// Connections to the broker after the first.
     pub reconnects: u64,
+}
+
+/// Something that is wrong at the moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Problem {
+    /// The part of the service that has it, such as `link` or `outbox`.
+    pub part: String,
+    /// What is wrong, and where it helps, what to do.
+    pub reason: String,
+    /// When it began.
+    pub since: Timestamp,
 }
 
 /// Topic `callosity/v1/<platform>/health`: periodic.
@@ -299,4 +398,7 @@ pub struct Health {
     pub stages: BTreeMap<String, StageTime>,
     /// The link.
     pub link: LinkCounts,
+    /// What is wrong at the moment; nothing, as a rule.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
 }

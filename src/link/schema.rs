@@ -3,11 +3,14 @@
 //! Both are generated from the Rust types and committed under `src/link/schema/`, so that receivers
 //! in other languages have them without building this program.
 
+use std::time::Duration;
+
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 use super::message::{
-    Health, JPEG, JSON, SCHEMA_VERSION, SCHEMA_VERSION_PROPERTY, Sighting, Status,
+    CBOR, CROP_EXPIRY, HEALTH_EXPIRY, HISTORICAL_PROPERTY, Health, JPEG, JSON, SCHEMA_VERSION,
+    SCHEMA_VERSION_PROPERTY, SIGHTING_EXPIRY, Sighting, Status,
 };
 use super::topic::ROOT;
 
@@ -32,7 +35,14 @@ fn asyncapi() -> Value {
     let headers = json!({
         "type": "object",
         "description": "MQTT user properties",
-        "properties": { SCHEMA_VERSION_PROPERTY: { "type": "string", "const": SCHEMA_VERSION } },
+        "properties": {
+            SCHEMA_VERSION_PROPERTY: { "type": "string", "const": SCHEMA_VERSION },
+            HISTORICAL_PROPERTY: {
+                "type": "string",
+                "const": "true",
+                "description": "Only with what was seen more than a minute before it was sent.",
+            },
+        },
         "required": [SCHEMA_VERSION_PROPERTY],
     });
     let message = |name: &str, summary: &str| {
@@ -40,6 +50,8 @@ fn asyncapi() -> Value {
             "name": name,
             "summary": summary,
             "contentType": JSON,
+            "description": format!("Over thin links as {CBOR}: the same with numbers in the place of names, by the \
+                tables of src/link/codec.rs."),
             "headers": headers,
             "payload": { "$ref": format!("./{name}.json") },
         })
@@ -54,10 +66,10 @@ fn asyncapi() -> Value {
             "messages": { name: { "$ref": format!("#/components/messages/{name}") } },
         })
     };
-    let operation = |name: &str, qos: u8, retain: bool, expiry: Option<u32>| {
+    let operation = |name: &str, qos: u8, retain: bool, expiry: Option<Duration>| {
         let mut binding = json!({ "qos": qos, "retain": retain, "bindingVersion": "0.2.0" });
-        if let Some(seconds) = expiry {
-            binding["messageExpiryInterval"] = json!(seconds);
+        if let Some(expiry) = expiry {
+            binding["messageExpiryInterval"] = json!(expiry.as_secs());
         }
         json!({
             "action": "send",
@@ -96,9 +108,9 @@ fn asyncapi() -> Value {
         },
         "operations": {
             "sendStatus": operation("status", 1, true, None),
-            "sendSighting": operation("sighting", 1, false, Some(super::session::SIGHTING_EXPIRY_SECONDS)),
-            "sendCrop": operation("crop", 1, false, Some(super::session::CROP_EXPIRY_SECONDS)),
-            "sendHealth": operation("health", 0, false, Some(super::session::HEALTH_EXPIRY_SECONDS)),
+            "sendSighting": operation("sighting", 1, false, Some(SIGHTING_EXPIRY)),
+            "sendCrop": operation("crop", 1, false, Some(CROP_EXPIRY)),
+            "sendHealth": operation("health", 0, false, Some(HEALTH_EXPIRY)),
         },
         "components": {
             "messages": {
@@ -126,7 +138,7 @@ mod tests {
     /// Set `CALLOSITY_UPDATE_SCHEMA=1` to write the documents anew.
     #[test]
     fn committed_documents_are_those_of_the_types() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/link/schema");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema");
         for (name, document) in documents() {
             let path = folder.join(name);
             let text = serde_json::to_string_pretty(&document).unwrap() + "\n";

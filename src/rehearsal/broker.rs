@@ -6,7 +6,7 @@ use std::time::Duration;
 use rumqttd::{Broker, Config, ConnectionSettings, RouterConfig, ServerSettings};
 use thiserror::Error;
 
-use crate::link::BrokerAddress;
+use link::BrokerAddress;
 
 /// An MQTT 5 broker inside this process, on a free port of the loopback interface only, without TLS and
 /// passwords. It lives until the process ends, because `rumqttd` cannot be stopped.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::link::message::{Decision, Sighting};
+use link::message::{Decision, Head, Sighting};
 use recognition::geometry::{Landmarks, Point};
 
 /// A found head belongs to a true one when their centres are nearer than this many true head lengths.
@@ -93,6 +93,15 @@ impl Truth {
     }
 }
 
+/// Where a message says that the head is, in pixels of the upright frame.
+pub fn landmarks(head: &Head) -> Landmarks {
+    let point = |position| Point::from(<[f64; 2]>::from(position));
+    Landmarks {
+        bonnet: point(head.bonnet_pixels),
+        blowhead: point(head.blowhead_pixels),
+    }
+}
+
 /// How what arrived compares with the truth; counts of heads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Score {
@@ -133,7 +142,7 @@ impl Score {
                 .collect();
             for head in heads {
                 let distance = |s: &Sighting| {
-                    let seen = s.head.bonnet_pixels.midpoint(s.head.blowhead_pixels);
+                    let seen = landmarks(&s.head).centre();
                     seen.distance(head.landmarks.centre()) / head.landmarks.head_length()
                 };
                 let nearest = found
@@ -152,8 +161,8 @@ impl Score {
                 *match (sighting.decision, right) {
                     (Decision::Identified, true) => &mut score.right,
                     (Decision::Identified, false) => &mut score.wrong,
-                    (Decision::Uncertain, true) => &mut score.right_uncertain,
-                    (Decision::Uncertain, false) => &mut score.wrong_uncertain,
+                    (Decision::Uncertain | Decision::Other, true) => &mut score.right_uncertain,
+                    (Decision::Uncertain | Decision::Other, false) => &mut score.wrong_uncertain,
                     (Decision::Unknown, _) if catalogue.contains(&head.individual) => {
                         &mut score.unknown_wrongly
                     }
@@ -191,9 +200,9 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::link::message::{BasisOfRecord, Candidate, FrameReference, Head, SightingState};
+    use link::message::{BasisOfRecord, Candidate, FrameReference, PixelPosition, SightingState};
 
-    fn landmarks(x: f64) -> Landmarks {
+    fn at(x: f64) -> Landmarks {
         Landmarks {
             bonnet: Point::new(x + 50.0, 100.0),
             blowhead: Point::new(x - 50.0, 100.0),
@@ -201,13 +210,15 @@ mod tests {
     }
 
     fn sighting(file: &str, x: f64, decision: Decision, first: &str) -> Sighting {
-        let l = landmarks(x);
+        let l = at(x);
         Sighting {
             occurrence_id: Uuid::now_v7(),
             state: SightingState::New,
             revision: 0,
             event_date: Timestamp::UNIX_EPOCH,
             platform: "p".into(),
+            event_id: None,
+            camera: None,
             basis_of_record: BasisOfRecord::MachineObservation,
             scientific_name: "Eubalaena glacialis".into(),
             identified_by: "test".into(),
@@ -227,8 +238,8 @@ mod tests {
                 damaged: None,
             },
             head: Head {
-                bonnet_pixels: l.bonnet,
-                blowhead_pixels: l.blowhead,
+                bonnet_pixels: PixelPosition::from(<[f64; 2]>::from(l.bonnet)),
+                blowhead_pixels: PixelPosition::from(<[f64; 2]>::from(l.blowhead)),
                 head_length_pixels: 100.0,
                 confidence: 0.9,
             },
@@ -240,7 +251,7 @@ mod tests {
         let heads = |list: &[(&str, f64)]| -> Vec<TrueHead> {
             let head = |&(name, x): &(&str, f64)| TrueHead {
                 individual: name.to_owned(),
-                landmarks: landmarks(x),
+                landmarks: at(x),
             };
             list.iter().map(head).collect()
         };

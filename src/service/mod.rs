@@ -1,161 +1,84 @@
 //! The service that flies: start, watch, degrade, stop.
 //!
-//! Capture, inference and the link run side by side with bounded queues between them. Capture never
-//! waits: when inference is behind, the oldest unseen frame is dropped and counted. Inference never
-//! waits for the link: what it decides goes to the [outbox](crate::outbox). A frame that cannot be used
-//! is counted and reported, and the flight goes on; so is one that is incomplete or damaged and was looked at.
+//! Each stage has a thread of its own, and the [supervisor] hears of each one's end, however it ends:
 //!
-//! An end comes in order: capture ends first, then inference, then the link, which says `stopped` when
-//! all is delivered. After the last frame of a replay, frames that wait are still looked at and delivery
-//! has no time limit; when asked to stop, waiting frames are dropped and all must be done by a deadline.
+//! | stage | gives to | when it fails |
+//! |---|---|---|
+//! | camera | the [mailbox] | the flight ends |
+//! | recognition | the [outbox](crate::outbox) | a frame: counted, reported, the next one is looked at; three in a row by defects: the flight ends |
+//! | publisher | the broker | it begins anew; until then, and without a broker, what is decided stays in the outbox |
+//!
+//! A flight ends in order: the camera first, then recognition, then the publisher, which says `stopped` when all is
+//! delivered. After the last frame of a replay, frames that wait are still looked at and delivery has no time limit;
+//! when asked to stop, waiting frames are dropped. Then, and after a failure, all must be done by a deadline, at which
+//! the stages that still run are named. What is not delivered then is in the outbox's file, and the next flight sends it.
 
-mod progress;
+mod mailbox;
+mod recogniser;
 mod sightings;
+mod supervisor;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use link::BrokerOptions;
+use link::codec::Encoding;
+use link::message::FrameCounts;
+use link::topic::Platform;
 use thiserror::Error;
-use tokio::sync::broadcast::{self, error::RecvError};
-use tokio::sync::watch;
-use tokio::task::{JoinError, spawn_blocking};
-use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
+use uuid::Uuid;
 
-use crate::camera::{Frame, Replay};
-use crate::link::message::{Candidate, Decision, FrameCounts};
-use crate::link::session::{Session, SessionCounters};
-use crate::link::topic::Platform;
-use crate::link::{BrokerOptions, LinkError};
-use crate::outbox::{Depth, Limits, Outbox};
-use progress::Progress;
-use recognition::geometry::Landmarks;
-use recognition::identify::{HeadIdentification, Identifier, Verdict};
-use recognition::pixels::{EncodedPhotograph, Faults};
-
-/// Finds and names the whales in a frame: what the service needs of
-/// [`identify`](recognition::identify), so that it can be flown with known answers in tests.
-pub trait Identify: Send {
-    /// What it is; asked anew for each health message.
-    fn about(&self) -> About;
-
-    /// The heads in a frame.
-    ///
-    /// # Errors
-    /// The frame cannot be decoded, or a network failed on it.
-    fn identify(&mut self, photograph: &EncodedPhotograph) -> anyhow::Result<Seen>;
-}
-
-/// What identifies.
-#[derive(Clone, Debug, PartialEq)]
-pub struct About {
-    /// Inference engine and execution provider, as they really run.
-    pub engine: String,
-    /// Name and version of the model bundle.
-    pub bundle: String,
-    /// The species that the bundle catalogues.
-    pub scientific_name: String,
-}
-
-/// What was seen in a frame.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Seen {
-    /// The heads.
-    pub heads: Vec<SeenHead>,
-    /// What is wrong with the frame; nothing, as a rule.
-    pub faults: Faults,
-    /// Time of each stage in milliseconds, by its name.
-    pub stages_ms: Vec<(String, f64)>,
-}
-
-/// One head in a frame.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SeenHead {
-    /// In the upright frame.
-    pub landmarks: Landmarks,
-    /// Confidence that it is a head, 0…1.
-    pub confidence: f32,
-    /// What to make of the candidates.
-    pub decision: Decision,
-    /// Probability that the bundle does not know the whale, 0…1.
-    pub unknown_probability: f32,
-    /// Most probable first.
-    pub candidates: Vec<Candidate>,
-}
-
-impl Identify for Identifier {
-    fn about(&self) -> About {
-        let manifest = self.manifest();
-        About {
-            engine: self.engine().to_owned(),
-            bundle: format!("{} {}", manifest.name, manifest.version),
-            scientific_name: manifest.catalogue.scientific_name.clone(),
-        }
-    }
-
-    fn identify(&mut self, photograph: &EncodedPhotograph) -> anyhow::Result<Seen> {
-        let frame = self.identify_frame(photograph)?;
-        let times = frame.stages_ms;
-        let stages = [
-            ("decode", times.decode),
-            ("find", times.find),
-            ("align", times.align),
-            ("identify", times.identify),
-        ];
-        let head = |head: HeadIdentification| SeenHead {
-            landmarks: head.landmarks(),
-            confidence: head.confidence,
-            decision: match head.decision {
-                Verdict::Identified => Decision::Identified,
-                Verdict::Uncertain => Decision::Uncertain,
-                Verdict::Unknown => Decision::Unknown,
-            },
-            unknown_probability: head.unknown_probability,
-            candidates: head
-                .candidates
-                .into_iter()
-                .map(|c| Candidate {
-                    organism_id: c.individual,
-                    probability: c.probability,
-                })
-                .collect(),
-        };
-        Ok(Seen {
-            heads: frame.heads.into_iter().map(head).collect(),
-            faults: frame.faults,
-            stages_ms: stages.map(|(name, ms)| (name.to_owned(), ms)).into(),
-        })
-    }
-}
+use crate::camera::{Camera, Captured, Frame};
+use crate::observe::Counters;
+use crate::outbox::{Depth, Ending, Limits, Outbox, OutboxError, Publisher, PublisherCounters};
+use mailbox::{Mailbox, Put};
+pub use recogniser::{About, Recognised, RecognisedHead, Recogniser};
+use sightings::Flown;
+use supervisor::{OnFailure, Supervisor, panic_text, wait_until};
 
 /// How a flight is flown.
-pub struct Flight<I> {
+pub struct Flight<R> {
     /// Where frames come from.
-    pub camera: Replay,
+    pub camera: Box<dyn Camera>,
     /// What looks at them.
-    pub identifier: I,
+    pub recogniser: R,
     /// Where sightings go.
     pub broker: BrokerOptions,
     /// Who flies.
     pub platform: Platform,
-    /// Most frames that wait for inference; rounded up to a power of two.
-    pub frame_queue: usize,
+    /// Folder of the outbox.
+    pub state: PathBuf,
     /// Bounds of what waits for the broker.
     pub outbox: Limits,
+    /// How messages are encoded.
+    pub encoding: Encoding,
+    /// Messages with more bytes are not sent: for links on which a crop takes minutes.
+    pub largest_message: Option<usize>,
     /// Time between health messages.
     pub health_interval: Duration,
     /// From being asked to stop to the end, whatever is not done by then.
     pub stop_deadline: Duration,
 }
 
-/// Frames that wait by default: a few seconds at survey rates.
-pub const FRAME_QUEUE: usize = 4;
 /// Default time between health messages.
 pub const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
 /// Default time from being asked to stop to the end.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(20);
+
+/// The longest that anything waits before it looks whether it is to stop.
+const TICK: Duration = Duration::from_millis(50);
+/// Pause before a stage that failed begins anew.
+const RETRY: Duration = Duration::from_secs(2);
+/// Frames in a row on which recognition fails by a defect before the flight ends, so that the program is started anew.
+const DEFECTS_IN_A_ROW: u32 = 3;
+
+const CAMERA: &str = "camera";
+const RECOGNITION: &str = "recognition";
+const PUBLISHER: &str = "publisher";
 
 /// How a flight went.
 #[derive(Clone, Debug)]
@@ -168,172 +91,330 @@ pub struct FlightReport {
     pub sent: u64,
     /// Connections that the broker accepted.
     pub connections: u64,
-    /// What was not done at the deadline.
-    pub straggler: Option<&'static str>,
+    /// What is wrong with the link, where it ended with that.
+    pub link_problem: Option<String>,
+    /// Why the flight ended before its time.
+    pub failure: Option<String>,
+    /// Stages that were not done at the deadline.
+    pub stragglers: Vec<&'static str>,
 }
 
-/// A flight that could not be flown.
+/// A flight that could not be begun.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum FlightError {
-    /// The broker cannot be used.
+    /// Nothing can be kept.
     #[error(transparent)]
-    Link(#[from] LinkError),
-    /// A defect in the program.
-    #[error("inference ended by a defect: {0}")]
-    Inference(#[from] JoinError),
+    Outbox(#[from] OutboxError),
+    /// The system has no thread for us.
+    #[error("cannot start the thread of a stage")]
+    Thread(#[from] std::io::Error),
 }
 
 /// Flies until the camera has no more frames or `stop` is cancelled.
 ///
 /// # Errors
-/// The broker cannot be used at all (wrong password, untrusted certificate).
-pub async fn fly<I: Identify + 'static>(
-    flight: Flight<I>,
-    stop: CancellationToken,
+/// The outbox cannot be opened, or the system gives no threads.
+pub fn fly<R: Recogniser + 'static>(
+    flight: Flight<R>,
+    stop: &CancellationToken,
 ) -> Result<FlightReport, FlightError> {
-    let Flight {
-        mut camera,
-        identifier,
-        broker,
-        platform,
-        frame_queue,
-        outbox,
-        health_interval,
-        stop_deadline,
-    } = flight;
-    let outbox = Outbox::new(outbox);
-    let counters = Arc::new(SessionCounters::default());
-    let complete = CancellationToken::new();
-    let (say_health, health) = watch::channel(None);
-    let session = Session {
-        broker,
-        platform: platform.clone(),
-        outbox: outbox.clone(),
-        health,
-        complete: complete.clone(),
-        counters: counters.clone(),
-    };
-    let frame_queue = frame_queue.max(1).next_power_of_two();
-    let about = identifier.about();
-    let progress = Arc::new(Progress::new(platform.clone(), frame_queue, about));
-    let (queue, frames) = broadcast::channel(frame_queue);
-    let queue_depth = queue.downgrade();
-
-    let capture = {
-        let (progress, stop) = (progress.clone(), stop.clone());
-        async move {
-            while let Some(Some(frame)) = stop.run_until_cancelled(camera.next()).await {
-                progress.captured();
-                match frame {
-                    // Sending fails only when inference has ended, which is reported by itself.
-                    Ok(frame) => drop(queue.send(Arc::new(frame))),
-                    Err(unusable) => progress.failed(unusable.tag, unusable.reason),
-                }
-            }
-        }
-    };
-    let inference = {
-        let (progress, outbox, stop) = (progress.clone(), outbox.clone(), stop.clone());
-        spawn_blocking(move || infer(identifier, frames, &progress, &outbox, &platform, &stop))
-    };
-    let current_health = || {
-        let waiting = queue_depth.upgrade().map_or(0, |q| q.len());
-        progress.health(waiting, outbox.depth(), &counters)
-    };
-    let watch_health = async {
-        let mut ticks = interval(health_interval);
-        loop {
-            ticks.tick().await;
-            say_health.send_replace(Some(current_health()));
-        }
-    };
-
-    let delivering = AtomicBool::new(false);
-    let straggler = || {
-        if delivering.load(Ordering::Relaxed) {
-            "delivery"
-        } else {
-            "inference"
-        }
-    };
-    let work = async {
-        let mut session = std::pin::pin!(session.run());
-        let look = async {
-            let ((), ended) = tokio::join!(capture, inference);
-            ended
-        };
-        tokio::select! {
-            ended = &mut session => return ended.map_err(FlightError::from),
-            ended = look => ended?,
-            () = watch_health => {}
-        }
-        delivering.store(true, Ordering::Relaxed);
-        say_health.send_replace(Some(current_health()));
-        complete.cancel();
-        session.await.map_err(FlightError::from)
-    };
-    let deadline = async {
-        stop.cancelled().await;
-        info!("stopping");
-        sleep(stop_deadline).await;
-    };
-    let straggler = tokio::select! {
-        ended = work => ended.map(|()| None)?,
-        () = deadline => {
-            error!("{} was not done {} s after being asked to stop", straggler(), stop_deadline.as_secs_f64());
-            Some(straggler())
-        }
-    };
-    let report = FlightReport {
-        frames: progress.frames(),
-        messages: outbox.depth(),
-        sent: counters.sent(),
-        connections: counters.connections(),
-        straggler,
-    };
-    if !report.messages.is_empty() {
-        error!(
-            "not acknowledged by the broker: {} sightings and {} crops",
-            report.messages.sightings + report.messages.sightings_under_way,
-            report.messages.crops + report.messages.under_way - report.messages.sightings_under_way,
+    let outbox = Outbox::open(&flight.state, flight.outbox)?;
+    let left = outbox.depth();
+    if !left.is_empty() {
+        info!(
+            "{} messages of earlier flights wait in the outbox",
+            left.messages
         );
     }
-    Ok(report)
-}
+    let mut camera = flight.camera;
+    let bookmark = camera.bookmark();
+    if let Some(next) = bookmark.as_deref().and_then(|name| outbox.bookmark(name))
+        && let Ok(next) = next.parse()
+    {
+        info!("going on with frame {next}");
+        camera.begin_with(next);
+    }
+    let mailbox = Arc::new(Mailbox::new(camera.backlog()));
+    let link = Arc::new(PublisherCounters::default());
+    let counters = Arc::new(Counters::new(
+        flight.platform.clone(),
+        mailbox.capacity() as u64,
+        flight.recogniser.about().engine,
+        outbox.clone(),
+        link.clone(),
+    ));
+    let complete = CancellationToken::new();
+    let mut supervisor = Supervisor::new();
 
-fn infer(
-    mut identifier: impl Identify,
-    mut frames: broadcast::Receiver<Arc<Frame>>,
-    progress: &Progress,
-    outbox: &Outbox,
-    platform: &Platform,
-    stop: &CancellationToken,
-) {
-    loop {
-        let frame = match frames.blocking_recv() {
-            Ok(frame) => frame,
-            Err(RecvError::Lagged(dropped)) => {
-                warn!("inference is behind: {dropped} frames dropped unseen");
-                progress.dropped(dropped);
-                continue;
-            }
-            Err(RecvError::Closed) => return,
-        };
-        if stop.is_cancelled() {
-            progress.dropped(1);
-            continue;
+    let publisher = {
+        let counters = counters.clone();
+        Publisher {
+            broker: flight.broker,
+            platform: flight.platform.clone(),
+            outbox: outbox.clone(),
+            encoding: flight.encoding,
+            largest_message: flight.largest_message,
+            health: Arc::new(move || counters.health()),
+            health_interval: flight.health_interval,
+            complete: complete.clone(),
+            counters: link.clone(),
         }
-        match identifier.identify(&frame.photograph) {
-            Ok(seen) => {
-                debug!(frame = frame.tag.number, heads = seen.heads.len(), "seen");
-                let about = identifier.about();
-                for message in sightings::messages(&frame, &seen, &about, platform) {
-                    outbox.put(message);
-                }
-                progress.identified(&frame.tag, seen, about);
+    };
+    supervisor.start(PUBLISHER, OnFailure::Retry(RETRY), move || {
+        publish(&publisher)
+    })?;
+
+    let mut recognition = Recognition {
+        flown: Flown {
+            platform: flight.platform,
+            event_id: Uuid::now_v7(),
+            camera: camera.name().to_owned(),
+            bookmark,
+            encoding: flight.encoding,
+        },
+        recogniser: flight.recogniser,
+        outbox: outbox.clone(),
+        counters: counters.clone(),
+        mailbox: mailbox.clone(),
+        stop: stop.clone(),
+    };
+    supervisor.start(RECOGNITION, OnFailure::EndFlight, move || recognition.run())?;
+
+    // Ends capture when the flight is asked to stop and when recognition has ended.
+    let capturing = stop.child_token();
+    let capture_ends = capturing.clone();
+    let (frames, counted) = (mailbox.clone(), counters.clone());
+    supervisor.start(CAMERA, OnFailure::EndFlight, move || {
+        capture(camera.as_mut(), &frames, &counted, &capture_ends);
+        Ok(())
+    })?;
+
+    let mut failure = None;
+    let mut deadline = None;
+    let mut settled = Instant::now();
+    while !supervisor.running().is_empty() {
+        if (stop.is_cancelled() || failure.is_some()) && deadline.is_none() {
+            info!("stopping");
+            deadline = Some(Instant::now() + flight.stop_deadline);
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            break;
+        }
+        if let Some(ended) = supervisor.next_ended(wait_until(deadline, TICK)) {
+            if let Some(reason) = ended.failure {
+                error!("{} ended: {reason}", ended.stage);
+                counters.has_problem(ended.stage, reason.clone());
+                failure.get_or_insert(format!("{} ended: {reason}", ended.stage));
             }
-            Err(e) => progress.failed(frame.tag.clone(), format!("{e:#}")),
+            capturing.cancel();
+            if !supervisor.is_running(CAMERA) {
+                mailbox.close();
+            }
+        }
+        if !supervisor.is_running(CAMERA) && !supervisor.is_running(RECOGNITION) {
+            complete.cancel();
+        }
+        if settled.elapsed() >= RETRY {
+            settled = Instant::now();
+            settle(&outbox, &counters);
         }
     }
+    // Nothing is said of the outbox below that a thread that still runs may change.
+    complete.cancel();
+    Ok(report(
+        &counters,
+        &outbox,
+        &link,
+        failure,
+        &supervisor,
+        flight.stop_deadline,
+    ))
+}
+
+/// Runs the publisher to its end, on a runtime of its own, so that nothing else can keep it from its work.
+fn publish(publisher: &Publisher) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("no runtime: {e}"))?;
+    match runtime.block_on(publisher.clone().run()) {
+        Ending::Complete => {}
+        Ending::Hopeless => debug!("the broker does not let us in; what waits stays in the outbox"),
+    }
+    Ok(())
+}
+
+/// Gives what a full disk would not take to the disk again, and tells how that goes.
+fn settle(outbox: &Outbox, counters: &Counters) {
+    match outbox.settle() {
+        Ok(()) => counters.is_well("outbox"),
+        Err(e) => counters.has_problem("outbox", e.to_string()),
+    }
+}
+
+/// Takes frames from the camera until it has no more or is asked to stop.
+fn capture(
+    camera: &mut dyn Camera,
+    mailbox: &Mailbox<Frame>,
+    counters: &Counters,
+    stop: &CancellationToken,
+) {
+    while !stop.is_cancelled() {
+        match camera.next(TICK) {
+            Captured::Nothing => {}
+            Captured::End => return,
+            Captured::Unusable(unusable) => {
+                counters.captured();
+                counters.failed(&unusable.tag, unusable.reason);
+            }
+            Captured::Frame(frame) => {
+                counters.captured();
+                let mut frame = *frame;
+                loop {
+                    match mailbox.put(frame, TICK) {
+                        Put::Waits => break,
+                        Put::InPlaceOf(earlier) => {
+                            debug!(frame = earlier.tag.number, "no time to look at it");
+                            counters.dropped(1);
+                            break;
+                        }
+                        Put::NoRoom(same) if !stop.is_cancelled() => frame = same,
+                        Put::NoRoom(_) => {
+                            counters.dropped(1);
+                            break;
+                        }
+                    }
+                }
+                counters.waiting(mailbox.len());
+            }
+        }
+    }
+}
+
+struct Recognition<R> {
+    flown: Flown,
+    recogniser: R,
+    outbox: Outbox,
+    counters: Arc<Counters>,
+    mailbox: Arc<Mailbox<Frame>>,
+    stop: CancellationToken,
+}
+
+impl<R: Recogniser> Recognition<R> {
+    /// Looks at frames until the mailbox is closed and empty.
+    fn run(&mut self) -> Result<(), String> {
+        let mut defects = 0;
+        while let Some(frame) = self.mailbox.take() {
+            self.counters.waiting(self.mailbox.len());
+            if self.stop.is_cancelled() {
+                self.counters.dropped(1);
+                continue;
+            }
+            let looked = catch_unwind(AssertUnwindSafe(|| self.look_at(&frame)));
+            let reason = match looked {
+                Ok(Ok(())) => {
+                    defects = 0;
+                    self.counters.is_well(RECOGNITION);
+                    continue;
+                }
+                Ok(Err(reason)) => {
+                    defects = 0;
+                    format!("{reason:#}")
+                }
+                Err(panic) => {
+                    defects += 1;
+                    let reason = format!("a defect in the program: {}", panic_text(&*panic));
+                    error!(frame = frame.tag.number, "{reason}");
+                    self.counters.has_problem(RECOGNITION, reason.clone());
+                    reason
+                }
+            };
+            self.counters.failed(&frame.tag, reason.clone());
+            if defects == DEFECTS_IN_A_ROW {
+                return Err(reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sightings are on the disk before anything else is made of the frame.
+    fn look_at(&mut self, frame: &Frame) -> anyhow::Result<()> {
+        let recognised = self.recogniser.recognise(&frame.photograph)?;
+        let about = self.recogniser.about();
+        debug!(
+            frame = frame.tag.number,
+            heads = recognised.heads.len(),
+            "recognised"
+        );
+        let sightings = self.flown.sightings(frame, &recognised, &about);
+        let messages = sightings.iter().map(|s| self.flown.message(s)).collect();
+        let next = (frame.tag.number + 1).to_string();
+        let bookmark = self.flown.bookmark.as_deref();
+        let bookmark = bookmark.map(|name| (name, next.as_str()));
+        if let Err(e) = self.outbox.put_with_bookmark(messages, bookmark) {
+            error!("{e}");
+            self.counters.has_problem("outbox", e.to_string());
+        }
+        self.counters.looked_at(
+            &frame.tag,
+            recognised.heads.len(),
+            &recognised.faults,
+            &recognised.stages_ms,
+            about.engine,
+        );
+        let crops = sightings
+            .iter()
+            .zip(&recognised.heads)
+            .filter_map(|(sighting, head)| self.flown.crop(frame, sighting, &head.landmarks));
+        for crop in crops {
+            if let Err(e) = self.outbox.put(vec![crop]) {
+                debug!("a crop is lost: {e}");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn report(
+    counters: &Counters,
+    outbox: &Outbox,
+    link: &PublisherCounters,
+    failure: Option<String>,
+    supervisor: &Supervisor,
+    stop_deadline: Duration,
+) -> FlightReport {
+    let stragglers = supervisor.running();
+    for stage in &stragglers {
+        error!(
+            "{stage} was not done {} s after being asked to stop",
+            stop_deadline.as_secs_f64()
+        );
+    }
+    let report = FlightReport {
+        frames: counters.frames(),
+        messages: outbox.depth(),
+        sent: link.sent(),
+        connections: link.connections(),
+        link_problem: link.problem().map(|problem| problem.reason),
+        failure,
+        stragglers,
+    };
+    let left = &report.messages;
+    if left.messages + left.set_aside > 0 {
+        let why = report.link_problem.as_deref();
+        error!(
+            "not acknowledged by the broker: {} sightings and {} crops{}; they are kept, and the next flight sends them",
+            left.sightings,
+            left.crops,
+            why.map_or_else(String::new, |why| format!(" ({why})"))
+        );
+    }
+    if left.not_durable > 0 {
+        error!(
+            "{} messages are lost: the disk did not take them",
+            left.not_durable
+        );
+    }
+    report
 }

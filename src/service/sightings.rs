@@ -1,18 +1,19 @@
-//! From what was seen in a frame to messages.
+//! From what was recognised in a frame to messages.
 
+use link::codec::Encoding;
+use link::message::{
+    BasisOfRecord, CROP_EXPIRY, Decision, FrameReference, Head, Incomplete, JPEG, PixelPosition,
+    SIGHTING_EXPIRY, Sighting, SightingState,
+};
+use link::topic::Platform;
+use recognition::geometry::{HeadCrop, Landmarks, Point, Rectangle};
+use recognition::pixels::{OUTSIDE_HEAD_PHOTOGRAPH, encode_jpeg, warp};
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{About, Seen};
+use super::{About, Recognised};
 use crate::camera::Frame;
-use crate::link::message::{
-    BasisOfRecord, Decision, FrameReference, Head, Incomplete, Sighting, SightingState,
-};
-use crate::link::session::json;
-use crate::link::topic::Platform;
-use crate::outbox::{Message, Priority};
-use recognition::geometry::{HeadCrop, Landmarks, Rectangle};
-use recognition::pixels::{OUTSIDE_HEAD_PHOTOGRAPH, encode_jpeg, warp};
+use crate::outbox::{Kind, Message};
 
 /// Candidates that a sighting names.
 const CANDIDATES: usize = 5;
@@ -22,62 +23,104 @@ const CROP: (u32, u32) = (448, 224);
 
 const CROP_QUALITY: u8 = 80;
 
-/// Each head is a sighting of its own, until tracking joins them over frames; its crop follows it.
-pub(super) fn messages(
-    frame: &Frame,
-    seen: &Seen,
-    about: &About,
-    platform: &Platform,
-) -> Vec<Message> {
-    let (width, height) = frame.photograph.size();
-    let mut messages = Vec::new();
-    for head in &seen.heads {
-        let mut candidates = head.candidates.clone();
-        candidates.truncate(CANDIDATES);
-        let best = candidates.first().map(|c| c.organism_id.clone());
-        let sighting = Sighting {
-            occurrence_id: Uuid::now_v7(),
-            state: SightingState::New,
-            revision: 0,
-            event_date: frame.tag.time,
-            platform: platform.to_string(),
-            basis_of_record: BasisOfRecord::MachineObservation,
-            scientific_name: about.scientific_name.clone(),
-            identified_by: format!("callosity {}, {}", env!("CARGO_PKG_VERSION"), about.bundle),
-            decision: head.decision,
-            organism_id: best.filter(|_| head.decision == Decision::Identified),
-            unknown_probability: Some(head.unknown_probability),
-            candidates,
-            frame: FrameReference {
-                number: frame.tag.number,
-                file: frame.tag.file.clone(),
-                width_pixels: width,
-                height_pixels: height,
-                incomplete: seen.faults.incomplete.map(|part| Incomplete {
-                    share_read: part.share_read,
-                }),
-                damaged: seen.faults.damaged.clone(),
-            },
-            head: Head {
-                bonnet_pixels: head.landmarks.bonnet,
-                blowhead_pixels: head.landmarks.blowhead,
-                head_length_pixels: head.landmarks.head_length(),
-                confidence: head.confidence,
-            },
+/// What all sightings of a flight have in common.
+pub(super) struct Flown {
+    pub platform: Platform,
+    pub event_id: Uuid,
+    pub camera: String,
+    pub bookmark: Option<String>,
+    pub encoding: Encoding,
+}
+
+impl Flown {
+    /// Each head is a sighting of its own, until tracking joins them over frames.
+    pub fn sightings(
+        &self,
+        frame: &Frame,
+        recognised: &Recognised,
+        about: &About,
+    ) -> Vec<Sighting> {
+        let (width, height) = frame.photograph.size();
+        let sighting = |head: &super::RecognisedHead| {
+            let mut candidates = head.candidates.clone();
+            candidates.truncate(CANDIDATES);
+            let best = candidates.first().map(|c| c.organism_id.clone());
+            Sighting {
+                occurrence_id: Uuid::now_v7(),
+                state: SightingState::New,
+                revision: 0,
+                event_date: frame.tag.time,
+                platform: self.platform.to_string(),
+                event_id: Some(self.event_id),
+                camera: Some(self.camera.clone()),
+                basis_of_record: BasisOfRecord::MachineObservation,
+                scientific_name: about.scientific_name.clone(),
+                identified_by: format!(
+                    "callosity {}, {}",
+                    env!("CARGO_PKG_VERSION"),
+                    about.engine.bundle
+                ),
+                decision: head.decision,
+                organism_id: best.filter(|_| head.decision == Decision::Identified),
+                unknown_probability: Some(head.unknown_probability),
+                candidates,
+                frame: FrameReference {
+                    number: frame.tag.number,
+                    file: frame.tag.file.clone(),
+                    width_pixels: width,
+                    height_pixels: height,
+                    incomplete: recognised.faults.incomplete.map(|part| Incomplete {
+                        share_read: part.share_read,
+                    }),
+                    damaged: recognised.faults.damaged.clone(),
+                },
+                head: Head {
+                    bonnet_pixels: pixel_position(head.landmarks.bonnet),
+                    blowhead_pixels: pixel_position(head.landmarks.blowhead),
+                    head_length_pixels: head.landmarks.head_length(),
+                    confidence: head.confidence,
+                },
+            }
         };
-        messages.push(Message {
-            priority: Priority::Sighting,
-            topic: platform.sighting(),
-            payload: json(&sighting),
-        });
-        let crop = crop(frame, &head.landmarks);
-        messages.extend(crop.map(|payload| Message {
-            priority: Priority::Crop,
-            topic: platform.crop(sighting.occurrence_id),
-            payload,
-        }));
+        recognised.heads.iter().map(sighting).collect()
     }
-    messages
+
+    /// A sighting as the outbox keeps it.
+    pub fn message(&self, sighting: &Sighting) -> Message {
+        Message {
+            kind: Kind::Sighting,
+            topic: self.platform.sighting(),
+            content_type: self.encoding.content_type().to_owned(),
+            time: sighting.event_date,
+            expiry: Some(SIGHTING_EXPIRY),
+            payload: self.encoding.encode(sighting),
+        }
+    }
+
+    /// The picture of a sighting's head, as the outbox keeps it; `None` where it cannot be drawn, which is logged.
+    pub fn crop(
+        &self,
+        frame: &Frame,
+        sighting: &Sighting,
+        landmarks: &Landmarks,
+    ) -> Option<Message> {
+        Some(Message {
+            kind: Kind::Crop,
+            topic: self.platform.crop(sighting.occurrence_id),
+            content_type: JPEG.to_owned(),
+            time: sighting.event_date,
+            expiry: Some(CROP_EXPIRY),
+            payload: crop(frame, landmarks)?,
+        })
+    }
+}
+
+/// The place as messages carry it.
+fn pixel_position(point: Point) -> PixelPosition {
+    PixelPosition {
+        x: point.x,
+        y: point.y,
+    }
 }
 
 fn crop(frame: &Frame, landmarks: &Landmarks) -> Option<Vec<u8>> {

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use assert_cmd::Command;
 use callosity::camera::Replay;
-use callosity::ground::{Received, Receiver};
-use callosity::link::BrokerOptions;
-use callosity::link::message::{Presence, Sighting};
 use callosity::outbox::Limits;
 use callosity::rehearsal::{EmbeddedBroker, Score, TrueHead, Truth};
 use callosity::service::{Flight, HEALTH_INTERVAL, fly};
+use ground::{Received, Receiver};
+use link::BrokerOptions;
+use link::codec::Encoding;
+use link::message::{Presence, Sighting};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -178,13 +179,16 @@ fn flight(frames: &Path, bundle: &Bundle) -> Vec<Sighting> {
     let camera = Replay::open(frames, 20.0, false).expect("frames");
     let broker = EmbeddedBroker::start().expect("a broker");
     let options = BrokerOptions::new(broker.address(), None, None).expect("an address");
+    let state = tempfile::tempdir().expect("a folder");
     let flight = Flight {
-        camera,
-        identifier,
+        camera: Box::new(camera),
+        recogniser: identifier,
         broker: options.clone(),
         platform: "test".parse().expect("a name"),
-        frame_queue: 64,
+        state: state.path().to_owned(),
         outbox: Limits::default(),
+        encoding: Encoding::Json,
+        largest_message: None,
         health_interval: HEALTH_INTERVAL,
         stop_deadline: Duration::from_secs(120),
     };
@@ -202,9 +206,8 @@ fn flight(frames: &Path, bundle: &Bundle) -> Vec<Sighting> {
                 }
             }
         });
-        let report = fly(flight, CancellationToken::new())
-            .await
-            .expect("it flies");
+        let flying = tokio::task::spawn_blocking(|| fly(flight, &CancellationToken::new()));
+        let report = flying.await.expect("no defect").expect("it flies");
         assert_eq!(report.frames.dropped + report.frames.failed, 0);
         tokio::time::timeout(Duration::from_secs(60), ground)
             .await

@@ -76,7 +76,7 @@ pub struct Identifier {
     ensemble: SharedNetwork,
     neighbours: Option<Neighbours>,
     bundle: std::path::PathBuf,
-    engine: String,
+    engines: Vec<(Role, String)>,
     pool: ThreadPool,
 }
 
@@ -117,12 +117,19 @@ impl Identifier {
             Some(_) => load(role).map(|network| Some(SharedNetwork::new(network))),
             None => Ok(None),
         };
-        let ensemble = load(Role::Ensemble)?;
+        let finder = load_some(Role::Finder)?;
+        let aligner = load_some(Role::Aligner)?;
+        let ensemble = SharedNetwork::new(load(Role::Ensemble)?);
+        let networks = [finder.as_ref(), aligner.as_ref(), Some(&ensemble)];
+        let engines = networks.into_iter().flatten().map(|shared| {
+            let network = shared.lock();
+            (network.role(), network.engine().to_owned())
+        });
         Ok(Self {
-            finder: load_some(Role::Finder)?,
-            aligner: load_some(Role::Aligner)?,
-            engine: ensemble.engine().to_owned(),
-            ensemble: SharedNetwork::new(ensemble),
+            engines: engines.collect(),
+            finder,
+            aligner,
+            ensemble,
             neighbours: Neighbours::of(bundle).map_err(InferenceError::from)?,
             pool: ThreadPoolBuilder::new()
                 .num_threads(config.threads.max(1))
@@ -142,9 +149,27 @@ impl Identifier {
         self.neighbours.as_ref()
     }
 
-    /// What the networks run on, such as `ONNX Runtime 1.24.1, CPU` or `built-in`.
-    pub fn engine(&self) -> &str {
-        &self.engine
+    /// What the networks run on, such as `ONNX Runtime 1.24.1, CPU` or `built-in`; where they run differently, such as
+    /// `finder: …; ensemble: …`.
+    pub fn engine(&self) -> String {
+        let mut different = self.engines.iter().map(|(_, engine)| engine);
+        match different.next() {
+            Some(first) if different.all(|engine| engine == first) => first.clone(),
+            _ => {
+                let all = self
+                    .engines
+                    .iter()
+                    .map(|(role, engine)| format!("{role}: {engine}"));
+                all.collect::<Vec<_>>().join("; ")
+            }
+        }
+    }
+
+    /// What each network really runs on.
+    pub fn engines(&self) -> impl Iterator<Item = (Role, &str)> {
+        self.engines
+            .iter()
+            .map(|(role, engine)| (*role, engine.as_str()))
     }
 
     /// Finds and names the heads in a frame.
@@ -629,7 +654,7 @@ impl Identifier {
                 inference: milliseconds(pixels.inference),
                 ..times
             },
-            engine: self.engine.clone(),
+            engine: self.engine(),
         }
     }
 

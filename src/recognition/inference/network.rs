@@ -167,7 +167,9 @@ impl Network {
             match session(engine, provider, &bytes) {
                 Ok(session) => {
                     for (refused, reason) in &refusals {
-                        tracing::debug!(%role, %refused, reason, "execution provider refused");
+                        tracing::info!(
+                            "{refused} does not run the {role}, {provider} does: {reason}"
+                        );
                     }
                     let mut network = Self {
                         role,

@@ -376,7 +376,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     warn_of_training_on_all(&bundles);
     let report = Report {
         bundles: bundles.iter().map(|b| Subject::of(b.manifest())).collect(),
-        engine: identifiers.0[0].engine().to_owned(),
+        engine: identifiers.0[0].engine(),
         heads,
         enrolment,
         frames,

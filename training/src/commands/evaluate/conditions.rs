@@ -68,7 +68,7 @@ pub(super) fn measure(
             .iter()
             .map(|b| MeasuredBundle::of(b.manifest()))
             .collect(),
-        subjects.0[0].engine().to_owned(),
+        subjects.0[0].engine(),
         rows,
     ))
 }

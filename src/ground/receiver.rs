@@ -1,0 +1,236 @@
+use std::collections::{BTreeSet, VecDeque};
+
+use link::broker::pauses;
+use link::codec::decode;
+use link::message::{Health, SCHEMA_VERSION, SCHEMA_VERSION_PROPERTY, Sighting, Status};
+use link::topic::{self, EVERYTHING, Kind, Platform};
+use link::{BrokerOptions, LinkError};
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{Packet, Publish, SubscribeReasonCode};
+use rumqttc::v5::{AsyncClient, Event, EventLoop};
+use tokio::time::sleep;
+use tracing::warn;
+use uuid::Uuid;
+
+/// Largest message that is taken: crops are some 30 kB.
+const LARGEST_PACKET: u32 = 4 << 20;
+
+/// The broker keeps messages for us so long while we are away.
+const SESSION_EXPIRY_SECONDS: u32 = 7 * 24 * 3600;
+
+/// Sightings whose repetitions are told. Ids grow with time, so the oldest are forgotten first.
+const REMEMBERED: usize = 100_000;
+
+/// What was heard.
+#[derive(Clone, Debug)]
+pub enum Received {
+    /// Whether a platform is there.
+    Status(Status),
+    /// A sighting; each id and revision once, unless many others came between.
+    Sighting(Box<Sighting>),
+    /// The picture of a sighting's head.
+    Crop {
+        /// The sighting.
+        sighting: Uuid,
+        /// A JPEG file.
+        jpeg: Vec<u8>,
+    },
+    /// How a platform fares.
+    Health(Box<Health>),
+    /// A message that is not as it should be.
+    Malformed {
+        /// Where it came.
+        topic: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Listens to all platforms of a broker, in a session that outlives connections: the broker keeps what comes while we
+/// are away for a week.
+///
+/// A message is acknowledged when the [next](Self::next) one is asked for, or by
+/// [`acknowledge`](Self::acknowledge), so that it comes again where whoever listens ended before it was stored.
+pub struct Receiver {
+    broker: BrokerOptions,
+    client_id: String,
+    client: AsyncClient,
+    events: EventLoop,
+    /// Came before the subscription was confirmed.
+    early: VecDeque<Publish>,
+    unacknowledged: Option<Publish>,
+    seen: BTreeSet<(Uuid, u32)>,
+}
+
+impl Receiver {
+    /// Connects and subscribes; on return nothing that is published escapes it. One `client_id` is one session.
+    ///
+    /// # Errors
+    /// The broker cannot be reached or refuses the connection or the subscription.
+    pub async fn connect(broker: BrokerOptions, client_id: &str) -> Result<Self, LinkError> {
+        let (client, events) = client(&broker, client_id);
+        let mut receiver = Self {
+            broker,
+            client_id: client_id.to_owned(),
+            client,
+            events,
+            early: VecDeque::new(),
+            unacknowledged: None,
+            seen: BTreeSet::new(),
+        };
+        loop {
+            match receiver.poll().await? {
+                Event::Incoming(Packet::SubAck(_)) => return Ok(receiver),
+                Event::Incoming(Packet::Publish(publish)) => receiver.early.push_back(publish),
+                _ => {}
+            }
+        }
+    }
+
+    /// The next message. Connects again when the connection is lost. Not cancel-safe while it connects: a cancelled call
+    /// begins the connection anew.
+    pub async fn next(&mut self) -> Received {
+        self.acknowledge();
+        let mut pause = pauses();
+        loop {
+            if let Some(publish) = self.early.pop_front() {
+                if let Some(received) = self.read(publish) {
+                    return received;
+                }
+                continue;
+            }
+            match self.poll().await {
+                Ok(Event::Incoming(Packet::Publish(publish))) => self.early.push_back(publish),
+                Ok(_) => {}
+                Err(e) => {
+                    warn!("{e}");
+                    // What was not acknowledged on the old connection comes again on the new one.
+                    self.early.clear();
+                    self.unacknowledged = None;
+                    (self.client, self.events) = client(&self.broker, &self.client_id);
+                    if let Some(pause) = pause.next() {
+                        sleep(pause).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells the broker that the last message is stored. The acknowledgement leaves with the next call of
+    /// [`next`](Self::next).
+    pub fn acknowledge(&mut self) {
+        if let Some(publish) = self.unacknowledged.take()
+            && let Err(e) = self.client.try_ack(&publish)
+        {
+            warn!("a message cannot be acknowledged and will come again: {e}");
+        }
+    }
+
+    async fn poll(&mut self) -> Result<Event, LinkError> {
+        let event = self.events.poll().await;
+        let event = event.map_err(|e| self.broker.explain(e))?;
+        match &event {
+            Event::Incoming(Packet::ConnAck(_)) => {
+                if let Err(e) = self.client.try_subscribe(EVERYTHING, QoS::AtLeastOnce) {
+                    warn!("cannot subscribe: {e}");
+                }
+            }
+            Event::Incoming(Packet::SubAck(ack)) => {
+                let granted = |code| matches!(code, &SubscribeReasonCode::Success(_));
+                if !ack.return_codes.iter().all(granted) {
+                    return Err(LinkError::SubscriptionRefused {
+                        broker: self.broker.address.to_string(),
+                        filter: EVERYTHING.to_owned(),
+                        reason: format!("{:?}", ack.return_codes),
+                    });
+                }
+            }
+            _ => {}
+        }
+        Ok(event)
+    }
+
+    /// `None` for what has been heard before and for topics that are not ours, which are acknowledged at once.
+    fn read(&mut self, publish: Publish) -> Option<Received> {
+        let topic = String::from_utf8_lossy(&publish.topic).into_owned();
+        let received = topic::parse(&topic).map(|(platform, kind)| {
+            read(&publish, &platform, kind).unwrap_or_else(|reason| Received::Malformed {
+                topic: topic.clone(),
+                reason,
+            })
+        });
+        self.unacknowledged = Some(publish);
+        let received = received.filter(|received| match received {
+            Received::Sighting(s) => self.is_new(s),
+            _ => true,
+        });
+        if received.is_none() {
+            self.acknowledge();
+        }
+        received
+    }
+
+    fn is_new(&mut self, sighting: &Sighting) -> bool {
+        let new = self
+            .seen
+            .insert((sighting.occurrence_id, sighting.revision));
+        if self.seen.len() > REMEMBERED {
+            self.seen.pop_first();
+        }
+        new
+    }
+}
+
+fn read(publish: &Publish, platform: &Platform, kind: Kind) -> Result<Received, String> {
+    let properties = publish.properties.as_ref();
+    let version = properties.and_then(|properties| {
+        let mut properties = properties.user_properties.iter();
+        properties.find(|(name, _)| name == SCHEMA_VERSION_PROPERTY)
+    });
+    let major = |version: &str| version.split('.').next().map(str::to_owned);
+    if let Some((_, version)) = version
+        && major(version) != major(SCHEMA_VERSION)
+    {
+        return Err(format!(
+            "schema {version} is not read by this program, which knows {SCHEMA_VERSION}"
+        ));
+    }
+    let payload = &publish.payload;
+    let (received, said) = match kind {
+        Kind::Status => {
+            let status: Status = decode(properties, payload).map_err(|e| e.to_string())?;
+            let said = status.platform.clone();
+            (Received::Status(status), Some(said))
+        }
+        Kind::Health => {
+            let health: Box<Health> = decode(properties, payload).map_err(|e| e.to_string())?;
+            let said = health.platform.clone();
+            (Received::Health(health), Some(said))
+        }
+        Kind::Sighting => {
+            let sighting: Box<Sighting> = decode(properties, payload).map_err(|e| e.to_string())?;
+            let said = sighting.platform.clone();
+            (Received::Sighting(sighting), Some(said))
+        }
+        Kind::Crop(sighting) => {
+            let jpeg = payload.to_vec();
+            (Received::Crop { sighting, jpeg }, None)
+        }
+    };
+    match said {
+        Some(said) if said != platform.as_str() => Err(format!(
+            "the message says that it is of platform {said:?}, its topic that it is of {platform}"
+        )),
+        _ => Ok(received),
+    }
+}
+
+fn client(broker: &BrokerOptions, client_id: &str) -> (AsyncClient, EventLoop) {
+    let mut options = broker.client(client_id);
+    options
+        .set_clean_start(false)
+        .set_session_expiry_interval(Some(SESSION_EXPIRY_SECONDS))
+        .set_manual_acks(true)
+        .set_max_packet_size(Some(LARGEST_PACKET));
+    AsyncClient::new(options, 64)
+}

@@ -1,0 +1,189 @@
+//! What the service has done, counted once: health messages read it, and so will metrics and the page of the box.
+//!
+//! All counts are since the service started, and reading changes nothing.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use link::message::{
+    Engine, FrameCounts, FrameFailure, Health, LinkCounts, Problem, QueueDepths, StageTime, now,
+};
+use link::topic::Platform;
+use recognition::pixels::Faults;
+use tracing::warn;
+
+use crate::camera::FrameTag;
+use crate::outbox::{Outbox, PublisherCounters};
+
+/// See the [module](self).
+pub struct Counters {
+    platform: Platform,
+    frame_queue: u64,
+    started: Instant,
+    outbox: Outbox,
+    link: Arc<PublisherCounters>,
+    state: Mutex<State>,
+}
+
+struct State {
+    frames: FrameCounts,
+    waiting: u64,
+    last_failure: Option<FrameFailure>,
+    engine: Engine,
+    stages: BTreeMap<String, StageTime>,
+    /// By part.
+    problems: BTreeMap<String, Problem>,
+}
+
+impl Counters {
+    /// Nothing done yet. `frame_queue` is how many frames can wait to be looked at.
+    pub fn new(
+        platform: Platform,
+        frame_queue: u64,
+        engine: Engine,
+        outbox: Outbox,
+        link: Arc<PublisherCounters>,
+    ) -> Self {
+        Self {
+            platform,
+            frame_queue,
+            started: Instant::now(),
+            outbox,
+            link,
+            state: Mutex::new(State {
+                frames: FrameCounts::default(),
+                waiting: 0,
+                last_failure: None,
+                engine,
+                stages: BTreeMap::new(),
+                problems: BTreeMap::new(),
+            }),
+        }
+    }
+
+    /// The camera gave a frame, usable or not.
+    pub fn captured(&self) {
+        self.state().frames.captured += 1;
+    }
+
+    /// So many frames wait to be looked at.
+    pub fn waiting(&self, frames: usize) {
+        self.state().waiting = frames as u64;
+    }
+
+    /// Frames were thrown away unseen.
+    pub fn dropped(&self, frames: u64) {
+        self.state().frames.dropped += frames;
+    }
+
+    /// A frame cannot be used.
+    pub fn failed(&self, tag: &FrameTag, reason: String) {
+        warn!(
+            frame = tag.number,
+            file = tag.file,
+            "frame cannot be used: {reason}"
+        );
+        let mut state = self.state();
+        state.frames.failed += 1;
+        state.last_failure = Some(FrameFailure {
+            time: tag.time,
+            frame: tag.number,
+            file: tag.file.clone(),
+            reason,
+        });
+    }
+
+    /// A frame was looked at.
+    pub fn looked_at(
+        &self,
+        tag: &FrameTag,
+        heads: usize,
+        faults: &Faults,
+        stages_ms: &[(String, f64)],
+        engine: Engine,
+    ) {
+        if !faults.is_empty() {
+            warn!(frame = tag.number, file = tag.file, "frame is {faults}");
+        }
+        let mut state = self.state();
+        state.frames.identified += 1;
+        state.frames.incomplete += u64::from(faults.incomplete.is_some());
+        state.frames.damaged += u64::from(faults.damaged.is_some());
+        state.frames.heads += heads as u64;
+        state.engine = engine;
+        for (stage, ms) in stages_ms {
+            let time = state.stages.entry(stage.clone()).or_default();
+            time.frames += 1;
+            time.mean_milliseconds += (ms - time.mean_milliseconds) / time.frames as f64;
+            time.maximum_milliseconds = time.maximum_milliseconds.max(*ms);
+        }
+    }
+
+    /// A part of the service has a problem, until [`is_well`](Self::is_well) is called for it.
+    pub fn has_problem(&self, part: &str, reason: String) {
+        let mut state = self.state();
+        let since = state.problems.get(part).map_or_else(now, |p| p.since);
+        let problem = Problem {
+            part: part.to_owned(),
+            reason,
+            since,
+        };
+        state.problems.insert(part.to_owned(), problem);
+    }
+
+    /// A part of the service has no problem.
+    pub fn is_well(&self, part: &str) {
+        self.state().problems.remove(part);
+    }
+
+    /// What became of the frames.
+    pub fn frames(&self) -> FrameCounts {
+        self.state().frames.clone()
+    }
+
+    /// Everything, as a health message.
+    pub fn health(&self) -> Health {
+        let outbox = self.outbox.depth();
+        let state = self.state();
+        Health {
+            platform: self.platform.to_string(),
+            time: now(),
+            program_version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
+            frames: state.frames.clone(),
+            last_failure: state.last_failure.clone(),
+            queues: QueueDepths {
+                frames: state.waiting,
+                frames_capacity: self.frame_queue,
+                sightings: outbox.sightings,
+                crops: outbox.crops,
+                crops_bytes: outbox.crop_bytes,
+                set_aside: outbox.set_aside,
+                not_durable: outbox.not_durable,
+            },
+            engine: state.engine.clone(),
+            stages: state.stages.clone(),
+            link: LinkCounts {
+                sent: self.link.sent(),
+                acknowledged: outbox.acknowledged,
+                unacknowledged: outbox.under_way,
+                refused: self.link.refused(),
+                without_subscriber: self.link.without_subscriber(),
+                crops_dropped: outbox.dropped,
+                reconnects: self.link.connections().saturating_sub(1),
+            },
+            problems: state
+                .problems
+                .values()
+                .cloned()
+                .chain(self.link.problem())
+                .collect(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Counters are whole after each statement.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
