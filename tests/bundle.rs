@@ -632,7 +632,7 @@ proptest! {
                 "neighbours": {"slope": 9.0, "intercept": -1.0, "share": 0.3},
                 "enrolled": ["Sunny", "Cloudy"],
             });
-            manifest["provenance"]["enrolments"] = json!([{
+            manifest["provenance"]["enrollments"] = json!([{
                 "individual": "Sunny",
                 "enrolled": "2026-01-01T00:00:00Z",
                 "photographs": [{"file": "a.jpg", "sha256": "0".repeat(64)}],

@@ -144,9 +144,9 @@ fn a_stranger_is_enrolled_and_named_when_seen_again() {
     let manifest = bundle.manifest();
     assert_eq!(manifest.gallery.as_ref().unwrap().enrolled, [SUNNY]);
     assert_eq!(manifest.version.to_string(), "1.0.1");
-    let enrolment = &manifest.provenance.enrolments[0];
-    assert_eq!(enrolment.individual, SUNNY);
-    let digests: Vec<&String> = enrolment.photographs.iter().map(|p| &p.sha256).collect();
+    let enrollment = &manifest.provenance.enrollments[0];
+    assert_eq!(enrollment.individual, SUNNY);
+    let digests: Vec<&String> = enrollment.photographs.iter().map(|p| &p.sha256).collect();
     for (digest, path) in digests.into_iter().zip(&shown) {
         assert_eq!(
             *digest,
@@ -255,7 +255,7 @@ fn head_photographs_are_enrolled_too_and_more_are_added() {
         bundle.gallery().unwrap().unwrap().photographs(4),
         [1, 1, 1, 2]
     );
-    assert_eq!(bundle.manifest().provenance.enrolments.len(), 2);
+    assert_eq!(bundle.manifest().provenance.enrollments.len(), 2);
 
     // To a whale of the catalogue.
     fs::remove_dir_all(b.path("new")).unwrap();

@@ -8,7 +8,7 @@ use std::thread;
 use anyhow::{Context, bail, ensure};
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
-use recognition::bundle::{Bundle, EnrolledPhotograph, Enrolment, Role};
+use recognition::bundle::{Bundle, EnrolledPhotograph, Enrollment, Role};
 use recognition::identify::{HeadIdentification, Identifier, Neighbours, SeenHead, Verdict};
 use recognition::inference::{self, Engine};
 use recognition::pixels::EncodedPhotograph;
@@ -123,7 +123,7 @@ fn check(
             )?;
             let enrolled = manifest.individuals().zip(&photographs);
             for (name, count) in enrolled.skip(manifest.catalogue.individuals.len()) {
-                let when = &manifest.provenance.enrolments;
+                let when = &manifest.provenance.enrollments;
                 let when = when.iter().rfind(|e| e.individual == *name);
                 let when = when.map_or(String::new(), |e| format!(", last {}", e.enrolled));
                 writeln!(out, "enrolled  {name}: {}{when}", counted(*count))?;
@@ -218,9 +218,9 @@ fn enroll(args: &EnrollArgs) -> anyhow::Result<ExitCode> {
 
     let mut digests: HashSet<String> = manifest
         .provenance
-        .enrolments
+        .enrollments
         .iter()
-        .flat_map(|enrolment| enrolment.photographs.iter().map(|p| p.sha256.clone()))
+        .flat_map(|enrollment| enrollment.photographs.iter().map(|p| p.sha256.clone()))
         .collect();
     let bar = ProgressBar::new(args.photographs.len() as u64).with_style(
         ProgressStyle::with_template("{bar:32} {pos}/{len}  {eta} left")
@@ -250,8 +250,8 @@ fn enroll(args: &EnrollArgs) -> anyhow::Result<ExitCode> {
 
     compare(name, &photographs, &identifier, before)?;
     let mut after = before.clone();
-    after.enrol(name, photographs.iter().map(Shown::embedding))?;
-    let enrolment = Enrolment {
+    after.enroll(name, photographs.iter().map(Shown::embedding))?;
+    let enrollment = Enrollment {
         individual: name.to_owned(),
         enrolled: jiff::Timestamp::now()
             .round(jiff::Unit::Second)
@@ -265,7 +265,7 @@ fn enroll(args: &EnrollArgs) -> anyhow::Result<ExitCode> {
             })
             .collect(),
     };
-    let new = bundle.enrol(&args.out, after.gallery(), enrolment)?;
+    let new = bundle.enroll(&args.out, after.gallery(), enrollment)?;
     println!(
         "{}: {} {}, {} individuals, {} of them enrolled; {name} by {}",
         new.directory().display(),
@@ -353,7 +353,7 @@ fn compare(
         let alone = identifier.judge(&photograph.head, Some(before));
         let with_others = if rest().next().is_some() {
             let mut others = before.clone();
-            others.enrol(name, rest().map(Shown::embedding))?;
+            others.enroll(name, rest().map(Shown::embedding))?;
             Some(identifier.judge(&photograph.head, Some(&others)))
         } else {
             None

@@ -347,7 +347,7 @@ struct Named {
     decision: Decision,
 }
 
-/// Fits what similarity to `gallery` is worth. `None` where too few whales were held out to simulate enrolment.
+/// Fits what similarity to `gallery` is worth. `None` where too few whales were held out to simulate enrollment.
 ///
 /// # Errors
 /// The search does not converge.

@@ -612,9 +612,9 @@ fn strangers_are_enrolled_and_named(folder: &Path, report: &serde_json::Value) {
             .iter()
             .all(|count| (1..=8).contains(count))
     );
-    let enrolment = &report["enrolment"];
+    let enrollment = &report["enrollment"];
     let number = |place: &str| {
-        enrolment
+        enrollment
             .pointer(place)
             .and_then(|n| n.as_f64())
             .expect("a number")
@@ -623,15 +623,15 @@ fn strangers_are_enrolled_and_named(folder: &Path, report: &serde_json::Value) {
     let left = HEADS_OF_STRANGER - SHOWN;
     assert_eq!(number("/seen_again/photographs") as usize, STRANGERS * left);
     // An embedding that was learnt from twelve whales says little of others. Chance is 1 in 20.
-    assert!(number("/seen_again/top1") > 0.15, "{enrolment}");
+    assert!(number("/seen_again/top1") > 0.15, "{enrollment}");
     assert!(
         number("/seen_again/unknown_after") <= number("/seen_again/unknown_before"),
-        "{enrolment}"
+        "{enrollment}"
     );
     // Eight more than the twelve that were known.
     assert!(
         number("/known_after/top1") > number("/known_before/top1") - 0.2,
-        "{enrolment}"
+        "{enrollment}"
     );
 }
 

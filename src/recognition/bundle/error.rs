@@ -113,7 +113,7 @@ pub enum BundleError {
         found: String,
     },
     /// The gallery is none.
-    #[error("{path}: {source}. Copy the bundle again, or enrol again", path = path.display())]
+    #[error("{path}: {source}. Copy the bundle again, or enroll again", path = path.display())]
     Gallery {
         /// The gallery's file.
         path: PathBuf,

@@ -546,7 +546,7 @@ pub struct Provenance {
     pub fitted_unknown_individuals: Vec<String>,
     /// What was put into the gallery after training, the oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub enrolments: Vec<Enrolment>,
+    pub enrollments: Vec<Enrollment>,
 }
 
 impl Provenance {
@@ -592,7 +592,7 @@ pub struct NetworkProvenance {
 /// Photographs of an individual that were added to the gallery.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Enrolment {
+pub struct Enrollment {
     /// The individual.
     pub individual: String,
     /// When it was done, UTC, RFC 3339.

@@ -6,7 +6,7 @@
 //! same types.
 
 mod check;
-mod enrol;
+mod enroll;
 mod error;
 mod gallery;
 mod manifest;
@@ -16,7 +16,7 @@ pub use error::{BundleError, ManifestProblem};
 pub use gallery::{Gallery, GalleryError};
 pub use manifest::{
     Aligner, Catalogue, CloserLook, Confidence, Decision, DecisionAims, Embedding,
-    EnrolledPhotograph, Enrolment, Ensemble, FORMAT_VERSION, Finder, GalleryFile, LastLayer,
+    EnrolledPhotograph, Enrollment, Ensemble, FORMAT_VERSION, Finder, GalleryFile, LastLayer,
     MANIFEST_FILE, Manifest, NeighbourModel, Network, NetworkInput, NetworkProvenance, Provenance,
     ReachedAims, SelfTest, UnknownFeature, UnknownModel, UnknownScore, WeightedFeature,
 };

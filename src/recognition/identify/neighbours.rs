@@ -82,7 +82,7 @@ impl Neighbours {
     ///
     /// # Errors
     /// An embedding is no unit vector of the right length; those before it have been added.
-    pub fn enrol<'e>(
+    pub fn enroll<'e>(
         &mut self,
         individual: &str,
         embeddings: impl IntoIterator<Item = &'e [f32]>,

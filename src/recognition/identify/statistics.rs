@@ -305,7 +305,7 @@ mod tests {
             assert!(more.relative_similarity >= less.relative_similarity);
             assert!(more.mean_distance <= less.mean_distance);
             assert_eq!(more.mahalanobis_distance, less.mahalanobis_distance);
-            // One individual after the other, as a fit does that enrols for a while.
+            // One individual after the other, as a fit does that enrolls for a while.
             let of = |rows: std::ops::Range<usize>| {
                 let kept: Vec<_> = rows.map(|row| whole.embedding(row)).collect();
                 let compared: Vec<Compared<'_>> = kept

@@ -298,7 +298,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 .cloned()
                 .collect(),
             fitted_unknown_individuals: stack.unknown_individuals.clone(),
-            enrolments: Vec::new(),
+            enrollments: Vec::new(),
         },
     };
     for of in finder_of.iter().chain(&aligner_of) {

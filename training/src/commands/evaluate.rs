@@ -49,7 +49,7 @@ pub struct Args {
     /// candidate that they have as they are
     #[arg(long, value_name = "CSV", requires = "heads")]
     labels: Option<PathBuf>,
-    /// Measure enrolment too: of each whale of the heads that the bundle does not know and that has more than N
+    /// Measure enrollment too: of each whale of the heads that the bundle does not know and that has more than N
     /// photographs, N are enrolled, all whales together, and what then is said of the others is measured
     #[arg(long, value_name = "N", requires = "heads")]
     enroll: Option<NonZeroUsize>,
@@ -93,7 +93,7 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     heads: Option<HeadsReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    enrolment: Option<EnrolmentReport>,
+    enrollment: Option<EnrollmentReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     frames: Option<FramesReport>,
 }
@@ -162,7 +162,7 @@ struct HeadsReport {
 
 /// What enrolling whales does, as means over draws of the photographs by which they are enrolled.
 #[derive(Debug, Serialize)]
-struct EnrolmentReport {
+struct EnrollmentReport {
     /// Photographs by which each whale is enrolled, and how often these were drawn.
     photographs_each: usize,
     draws: usize,
@@ -336,18 +336,18 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if args.conditions {
         return measure_conditions(&args, &bundles, &identifiers);
     }
-    let (heads, enrolment) = match (&args.heads, &args.labels) {
+    let (heads, enrollment) = match (&args.heads, &args.labels) {
         (Some(folder), Some(labels)) => {
             let [identifier] = &identifiers.0[..] else {
                 bail!("--heads measures one --bundle, {} are given", bundles.len());
             };
             let heads = see_heads(identifier, folder, labels)?;
-            let enrolment = args
+            let enrollment = args
                 .enroll
-                .map(|count| measure_enrolment(identifier, &heads, count, args.enroll_draws));
+                .map(|count| measure_enrollment(identifier, &heads, count, args.enroll_draws));
             (
                 Some(measure_heads(identifier, &heads)),
-                enrolment.transpose()?,
+                enrollment.transpose()?,
             )
         }
         _ => (None, None),
@@ -378,7 +378,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         bundles: bundles.iter().map(|b| Subject::of(b.manifest())).collect(),
         engine: identifiers.0[0].engine(),
         heads,
-        enrolment,
+        enrollment,
         frames,
     };
     match args.format {
@@ -486,13 +486,13 @@ fn see_heads(identifier: &Identifier, folder: &Path, labels: &Path) -> anyhow::R
         .collect()
 }
 
-/// Enrols whales that the bundle does not know by `count` of their photographs and looks at the others.
-fn measure_enrolment(
+/// Enrolls whales that the bundle does not know by `count` of their photographs and looks at the others.
+fn measure_enrollment(
     identifier: &Identifier,
     heads: &[Seen],
     count: NonZeroUsize,
     draws: NonZeroUsize,
-) -> anyhow::Result<EnrolmentReport> {
+) -> anyhow::Result<EnrollmentReport> {
     let before = identifier.neighbours().context(
         "--enroll: the bundle has no gallery, so nobody can be enrolled in it; `callosity-train stack` and `bundle` \
          write one",
@@ -523,7 +523,7 @@ fn measure_enrolment(
             let mut photographs = photographs.clone();
             photographs.shuffle(&mut random);
             let (shown, rest) = photographs.split_at(count.get());
-            after.enrol(whale, shown.iter().filter_map(|seen| seen.head.embedding()))?;
+            after.enroll(whale, shown.iter().filter_map(|seen| seen.head.embedding()))?;
             left.extend(rest);
         }
         let judge = |seen: &&Seen| identifier.judge(&seen.head, Some(&after));
@@ -585,7 +585,7 @@ fn measure_enrolment(
         let unknown = heads.iter().filter(|h| h.decision == Verdict::Unknown);
         metrics::share(unknown.count(), heads.len())
     };
-    Ok(EnrolmentReport {
+    Ok(EnrollmentReport {
         photographs_each: count.get(),
         draws: draws.get(),
         whales: enrolled.len(),
@@ -861,7 +861,7 @@ fn print_table(report: &Report) {
         line("of these rightly", heads.identified_right);
         decided::print(&heads.decided);
     }
-    if let Some(e) = &report.enrolment {
+    if let Some(e) = &report.enrollment {
         println!(
             "{} whales enrolled by {} photographs each, {} draws:",
             e.whales, e.photographs_each, e.draws

@@ -26,7 +26,7 @@ const FORMAT_VERSION: u32 = 2;
 
 /// Fit the ensemble's last layer, temperature, unknown model, thresholds and gallery.
 ///
-/// Fitted on the fold of the training part that no classifier saw, and for the unknown model and enrolment on
+/// Fitted on the fold of the training part that no classifier saw, and for the unknown model and enrollment on
 /// the whales held out whole. Validation photographs are never used. Thresholds are chosen for stated aims, on what
 /// cross-validation says of these photographs: each is judged by what was fitted without it and its whale. The gallery, which later lets
 /// whales be enrolled without training, holds photographs of the other folds; it is written beside the stack.

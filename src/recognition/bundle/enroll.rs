@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::{Bundle, BundleError, Enrolment, Gallery, MANIFEST_FILE};
+use super::{Bundle, BundleError, Enrollment, Gallery, MANIFEST_FILE};
 
 impl Bundle {
     /// Writes a bundle with another gallery into the folder `out`, which must not be there: all files of this
     /// one, the gallery, and a manifest that says what was enrolled, the patch version raised by one. `gallery`
-    /// holds the photographs of this bundle and those of the enrolment; an individual that is new has the
+    /// holds the photographs of this bundle and those of the enrollment; an individual that is new has the
     /// place after the last of [`Manifest::individuals`](super::Manifest::individuals).
     ///
     /// This bundle stays as it is. The new one is [opened](Self::open) before it gets its name, so that there
@@ -18,14 +18,14 @@ impl Bundle {
     /// # Errors
     /// This bundle has no gallery, `out` is there or lies in this bundle, a file cannot be read or written, or
     /// what was written does not pass the check.
-    pub fn enrol(
+    pub fn enroll(
         &self,
         out: &Path,
         gallery: &Gallery,
-        enrolment: Enrolment,
+        enrollment: Enrollment,
     ) -> Result<Self, BundleError> {
         let mut manifest = self.manifest().clone();
-        let known = manifest.individuals().any(|i| *i == enrolment.individual);
+        let known = manifest.individuals().any(|i| *i == enrollment.individual);
         let bytes = gallery.write();
         let Some(declared) = &mut manifest.gallery else {
             return Err(BundleError::NoGallery {
@@ -33,13 +33,13 @@ impl Bundle {
             });
         };
         if !known {
-            declared.enrolled.push(enrolment.individual.clone());
+            declared.enrolled.push(enrollment.individual.clone());
         }
         declared.sha256 = hex::encode(Sha256::digest(&bytes));
         let file = declared.file.clone();
         manifest.version.patch += 1;
         manifest.version.pre = semver::Prerelease::EMPTY;
-        manifest.provenance.enrolments.push(enrolment);
+        manifest.provenance.enrollments.push(enrollment);
         manifest.check().map_err(|problem| BundleError::Manifest {
             path: out.join(MANIFEST_FILE),
             problem,

@@ -1,0 +1,480 @@
+//! What tests of flights share: a recogniser with known answers, a Mosquitto of one's own, a client that writes down what it
+//! hears.
+#![allow(dead_code)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use callosity::camera::Replay;
+use callosity::outbox::Limits;
+use callosity::service::{
+    About, Flight, FlightReport, Recognised, RecognisedHead, Recogniser, fly,
+};
+use image::RgbImage;
+use link::broker::Credentials;
+use link::codec::Encoding;
+use link::message::{Candidate, Decision, Engine, Presence, SCHEMA_VERSION, Sighting};
+use link::{BrokerAddress, BrokerOptions};
+use recognition::geometry::{Landmarks, Point};
+use recognition::pixels::{EncodedPhotograph, encode_jpeg};
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
+use rumqttc::v5::{AsyncClient, Event, MqttOptions};
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// Long enough for a loaded machine; a test that waits for it has failed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub const USER: &str = "aircraft";
+pub const PASSWORD: &str = "right whale";
+
+/// Sees two heads in each frame, at known places, after a known time.
+#[derive(Default)]
+pub struct TwoHeads {
+    pub takes: Duration,
+}
+
+impl Recogniser for TwoHeads {
+    fn about(&self) -> About {
+        About {
+            engine: Engine {
+                name: "test".into(),
+                bundle: "two-heads 1.0.0".into(),
+                networks: Vec::new(),
+            },
+            scientific_name: "Eubalaena glacialis".into(),
+        }
+    }
+
+    fn recognise(&mut self, photograph: &EncodedPhotograph) -> anyhow::Result<Recognised> {
+        photograph.decode(1.0)?;
+        std::thread::sleep(self.takes);
+        let head = |x: f64, decision| RecognisedHead {
+            landmarks: Landmarks {
+                bonnet: Point::new(x + 20.0, 30.0),
+                blowhead: Point::new(x, 30.0),
+            },
+            confidence: 0.75,
+            decision,
+            unknown_probability: if decision == Decision::Unknown {
+                0.875
+            } else {
+                0.125
+            },
+            candidates: vec![Candidate {
+                organism_id: "Snowcone".into(),
+                probability: 0.5,
+            }],
+        };
+        Ok(Recognised {
+            heads: vec![
+                head(10.0, Decision::Identified),
+                head(60.0, Decision::Unknown),
+            ],
+            faults: photograph.faults(),
+            stages_ms: vec![("decode".into(), 1.5)],
+        })
+    }
+}
+
+/// A folder with `good` photographs and, last of all, the given broken ones.
+pub fn photographs(folder: &Path, good: usize, broken: &[&[u8]]) {
+    let jpeg = encode_jpeg(&RgbImage::new(96, 64), 80).unwrap();
+    for i in 0..good {
+        fs::write(folder.join(format!("{i:04}.jpg")), &jpeg).unwrap();
+    }
+    for (i, bytes) in broken.iter().enumerate() {
+        fs::write(folder.join(format!("x{i}.jpg")), bytes).unwrap();
+    }
+}
+
+pub fn mosquitto() -> Option<PathBuf> {
+    let found = [
+        "/usr/sbin/mosquitto",
+        "/usr/local/sbin/mosquitto",
+        "/usr/bin/mosquitto",
+    ]
+    .iter()
+    .map(PathBuf::from)
+    .find(|p| p.exists());
+    if found.is_none() {
+        eprintln!("SKIPPED: mosquitto is not installed");
+    }
+    found
+}
+
+/// How a [`Mosquitto`] is reached.
+#[derive(Clone, Copy, Default)]
+pub struct Setup {
+    pub tls: bool,
+    pub websocket: bool,
+    /// Whether clients must show a certificate.
+    pub client_certificate: bool,
+}
+
+/// A Mosquitto of its own: configuration, port, passwords, certificate. Killed when dropped.
+pub struct Mosquitto {
+    program: PathBuf,
+    pub folder: tempfile::TempDir,
+    pub port: u16,
+    tls: bool,
+    process: Child,
+}
+
+impl Mosquitto {
+    pub fn start(tls: bool) -> Option<Self> {
+        Self::start_as(Setup {
+            tls,
+            ..Setup::default()
+        })
+    }
+
+    /// `ca.pem` in its folder has signed its certificate and that of a client, `client.pem` with `client.key`.
+    pub fn start_as(setup: Setup) -> Option<Self> {
+        let program = mosquitto()?;
+        let folder = tempfile::tempdir().unwrap();
+        // Mosquitto leaves the rights of root and must still read its files.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let passwords = folder.path().join("passwords");
+        fs::write(&passwords, "").unwrap();
+        let made = Command::new("mosquitto_passwd")
+            .args([
+                "-b".as_ref(),
+                passwords.as_os_str(),
+                USER.as_ref(),
+                PASSWORD.as_ref(),
+            ])
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(made.success());
+        let mut config = format!(
+            "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {}\n\
+             persistence true\npersistence_location {}/\n\
+             autosave_on_changes true\nautosave_interval 1\n\
+             max_queued_messages 0\nmax_inflight_messages 0\n",
+            passwords.display(),
+            folder.path().display()
+        );
+        if setup.websocket {
+            config += "protocol websockets\n";
+        }
+        if setup.tls {
+            let mut authority = rcgen::CertificateParams::new(vec![]).unwrap();
+            authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            let authority_key = rcgen::KeyPair::generate().unwrap();
+            let authority_certificate = authority.self_signed(&authority_key).unwrap();
+            let issuer = rcgen::Issuer::new(authority, authority_key);
+            let key = rcgen::KeyPair::generate().unwrap();
+            let certificate = rcgen::CertificateParams::new(vec!["localhost".into()])
+                .unwrap()
+                .signed_by(&key, &issuer)
+                .unwrap();
+            let client_key = rcgen::KeyPair::generate().unwrap();
+            let client = rcgen::CertificateParams::new(vec!["aircraft".into()])
+                .unwrap()
+                .signed_by(&client_key, &issuer)
+                .unwrap();
+            for (name, pem) in [
+                ("ca.pem", authority_certificate.pem()),
+                ("cert.pem", certificate.pem()),
+                ("key.pem", key.serialize_pem()),
+                ("client.pem", client.pem()),
+                ("client.key", client_key.serialize_pem()),
+            ] {
+                fs::write(folder.path().join(name), pem).unwrap();
+            }
+            let at = folder.path().display();
+            config += &format!("certfile {at}/cert.pem\nkeyfile {at}/key.pem\n");
+            if setup.client_certificate {
+                config += &format!("cafile {at}/ca.pem\nrequire_certificate true\n");
+            }
+        }
+        if is_root() {
+            config += "user root\n";
+        }
+        fs::write(folder.path().join("mosquitto.conf"), config).unwrap();
+        let process = Self::spawn(&program, folder.path(), port);
+        Some(Self {
+            program,
+            folder,
+            port,
+            setup,
+            process,
+        })
+    }
+
+    fn spawn(program: &Path, folder: &Path, port: u16) -> Child {
+        let mut process = Command::new(program)
+            .arg("-c")
+            .arg(folder.join("mosquitto.conf"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        for _ in 0..200 {
+            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
+                return process;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        process.kill().unwrap();
+        process.wait().unwrap();
+        panic!("mosquitto does not listen on port {port}");
+    }
+
+    /// As a loss of power would. What it has acknowledged it keeps for a session that persists: it
+    /// writes its state down at each change.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    pub fn start_again(&mut self) {
+        self.process = Self::spawn(&self.program, self.folder.path(), self.port);
+    }
+
+    pub fn address(&self) -> BrokerAddress {
+        let scheme = match (self.setup.websocket, self.setup.tls) {
+            (false, false) => "mqtt",
+            (false, true) => "mqtts",
+            (true, false) => "ws",
+            (true, true) => "wss",
+        };
+        format!("{scheme}://localhost:{}", self.port)
+            .parse()
+            .unwrap()
+    }
+
+    pub fn options(&self) -> BrokerOptions {
+        let ca = self.folder.path().join("ca.pem");
+        self.options_with(PASSWORD, self.setup.tls.then_some(&ca))
+            .unwrap()
+    }
+
+    pub fn options_with(
+        &self,
+        password: &str,
+        ca: Option<&PathBuf>,
+    ) -> Result<BrokerOptions, link::LinkError> {
+        let credentials = Credentials {
+            username: USER.into(),
+            password: password.into(),
+        };
+        BrokerOptions::new(self.address(), Some(credentials), ca.map(PathBuf::as_path))
+    }
+}
+
+/// A [`Mosquitto`] without TLS, started by another process.
+pub fn options_of(port: u16) -> BrokerOptions {
+    let credentials = Credentials {
+        username: USER.into(),
+        password: PASSWORD.into(),
+    };
+    BrokerOptions::new(BrokerAddress::loopback(port), Some(credentials), None).unwrap()
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+pub fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output();
+    id.is_ok_and(|o| o.stdout.trim_ascii() == b"0")
+}
+
+pub fn flight(folder: &Path, rate_hz: f64, broker: BrokerOptions) -> Flight<TwoHeads> {
+    Flight {
+        camera: Box::new(Replay::open(folder, rate_hz, false).unwrap()),
+        recogniser: TwoHeads {
+            takes: Duration::ZERO,
+        },
+        broker,
+        platform: "test".parse().unwrap(),
+        state: folder.join("state"),
+        outbox: Limits::default(),
+        encoding: Encoding::Json,
+        largest_message: None,
+        health_interval: Duration::from_millis(200),
+        stop_deadline: PATIENCE,
+    }
+}
+
+/// Flies on a thread of its own.
+pub fn take_off(flight: Flight<TwoHeads>, stop: &CancellationToken) -> JoinHandle<FlightReport> {
+    let stop = stop.clone();
+    spawn_blocking(move || fly(flight, &stop).unwrap())
+}
+
+/// Writes down every message with its properties, as a client that shares no code with the receiver.
+/// Its session outlives the broker, so that what the broker has acknowledged reaches it.
+pub struct Recorder {
+    pub heard: mpsc::UnboundedReceiver<Publish>,
+}
+
+impl Recorder {
+    pub async fn start(port: u16) -> Self {
+        let (say, heard) = mpsc::unbounded_channel();
+        let (ready, is_ready) = tokio::sync::oneshot::channel();
+        let mut ready = Some(ready);
+        let mut options = MqttOptions::new("recorder", "127.0.0.1", port);
+        options
+            .set_credentials(USER, PASSWORD)
+            .set_clean_start(false)
+            .set_session_expiry_interval(Some(3600))
+            .set_max_packet_size(Some(1 << 20));
+        let (client, mut events) = AsyncClient::new(options, 8);
+        tokio::spawn(async move {
+            loop {
+                match events.poll().await {
+                    Ok(Event::Incoming(Packet::ConnAck(_))) => {
+                        client
+                            .try_subscribe("callosity/#", QoS::AtLeastOnce)
+                            .unwrap();
+                    }
+                    Ok(Event::Incoming(Packet::SubAck(_))) => {
+                        ready.take().map(|r| r.send(()));
+                    }
+                    Ok(Event::Incoming(Packet::Publish(p))) => {
+                        if say.send(p).is_err() {
+                            return;
+                        }
+                    }
+                    Ok(_) => {}
+                    Err(_) => sleep(Duration::from_millis(50)).await,
+                }
+            }
+        });
+        timeout(PATIENCE, is_ready).await.unwrap().unwrap();
+        Self { heard }
+    }
+
+    /// Everything up to and with the given status.
+    pub async fn until(&mut self, status: Presence) -> Vec<Publish> {
+        let mut all = Vec::new();
+        let collect = async {
+            loop {
+                let publish = self.heard.recv().await.unwrap();
+                let is_status = publish.topic.ends_with(b"/status");
+                let said = serde_json::from_slice::<serde_json::Value>(&publish.payload);
+                all.push(publish);
+                let wanted = serde_json::to_value(status).unwrap();
+                if is_status && said.is_ok_and(|v| v["status"] == wanted) {
+                    return;
+                }
+            }
+        };
+        let ended = timeout(PATIENCE, collect).await;
+        let topics: Vec<_> = all
+            .iter()
+            .map(|p| String::from_utf8_lossy(&p.topic))
+            .collect();
+        assert!(ended.is_ok(), "{status:?} was not heard, only {topics:?}");
+        all
+    }
+}
+
+/// Asserts that every message is as the committed schema says and carries its properties; returns the
+/// ids of the sightings.
+pub fn check(heard: &[Publish]) -> BTreeSet<String> {
+    let schemas: BTreeMap<_, _> = ["status", "sighting", "health"]
+        .into_iter()
+        .map(|name| {
+            let path = format!("{}/src/link/schema/{name}.json", env!("CARGO_MANIFEST_DIR"));
+            let schema = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+            (name, jsonschema::validator_for(&schema).unwrap())
+        })
+        .collect();
+    let mut ids = BTreeSet::new();
+    let mut crops = BTreeSet::new();
+    for publish in heard {
+        let topic = String::from_utf8(publish.topic.to_vec()).unwrap();
+        let properties = publish.properties.as_ref().unwrap();
+        let version = ("schema-version".to_owned(), SCHEMA_VERSION.to_owned());
+        assert!(properties.user_properties.contains(&version), "{topic}");
+        let name = topic.strip_prefix("callosity/v1/test/").unwrap();
+        if let Some(id) = name.strip_prefix("crop/") {
+            assert_eq!(properties.content_type.as_deref(), Some("image/jpeg"));
+            assert_eq!(
+                image::load_from_memory(&publish.payload).unwrap().width(),
+                448
+            );
+            crops.insert(id.to_owned());
+            continue;
+        }
+        assert_eq!(properties.content_type.as_deref(), Some("application/json"));
+        assert_eq!(
+            properties.message_expiry_interval.is_none(),
+            name == "status"
+        );
+        let value: serde_json::Value = serde_json::from_slice(&publish.payload).unwrap();
+        let errors: Vec<_> = schemas[name]
+            .iter_errors(&value)
+            .map(|e| e.to_string())
+            .collect();
+        assert!(errors.is_empty(), "{topic} {value}: {errors:?}");
+        if name == "sighting" {
+            assert_eq!(publish.qos, QoS::AtLeastOnce);
+            let unknown = value["unknownProbability"].as_f64().unwrap();
+            assert_eq!(unknown > 0.5, value["decision"] == "unknown", "{value}");
+            assert_unknown_probability_is_a_probability(&schemas[name], &value);
+            ids.insert(value["occurrenceID"].as_str().unwrap().to_owned());
+        }
+    }
+    assert!(crops.is_subset(&ids), "a crop without its sighting");
+    ids
+}
+
+/// The schema holds the probability of "unknown" to 0…1; a message of before schema 1.1, without it, is still one.
+pub fn assert_unknown_probability_is_a_probability(
+    schema: &jsonschema::Validator,
+    sighting: &serde_json::Value,
+) {
+    let mut changed = sighting.clone();
+    for (value, valid) in [(0.0, true), (1.0, true), (-0.01, false), (1.01, false)] {
+        changed["unknownProbability"] = value.into();
+        assert_eq!(schema.is_valid(&changed), valid, "{value}");
+    }
+    changed
+        .as_object_mut()
+        .unwrap()
+        .remove("unknownProbability");
+    assert!(schema.is_valid(&changed));
+    let read: Sighting = serde_json::from_value(changed).unwrap();
+    assert_eq!(read.unknown_probability, None);
+}
+
+/// What was said under a topic, as JSON.
+pub fn payloads<'a>(
+    heard: &'a [Publish],
+    topic: &str,
+) -> impl Iterator<Item = serde_json::Value> + 'a {
+    let topic = format!("callosity/v1/test/{topic}");
+    let of_topic = heard.iter().filter(move |p| p.topic == topic.as_bytes());
+    of_topic.map(|p| serde_json::from_slice(&p.payload).unwrap())
+}
+
+pub fn delivered(report: &FlightReport) {
+    assert!(report.messages.is_empty(), "{report:?}");
+    assert_eq!(report.stragglers, Vec::<&str>::new());
+    assert_eq!(report.failure, None);
+}

@@ -1,0 +1,470 @@
+//! What goes wrong in flight and must cost nothing: recognition that panics, brokers that refuse, links that break,
+//! programs that are killed.
+#![allow(missing_docs)]
+
+#[path = "common/flying.rs"]
+mod flying;
+#[path = "common/scripted_broker.rs"]
+mod scripted_broker;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use callosity::camera::Replay;
+use callosity::outbox::{Kind, Limits, Outbox};
+use callosity::service::{About, Flight, Recognised, Recogniser, fly};
+use flying::{
+    Mosquitto, PATIENCE, Recorder, Setup, TwoHeads, check, delivered, flight, payloads,
+    photographs, take_off,
+};
+use ground::{Received, Receiver};
+use link::message::{Presence, Sighting};
+use link::{BrokerOptions, LinkError};
+use recognition::pixels::EncodedPhotograph;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{
+    Packet, PubAckReason, Publish, PublishProperties, SubAck, SubscribeReasonCode,
+};
+use scripted_broker::ScriptedBroker;
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+fn topic(publish: &Publish) -> String {
+    String::from_utf8(publish.topic.to_vec()).unwrap()
+}
+
+fn is_sighting(publish: &Publish) -> bool {
+    publish.topic.ends_with(b"/sighting")
+}
+
+/// Two heads in each frame, but for some on which it panics.
+struct Panics {
+    frame: u64,
+    on: fn(u64) -> bool,
+}
+
+impl Recogniser for Panics {
+    fn about(&self) -> About {
+        TwoHeads::default().about()
+    }
+
+    fn recognise(&mut self, photograph: &EncodedPhotograph) -> anyhow::Result<Recognised> {
+        self.frame += 1;
+        assert!(!(self.on)(self.frame - 1), "a lens cap of {} mm", 58);
+        TwoHeads::default().recognise(photograph)
+    }
+}
+
+fn panicking(folder: &Path, broker: BrokerOptions, on: fn(u64) -> bool) -> Flight<Panics> {
+    let flight = flight(folder, 100.0, broker);
+    Flight {
+        recogniser: Panics { frame: 0, on },
+        camera: Box::new(Replay::open(folder, 100.0, true).unwrap()),
+        broker: flight.broker,
+        platform: flight.platform,
+        state: flight.state,
+        outbox: flight.outbox,
+        encoding: flight.encoding,
+        largest_message: flight.largest_message,
+        health_interval: flight.health_interval,
+        stop_deadline: flight.stop_deadline,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_recognition_costs_its_frame_and_is_told() {
+    let Some(broker) = Mosquitto::start(false) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), 1, &[]);
+    let mut recorder = Recorder::start(broker.port).await;
+    let stop = CancellationToken::new();
+    let flying = {
+        let flight = panicking(folder.path(), broker.options(), |frame| frame % 3 == 1);
+        let stop = stop.clone();
+        spawn_blocking(move || fly(flight, &stop).unwrap())
+    };
+    let mut heard = recorder.until(Presence::Online).await;
+    sleep(Duration::from_secs(1)).await;
+    stop.cancel();
+    heard.extend(recorder.until(Presence::Stopped).await);
+    let report = flying.await.unwrap();
+    delivered(&report);
+    let frames = &report.frames;
+    assert!(frames.failed >= 5 && frames.identified >= 10, "{frames:?}");
+    assert_eq!(check(&heard).len() as u64, 2 * frames.identified);
+    let failure = payloads(&heard, "health").last().unwrap()["lastFailure"].clone();
+    assert!(
+        failure["reason"]
+            .as_str()
+            .unwrap()
+            .contains("a lens cap of 58 mm")
+    );
+}
+
+/// An endless camera and a broken recogniser: the flight ends loudly instead of going on blind.
+#[tokio::test(flavor = "multi_thread")]
+async fn recognition_that_only_panics_ends_the_flight_with_everything_delivered() {
+    let Some(broker) = Mosquitto::start(false) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), 1, &[]);
+    let mut recorder = Recorder::start(broker.port).await;
+    let flight = panicking(folder.path(), broker.options(), |frame| frame >= 20);
+    let flying = spawn_blocking(move || fly(flight, &CancellationToken::new()).unwrap());
+    let heard = recorder.until(Presence::Stopped).await;
+    let report = timeout(PATIENCE, flying).await.unwrap().unwrap();
+    assert!(report.messages.is_empty(), "{report:?}");
+    assert_eq!((report.frames.identified, report.frames.failed), (20, 3));
+    let failure = report.failure.unwrap();
+    assert!(failure.contains("recognition ended"), "{failure}");
+    assert_eq!(check(&heard).len(), 40);
+    let problems = payloads(&heard, "health").last().unwrap()["problems"].clone();
+    assert_eq!(problems[0]["part"], "recognition", "{problems}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_takes_one_message_at_a_time_gets_them_all() {
+    let broker = ScriptedBroker::listen().await;
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), 40, &[]);
+    let mut flight = flight(folder.path(), 500.0, broker.options());
+    flight.health_interval = Duration::from_millis(5);
+    let flying = take_off(flight, &CancellationToken::new());
+    let mut client = broker.accept(Some(1)).await;
+    // Long enough for health to fill the client's channel, were it let.
+    sleep(Duration::from_secs(1)).await;
+    let mut sightings = BTreeSet::new();
+    while let Some(packet) = client.next().await {
+        if let Packet::Publish(publish) = packet {
+            if is_sighting(&publish) {
+                let sighting: Sighting = serde_json::from_slice(&publish.payload).unwrap();
+                assert!(sightings.insert(sighting.occurrence_id), "sent twice");
+            }
+            client.acknowledge(&publish, PubAckReason::Success).await;
+        }
+    }
+    let report = timeout(PATIENCE, flying).await.unwrap().unwrap();
+    delivered(&report);
+    assert_eq!((sightings.len(), report.messages.acknowledged), (80, 160));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_broker_refuses_for_the_moment_is_sent_again() {
+    let broker = ScriptedBroker::listen().await;
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), 10, &[]);
+    let flying = take_off(
+        flight(folder.path(), 500.0, broker.options()),
+        &CancellationToken::new(),
+    );
+    let mut client = broker.accept(None).await;
+    let mut attempts: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
+    while let Some(packet) = client.next().await {
+        if let Packet::Publish(publish) = packet {
+            let attempt = attempts.entry(publish.payload.to_vec()).or_default();
+            *attempt += 1;
+            let reason = if *attempt == 1 && !publish.topic.ends_with(b"/status") {
+                PubAckReason::QuotaExceeded
+            } else {
+                PubAckReason::Success
+            };
+            client.acknowledge(&publish, reason).await;
+        }
+    }
+    let report = timeout(PATIENCE, flying).await.unwrap().unwrap();
+    delivered(&report);
+    assert_eq!(report.messages.acknowledged, 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_broker_refuses_for_good_is_kept_and_counted() {
+    let broker = ScriptedBroker::listen().await;
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), 3, &[]);
+    let flying = take_off(
+        flight(folder.path(), 500.0, broker.options()),
+        &CancellationToken::new(),
+    );
+    let mut client = broker.accept(None).await;
+    while let Some(packet) = client.next().await {
+        if let Packet::Publish(publish) = packet {
+            let reason = if is_sighting(&publish) {
+                PubAckReason::NotAuthorized
+            } else {
+                PubAckReason::Success
+            };
+            client.acknowledge(&publish, reason).await;
+        }
+    }
+    let report = timeout(PATIENCE, flying).await.unwrap().unwrap();
+    assert_eq!(
+        (report.messages.sightings, report.messages.set_aside),
+        (6, 6)
+    );
+    let problem = report.link_problem.unwrap();
+    assert!(problem.contains("NotAuthorized"), "{problem}");
+}
+
+/// At 2 kbit/s a crop of 30 kB takes two minutes: a name never waits behind more than one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_name_waits_behind_one_crop_at_most() {
+    let broker = ScriptedBroker::listen().await;
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), 20, &[]);
+    let flying = take_off(
+        flight(folder.path(), 20.0, broker.options()),
+        &CancellationToken::new(),
+    );
+    let mut client = broker.accept(None).await;
+    let mut unacknowledged_crop = None;
+    let mut sightings = 0;
+    let mut crops = 0;
+    while let Some(packet) = client.next().await {
+        let Packet::Publish(publish) = packet else {
+            continue;
+        };
+        if topic(&publish).contains("/crop/") {
+            assert!(unacknowledged_crop.is_none(), "two crops under way");
+            crops += 1;
+            unacknowledged_crop = Some(publish);
+        } else {
+            sightings += usize::from(is_sighting(&publish));
+            client.acknowledge(&publish, PubAckReason::Success).await;
+        }
+        // The link has room for a crop only when all names are through.
+        if sightings == 40
+            && let Some(crop) = unacknowledged_crop.take()
+        {
+            client.acknowledge(&crop, PubAckReason::Success).await;
+        }
+    }
+    delivered(&timeout(PATIENCE, flying).await.unwrap().unwrap());
+    assert_eq!((sightings, crops), (40, 40));
+}
+
+fn subscribed(packet: Option<Packet>, code: SubscribeReasonCode) -> Packet {
+    let Some(Packet::Subscribe(subscribe)) = packet else {
+        panic!("no SUBSCRIBE: {packet:?}");
+    };
+    Packet::SubAck(SubAck {
+        pkid: subscribe.pkid,
+        return_codes: vec![code],
+        properties: None,
+    })
+}
+
+fn published(topic: &str, pkid: u16, payload: &[u8], version: &str) -> Publish {
+    Publish {
+        dup: false,
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        topic: topic.to_owned().into(),
+        pkid,
+        payload: payload.to_vec().into(),
+        properties: Some(PublishProperties {
+            user_properties: vec![("schema-version".to_owned(), version.to_owned())],
+            ..PublishProperties::default()
+        }),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_subscription_is_an_error() {
+    let broker = ScriptedBroker::listen().await;
+    let connecting = Receiver::connect(broker.options(), "ground");
+    let answer = async {
+        let mut client = broker.accept(None).await;
+        let refusal = subscribed(client.next().await, SubscribeReasonCode::NotAuthorized);
+        client.send(refusal).await;
+        client.next().await
+    };
+    let (connected, _) = timeout(PATIENCE, async { tokio::join!(connecting, answer) })
+        .await
+        .unwrap();
+    let error = connected.err().unwrap();
+    assert!(
+        matches!(error, LinkError::SubscriptionRefused { .. }),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_hears_what_comes_early_acknowledges_what_is_stored_and_tells_what_is_odd() {
+    let broker = ScriptedBroker::listen().await;
+    let status = |platform: &str| {
+        format!(
+            r#"{{"platform":"{platform}","status":"online","time":"2026-11-30T12:00:00Z","programVersion":"9"}}"#
+        )
+    };
+    let at = "callosity/v1/left/status";
+    let connecting = Receiver::connect(broker.options(), "ground");
+    let welcome = async {
+        let mut client = broker.accept(None).await;
+        let subscribe = client.next().await;
+        // A broker may send what it has kept before it confirms the subscription.
+        client
+            .send(Packet::Publish(published(
+                at,
+                1,
+                status("left").as_bytes(),
+                "1.7.3",
+            )))
+            .await;
+        client
+            .send(subscribed(
+                subscribe,
+                SubscribeReasonCode::Success(QoS::AtLeastOnce),
+            ))
+            .await;
+        for (id, said, version) in [(2, status("right"), "1.1.0"), (3, status("left"), "2.0.0")] {
+            client
+                .send(Packet::Publish(published(at, id, said.as_bytes(), version)))
+                .await;
+        }
+        client
+    };
+    let (receiver, mut client) = timeout(PATIENCE, async { tokio::join!(connecting, welcome) })
+        .await
+        .unwrap();
+    let mut receiver = receiver.unwrap();
+    let first = timeout(PATIENCE, receiver.next()).await.unwrap();
+    assert!(
+        matches!(&first, Received::Status(s) if s.platform == "left"),
+        "{first:?}"
+    );
+    // Not acknowledged before the next one is asked for.
+    assert!(
+        timeout(Duration::from_millis(300), client.next())
+            .await
+            .is_err()
+    );
+    for complaint in ["right", "schema 2.0.0"] {
+        let odd = timeout(PATIENCE, receiver.next()).await.unwrap();
+        let Received::Malformed { reason, .. } = &odd else {
+            panic!("{odd:?}");
+        };
+        assert!(reason.contains(complaint), "{reason}");
+    }
+    let last = tokio::spawn(async move { receiver.next().await });
+    for id in 1..=3 {
+        let Some(Packet::PubAck(ack)) = timeout(PATIENCE, client.next()).await.unwrap() else {
+            panic!("no PUBACK");
+        };
+        assert_eq!(ack.pkid, id);
+    }
+    last.abort();
+}
+
+/// A flight over the photographs of a folder that goes on where the last one ended, until it is killed or done; a
+/// process of its own for the test below.
+#[test]
+#[ignore = "the process that another test kills"]
+fn child_that_is_killed_again_and_again() {
+    let Ok(folder) = std::env::var("FAULTS_TEST_FOLDER") else {
+        return;
+    };
+    let folder = Path::new(&folder);
+    let port: u16 = std::env::var("FAULTS_TEST_PORT").unwrap().parse().unwrap();
+    let mut flight = flight(folder, 100.0, flying::options_of(port));
+    flight.camera = Box::new(Replay::open(folder, 100.0, false).unwrap().resuming());
+    fly(flight, &CancellationToken::new()).unwrap();
+}
+
+fn start_child(folder: &Path, port: u16) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "child_that_is_killed_again_and_again",
+            "--ignored",
+        ])
+        .env("FAULTS_TEST_FOLDER", folder)
+        .env("FAULTS_TEST_PORT", port.to_string())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// `kills` times at random moments; the broker is killed each `broker_every` times as well. Returns how many sightings
+/// came more than once.
+async fn fly_and_kill(frames: usize, kills: u32, broker_every: u32) -> usize {
+    let Some(mut broker) = Mosquitto::start_as(Setup::default()) else {
+        return 0;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), frames, &[]);
+    let mut recorder = Recorder::start(broker.port).await;
+    let mut random = 88_172_645_463_325_252_u64;
+    let mut heard: BTreeMap<String, (u64, usize)> = BTreeMap::new();
+    let mut note = |publish: &Publish| {
+        if is_sighting(publish) {
+            let said: Sighting = serde_json::from_slice(&publish.payload).unwrap();
+            let times = heard.entry(said.occurrence_id.to_string()).or_default();
+            *times = (said.frame.number, times.1 + 1);
+        }
+    };
+    for kill in 0..kills {
+        let mut child = start_child(folder.path(), broker.port);
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let lives = Instant::now() + Duration::from_millis(20 + random % 400);
+        while let Ok(publish) = tokio::time::timeout_at(lives.into(), recorder.heard.recv()).await {
+            note(&publish.unwrap());
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if (kill + 1) % broker_every == 0 {
+            broker.kill();
+            broker.start_again();
+        }
+    }
+    let mut child = start_child(folder.path(), broker.port);
+    for publish in recorder.until(Presence::Stopped).await {
+        note(&publish);
+    }
+    assert!(child.wait().unwrap().success());
+    let outbox = Outbox::open(&folder.path().join("state"), Limits::default()).unwrap();
+    assert_eq!(outbox.ever_stored(Kind::Sighting), 2 * frames as u64);
+    assert!(outbox.depth().is_empty(), "{:?}", outbox.depth());
+    let state = std::fs::read_dir(folder.path().join("state")).unwrap();
+    let damaged = state.filter(|file| {
+        let name = file.as_ref().unwrap().file_name();
+        name.to_string_lossy().contains("damaged")
+    });
+    assert_eq!(damaged.count(), 0, "the outbox was damaged");
+    let mut by_frame = vec![0; frames];
+    for (frame, _) in heard.values() {
+        by_frame[*frame as usize] += 1;
+    }
+    assert_eq!(
+        by_frame,
+        vec![2; frames],
+        "each frame is decided once, none is lost"
+    );
+    heard.values().filter(|(_, times)| *times > 1).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_or_decided_twice_when_the_program_is_killed() {
+    fly_and_kill(200, 12, 4).await;
+}
+
+/// `cargo test --release --test faults -- --ignored --nocapture a_thousand_kills`; takes about ten minutes.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes"]
+async fn a_thousand_kills() {
+    let start = Instant::now();
+    let twice = fly_and_kill(10_000, 1000, 25).await;
+    println!(
+        "1,000 kills, 40 of the broker, 20,000 sightings: 0 lost, 0 twice by id and revision \
+         ({twice} sent again), outbox whole; {:.0} s",
+        start.elapsed().as_secs_f64()
+    );
+}
