@@ -1,438 +1,33 @@
 //! The flight service against a real Mosquitto: passwords, TLS, a broker that dies on the way.
+#![allow(missing_docs)]
 
 mod common;
+#[path = "common/flying.rs"]
+mod flying;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use callosity::camera::Replay;
 use callosity::outbox::{Limits, Outbox};
 use callosity::rehearsal::EmbeddedBroker;
-use callosity::service::{
-    About, Flight, FlightReport, Recognised, RecognisedHead, Recogniser, fly,
+use callosity::service::fly;
+use flying::{
+    Mosquitto, PASSWORD, PATIENCE, Recorder, Setup, USER, check, delivered, flight, options_of,
+    payloads, photographs, take_off,
 };
 use ground::{Received, Receiver};
 use image::RgbImage;
-use link::broker::Credentials;
-use link::codec::Encoding;
-use link::message::{Candidate, Decision, Engine, Presence, SCHEMA_VERSION, Sighting};
+use link::message::Presence;
 use link::{BrokerAddress, BrokerOptions};
-use recognition::geometry::{Landmarks, Point};
-use recognition::pixels::{EncodedPhotograph, encode_jpeg};
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
-use rumqttc::v5::{AsyncClient, Event, MqttOptions};
-use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, spawn_blocking};
+use recognition::pixels::encode_jpeg;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-
-/// Long enough for a loaded machine; a test that waits for it has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-const USER: &str = "aircraft";
-const PASSWORD: &str = "right whale";
-
-/// Sees two heads in each frame, at known places, after a known time.
-struct TwoHeads {
-    takes: Duration,
-}
-
-impl Recogniser for TwoHeads {
-    fn about(&self) -> About {
-        About {
-            engine: Engine {
-                name: "test".into(),
-                bundle: "two-heads 1.0.0".into(),
-                networks: Vec::new(),
-            },
-            scientific_name: "Eubalaena glacialis".into(),
-        }
-    }
-
-    fn recognise(&mut self, photograph: &EncodedPhotograph) -> anyhow::Result<Recognised> {
-        photograph.decode(1.0)?;
-        std::thread::sleep(self.takes);
-        let head = |x: f64, decision| RecognisedHead {
-            landmarks: Landmarks {
-                bonnet: Point::new(x + 20.0, 30.0),
-                blowhead: Point::new(x, 30.0),
-            },
-            confidence: 0.75,
-            decision,
-            unknown_probability: if decision == Decision::Unknown {
-                0.875
-            } else {
-                0.125
-            },
-            candidates: vec![Candidate {
-                organism_id: "Snowcone".into(),
-                probability: 0.5,
-            }],
-        };
-        Ok(Recognised {
-            heads: vec![
-                head(10.0, Decision::Identified),
-                head(60.0, Decision::Unknown),
-            ],
-            faults: photograph.faults(),
-            stages_ms: vec![("decode".into(), 1.5)],
-        })
-    }
-}
-
-/// A folder with `good` photographs and, last of all, the given broken ones.
-fn photographs(folder: &Path, good: usize, broken: &[&[u8]]) {
-    let jpeg = encode_jpeg(&RgbImage::new(96, 64), 80).unwrap();
-    for i in 0..good {
-        fs::write(folder.join(format!("{i:04}.jpg")), &jpeg).unwrap();
-    }
-    for (i, bytes) in broken.iter().enumerate() {
-        fs::write(folder.join(format!("x{i}.jpg")), bytes).unwrap();
-    }
-}
-
-fn mosquitto() -> Option<PathBuf> {
-    let found = [
-        "/usr/sbin/mosquitto",
-        "/usr/local/sbin/mosquitto",
-        "/usr/bin/mosquitto",
-    ]
-    .iter()
-    .map(PathBuf::from)
-    .find(|p| p.exists());
-    if found.is_none() {
-        eprintln!("SKIPPED: mosquitto is not installed");
-    }
-    found
-}
-
-/// A Mosquitto of its own: configuration, port, passwords, certificate. Killed when dropped.
-struct Mosquitto {
-    program: PathBuf,
-    folder: tempfile::TempDir,
-    port: u16,
-    tls: bool,
-    process: Child,
-}
-
-impl Mosquitto {
-    fn start(tls: bool) -> Option<Self> {
-        let program = mosquitto()?;
-        let folder = tempfile::tempdir().unwrap();
-        // Mosquitto leaves the rights of root and must still read its files.
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        }
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let passwords = folder.path().join("passwords");
-        fs::write(&passwords, "").unwrap();
-        let made = Command::new("mosquitto_passwd")
-            .args([
-                "-b".as_ref(),
-                passwords.as_os_str(),
-                USER.as_ref(),
-                PASSWORD.as_ref(),
-            ])
-            .stderr(Stdio::null())
-            .status()
-            .unwrap();
-        assert!(made.success());
-        let mut config = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {}\n\
-             persistence true\npersistence_location {}/\n\
-             autosave_on_changes true\nautosave_interval 1\n\
-             max_queued_messages 0\nmax_inflight_messages 0\n",
-            passwords.display(),
-            folder.path().display()
-        );
-        if tls {
-            let mut authority = rcgen::CertificateParams::new(vec![]).unwrap();
-            authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-            let authority_key = rcgen::KeyPair::generate().unwrap();
-            let authority_certificate = authority.self_signed(&authority_key).unwrap();
-            let issuer = rcgen::Issuer::new(authority, authority_key);
-            let key = rcgen::KeyPair::generate().unwrap();
-            let certificate = rcgen::CertificateParams::new(vec!["localhost".into()])
-                .unwrap()
-                .signed_by(&key, &issuer)
-                .unwrap();
-            for (name, pem) in [
-                ("ca.pem", authority_certificate.pem()),
-                ("cert.pem", certificate.pem()),
-                ("key.pem", key.serialize_pem()),
-            ] {
-                fs::write(folder.path().join(name), pem).unwrap();
-            }
-            let at = folder.path().display();
-            config += &format!("certfile {at}/cert.pem\nkeyfile {at}/key.pem\n");
-        }
-        if is_root() {
-            config += "user root\n";
-        }
-        fs::write(folder.path().join("mosquitto.conf"), config).unwrap();
-        let process = Self::spawn(&program, folder.path(), port);
-        Some(Self {
-            program,
-            folder,
-            port,
-            tls,
-            process,
-        })
-    }
-
-    fn spawn(program: &Path, folder: &Path, port: u16) -> Child {
-        let mut process = Command::new(program)
-            .arg("-c")
-            .arg(folder.join("mosquitto.conf"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        for _ in 0..200 {
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
-                return process;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        process.kill().unwrap();
-        process.wait().unwrap();
-        panic!("mosquitto does not listen on port {port}");
-    }
-
-    /// As a loss of power would. What it has acknowledged it keeps for a session that persists: it
-    /// writes its state down at each change.
-    fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-
-    fn start_again(&mut self) {
-        self.process = Self::spawn(&self.program, self.folder.path(), self.port);
-    }
-
-    fn address(&self) -> BrokerAddress {
-        let scheme = if self.tls { "mqtts" } else { "mqtt" };
-        format!("{scheme}://localhost:{}", self.port)
-            .parse()
-            .unwrap()
-    }
-
-    fn options(&self) -> BrokerOptions {
-        let ca = self.folder.path().join("ca.pem");
-        self.options_with(PASSWORD, self.tls.then_some(&ca))
-            .unwrap()
-    }
-
-    fn options_with(
-        &self,
-        password: &str,
-        ca: Option<&PathBuf>,
-    ) -> Result<BrokerOptions, link::LinkError> {
-        let credentials = Credentials {
-            username: USER.into(),
-            password: password.into(),
-        };
-        BrokerOptions::new(self.address(), Some(credentials), ca.map(PathBuf::as_path))
-    }
-}
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn is_root() -> bool {
-    let id = Command::new("id").arg("-u").output();
-    id.is_ok_and(|o| o.stdout.trim_ascii() == b"0")
-}
-
-fn flight(folder: &Path, rate_hz: f64, broker: BrokerOptions) -> Flight<TwoHeads> {
-    Flight {
-        camera: Box::new(Replay::open(folder, rate_hz, false).unwrap()),
-        recogniser: TwoHeads {
-            takes: Duration::ZERO,
-        },
-        broker,
-        platform: "test".parse().unwrap(),
-        state: folder.join("state"),
-        outbox: Limits::default(),
-        encoding: Encoding::Json,
-        largest_message: None,
-        health_interval: Duration::from_millis(200),
-        stop_deadline: PATIENCE,
-    }
-}
-
-/// Flies on a thread of its own.
-fn take_off(flight: Flight<TwoHeads>, stop: &CancellationToken) -> JoinHandle<FlightReport> {
-    let stop = stop.clone();
-    spawn_blocking(move || fly(flight, &stop).unwrap())
-}
-
-/// Writes down every message with its properties, as a client that shares no code with the receiver.
-/// Its session outlives the broker, so that what the broker has acknowledged reaches it.
-struct Recorder {
-    heard: mpsc::UnboundedReceiver<Publish>,
-}
-
-impl Recorder {
-    async fn start(port: u16) -> Self {
-        let (say, heard) = mpsc::unbounded_channel();
-        let (ready, is_ready) = tokio::sync::oneshot::channel();
-        let mut ready = Some(ready);
-        let mut options = MqttOptions::new("recorder", "127.0.0.1", port);
-        options
-            .set_credentials(USER, PASSWORD)
-            .set_clean_start(false)
-            .set_session_expiry_interval(Some(3600))
-            .set_max_packet_size(Some(1 << 20));
-        let (client, mut events) = AsyncClient::new(options, 8);
-        tokio::spawn(async move {
-            loop {
-                match events.poll().await {
-                    Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                        client
-                            .try_subscribe("callosity/#", QoS::AtLeastOnce)
-                            .unwrap();
-                    }
-                    Ok(Event::Incoming(Packet::SubAck(_))) => {
-                        ready.take().map(|r| r.send(()));
-                    }
-                    Ok(Event::Incoming(Packet::Publish(p))) => {
-                        if say.send(p).is_err() {
-                            return;
-                        }
-                    }
-                    Ok(_) => {}
-                    Err(_) => sleep(Duration::from_millis(50)).await,
-                }
-            }
-        });
-        timeout(PATIENCE, is_ready).await.unwrap().unwrap();
-        Self { heard }
-    }
-
-    /// Everything up to and with the given status.
-    async fn until(&mut self, status: Presence) -> Vec<Publish> {
-        let mut all = Vec::new();
-        let collect = async {
-            loop {
-                let publish = self.heard.recv().await.unwrap();
-                let is_status = publish.topic.ends_with(b"/status");
-                let said = serde_json::from_slice::<serde_json::Value>(&publish.payload);
-                all.push(publish);
-                let wanted = serde_json::to_value(status).unwrap();
-                if is_status && said.is_ok_and(|v| v["status"] == wanted) {
-                    return;
-                }
-            }
-        };
-        let ended = timeout(PATIENCE, collect).await;
-        let topics: Vec<_> = all
-            .iter()
-            .map(|p| String::from_utf8_lossy(&p.topic))
-            .collect();
-        assert!(ended.is_ok(), "{status:?} was not heard, only {topics:?}");
-        all
-    }
-}
-
-/// Asserts that every message is as the committed schema says and carries its properties; returns the
-/// ids of the sightings.
-fn check(heard: &[Publish]) -> BTreeSet<String> {
-    let schemas: BTreeMap<_, _> = ["status", "sighting", "health"]
-        .into_iter()
-        .map(|name| {
-            let path = format!("{}/src/link/schema/{name}.json", env!("CARGO_MANIFEST_DIR"));
-            let schema = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-            (name, jsonschema::validator_for(&schema).unwrap())
-        })
-        .collect();
-    let mut ids = BTreeSet::new();
-    let mut crops = BTreeSet::new();
-    for publish in heard {
-        let topic = String::from_utf8(publish.topic.to_vec()).unwrap();
-        let properties = publish.properties.as_ref().unwrap();
-        let version = ("schema-version".to_owned(), SCHEMA_VERSION.to_owned());
-        assert!(properties.user_properties.contains(&version), "{topic}");
-        let name = topic.strip_prefix("callosity/v1/test/").unwrap();
-        if let Some(id) = name.strip_prefix("crop/") {
-            assert_eq!(properties.content_type.as_deref(), Some("image/jpeg"));
-            assert_eq!(
-                image::load_from_memory(&publish.payload).unwrap().width(),
-                448
-            );
-            crops.insert(id.to_owned());
-            continue;
-        }
-        assert_eq!(properties.content_type.as_deref(), Some("application/json"));
-        assert_eq!(
-            properties.message_expiry_interval.is_none(),
-            name == "status"
-        );
-        let value: serde_json::Value = serde_json::from_slice(&publish.payload).unwrap();
-        let errors: Vec<_> = schemas[name]
-            .iter_errors(&value)
-            .map(|e| e.to_string())
-            .collect();
-        assert!(errors.is_empty(), "{topic} {value}: {errors:?}");
-        if name == "sighting" {
-            assert_eq!(publish.qos, QoS::AtLeastOnce);
-            let unknown = value["unknownProbability"].as_f64().unwrap();
-            assert_eq!(unknown > 0.5, value["decision"] == "unknown", "{value}");
-            assert_unknown_probability_is_a_probability(&schemas[name], &value);
-            ids.insert(value["occurrenceID"].as_str().unwrap().to_owned());
-        }
-    }
-    assert!(crops.is_subset(&ids), "a crop without its sighting");
-    ids
-}
-
-/// The schema holds the probability of "unknown" to 0…1; a message of before schema 1.1, without it, is still one.
-fn assert_unknown_probability_is_a_probability(
-    schema: &jsonschema::Validator,
-    sighting: &serde_json::Value,
-) {
-    let mut changed = sighting.clone();
-    for (value, valid) in [(0.0, true), (1.0, true), (-0.01, false), (1.01, false)] {
-        changed["unknownProbability"] = value.into();
-        assert_eq!(schema.is_valid(&changed), valid, "{value}");
-    }
-    changed
-        .as_object_mut()
-        .unwrap()
-        .remove("unknownProbability");
-    assert!(schema.is_valid(&changed));
-    let read: Sighting = serde_json::from_value(changed).unwrap();
-    assert_eq!(read.unknown_probability, None);
-}
-
-/// What was said under a topic, as JSON.
-fn payloads<'a>(heard: &'a [Publish], topic: &str) -> impl Iterator<Item = serde_json::Value> + 'a {
-    let topic = format!("callosity/v1/test/{topic}");
-    let of_topic = heard.iter().filter(move |p| p.topic == topic.as_bytes());
-    of_topic.map(|p| serde_json::from_slice(&p.payload).unwrap())
-}
-
-fn delivered(report: &FlightReport) {
-    assert!(report.messages.is_empty(), "{report:?}");
-    assert_eq!(report.stragglers, Vec::<&str>::new());
-    assert_eq!(report.failure, None);
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_arrives_over_tls_and_with_password() {
@@ -475,6 +70,63 @@ async fn everything_arrives_over_tls_and_with_password() {
     assert!(health.link.acknowledged <= 20);
     assert_eq!(report.messages.acknowledged, 20);
     assert!(health.last_failure.unwrap().file.unwrap().starts_with('x'));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flight_goes_over_a_websocket_and_with_a_client_certificate() {
+    for setup in [
+        Setup {
+            websocket: true,
+            ..Setup::default()
+        },
+        Setup {
+            websocket: true,
+            tls: true,
+            ..Setup::default()
+        },
+        Setup {
+            tls: true,
+            client_certificate: true,
+            ..Setup::default()
+        },
+    ] {
+        let Some(broker) = Mosquitto::start_as(setup) else {
+            return;
+        };
+        let at = broker.folder.path();
+        let mut options = broker.options();
+        if setup.client_certificate {
+            let without = Receiver::connect(options.clone(), "ground").await;
+            assert!(without.is_err(), "a client without certificate was let in");
+            let wrong = options
+                .clone()
+                .with_client_certificate(&at.join("client.pem"), &at.join("key.pem"));
+            assert!(wrong.is_err(), "the key is another's");
+            options = options
+                .with_client_certificate(&at.join("client.pem"), &at.join("client.key"))
+                .unwrap();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        photographs(folder.path(), 3, &[]);
+        let mut receiver = Receiver::connect(options.clone(), "ground").await.unwrap();
+        let flying = take_off(
+            flight(folder.path(), 50.0, options),
+            &CancellationToken::new(),
+        );
+        let mut sightings = 0;
+        let listen = async {
+            loop {
+                match receiver.next().await {
+                    Received::Sighting(_) => sightings += 1,
+                    Received::Status(s) if s.status == Presence::Stopped => return,
+                    _ => {}
+                }
+            }
+        };
+        timeout(PATIENCE, listen).await.unwrap();
+        delivered(&flying.await.unwrap());
+        assert_eq!(sightings, 6);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -711,13 +363,7 @@ async fn child_that_is_killed() {
     };
     let folder = tempfile::tempdir().unwrap();
     photographs(folder.path(), 1, &[]);
-    let credentials = Credentials {
-        username: USER.into(),
-        password: PASSWORD.into(),
-    };
-    let address = BrokerAddress::loopback(port.parse().unwrap());
-    let options = BrokerOptions::new(address, Some(credentials), None).unwrap();
-    let mut flight = flight(folder.path(), 10.0, options);
+    let mut flight = flight(folder.path(), 10.0, options_of(port.parse().unwrap()));
     flight.camera = Box::new(Replay::open(folder.path(), 10.0, true).unwrap());
     fly(flight, &CancellationToken::new()).unwrap();
 }

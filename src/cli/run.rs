@@ -113,6 +113,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         BrokerOptions::new(args.broker, credentials, args.ca.as_deref())?.with_timing(Timing {
             keep_alive: Duration::from_secs(args.keep_alive.into()),
             connect_timeout: Duration::from_secs(args.connect_timeout.into()),
+            ..Timing::default()
         });
     if let (Some(certificate), Some(key)) = (&args.client_certificate, &args.client_key) {
         broker = broker.with_client_certificate(certificate, key)?;

@@ -30,6 +30,8 @@ pub struct Timing {
     pub keep_alive: Duration,
     /// From the first packet to the broker's welcome.
     pub connect_timeout: Duration,
+    /// Pause after the broker would not take a message for the moment, or had nobody to give it to.
+    pub retry: Duration,
 }
 
 impl Default for Timing {
@@ -39,6 +41,7 @@ impl Default for Timing {
             keep_alive: Duration::from_secs(15),
             // A handshake over a satellite takes many round trips of a second each.
             connect_timeout: Duration::from_secs(30),
+            retry: Duration::from_secs(30),
         }
     }
 }

@@ -43,9 +43,6 @@ const WINDOW: Window = Window {
 /// never waits.
 const CHANNEL: usize = WINDOW.messages + 8;
 
-/// Pause after the broker would not take a message for the moment, or had nobody to give it to.
-const RETRY: Duration = Duration::from_secs(30);
-
 /// What the publisher has done so far; readable while it runs.
 #[derive(Debug, Default)]
 pub struct PublisherCounters {
@@ -169,7 +166,7 @@ impl Publisher {
                 )
             });
             let permanent = error.is_permanent();
-            let pause = pause.next().unwrap_or(RETRY);
+            let pause = pause.next().unwrap_or(self.broker.timing.retry);
             warn!("{error}; trying again in {:.1} s", pause.as_secs_f64());
             if let Some(reason) = &taken_over {
                 error!("{reason}");
@@ -430,6 +427,7 @@ impl Connection<'_> {
     fn acknowledged(&mut self, key: Key, reason: PubAckReason) {
         let outbox = &self.publisher.outbox;
         let counters = self.publisher.counters.clone();
+        let retry = self.publisher.broker.timing.retry;
         let problem = match reason {
             PubAckReason::Success => {
                 outbox.acknowledge(key);
@@ -443,7 +441,7 @@ impl Connection<'_> {
                 counters.without_subscriber.fetch_add(1, Ordering::Relaxed);
                 outbox.set_aside(key);
                 self.nobody_listens = true;
-                self.pause(RETRY);
+                self.pause(retry);
                 "the broker has nobody to give messages to: is a ground station subscribed? \
                  They are kept and sent again"
                     .to_owned()
@@ -455,7 +453,7 @@ impl Connection<'_> {
             | PubAckReason::PacketIdentifierInUse => {
                 counters.refused.fetch_add(1, Ordering::Relaxed);
                 outbox.put_back(key);
-                self.pause(RETRY);
+                self.pause(retry);
                 format!("the broker takes no messages for the moment ({reason:?})")
             }
             PubAckReason::NotAuthorized

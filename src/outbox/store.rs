@@ -862,3 +862,347 @@ fn first_key(database: &Connection, kind: Kind, from: Key) -> rusqlite::Result<O
         .query_row([kind.code(), from.0], |row| row.get(0).map(Key))
         .optional()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::io::{Seek, SeekFrom, Write};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message(kind: Kind, topic: &str, bytes: usize) -> Message {
+        Message {
+            kind,
+            topic: topic.to_owned(),
+            content_type: "application/json".to_owned(),
+            time: Timestamp::now().round(jiff::Unit::Millisecond).unwrap(),
+            expiry: Some(Duration::from_secs(3600)),
+            payload: vec![7; bytes],
+        }
+    }
+
+    const WIDE: Window = Window {
+        messages: usize::MAX,
+        bytes: usize::MAX,
+        crops: usize::MAX,
+    };
+
+    fn open(folder: &Path) -> Outbox {
+        Outbox::open(folder, Limits::default()).unwrap()
+    }
+
+    fn take_all(outbox: &Outbox) -> Vec<(Key, Message)> {
+        std::iter::from_fn(|| outbox.take(&WIDE)).collect()
+    }
+
+    fn topics(taken: &[(Key, Message)]) -> Vec<&str> {
+        taken.iter().map(|(_, m)| m.topic.as_str()).collect()
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Put(Kind, usize),
+        Take,
+        Acknowledge(usize),
+        PutBack(usize),
+        SetAside(usize),
+        Retry,
+        Lost,
+        /// The program ends without a word and is started again.
+        Killed,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0..5_usize, 0..60_usize).prop_map(|(kind, n)| Step::Put(Kind::ALL[kind], n)),
+            4 => Just(Step::Take),
+            2 => (0..4_usize).prop_map(Step::Acknowledge),
+            1 => (0..4_usize).prop_map(Step::PutBack),
+            1 => (0..4_usize).prop_map(Step::SetAside),
+            1 => Just(Step::Retry),
+            1 => Just(Step::Lost),
+            1 => Just(Step::Killed),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// Whatever link and program do: what may not be lost is there until it is acknowledged, the rest keeps its
+        /// bound, kinds go in order and older messages first, and what is counted is what is there.
+        #[test]
+        fn no_sighting_is_lost(steps in prop::collection::vec(step(), 0..80)) {
+            let folder = tempfile::tempdir().unwrap();
+            let limits = Limits { bytes: 150 };
+            let mut outbox = Outbox::open(folder.path(), limits).unwrap();
+            let mut owed = BTreeSet::new();
+            let mut under_way: Vec<(Key, Message)> = Vec::new();
+            for (number, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Put(kind, bytes) => {
+                        let topic = number.to_string();
+                        if !kind.is_dropped() {
+                            owed.insert(topic.clone());
+                        }
+                        outbox.put(vec![message(kind, &topic, bytes)]).unwrap();
+                    }
+                    Step::Take => under_way.extend(outbox.take(&WIDE)),
+                    Step::Acknowledge(i) if i < under_way.len() => {
+                        let (key, message) = under_way.remove(i);
+                        outbox.acknowledge(key);
+                        owed.remove(&message.topic);
+                    }
+                    Step::PutBack(i) if i < under_way.len() => outbox.put_back(under_way.remove(i).0),
+                    Step::SetAside(i) if i < under_way.len() => outbox.set_aside(under_way.remove(i).0),
+                    Step::Acknowledge(_) | Step::PutBack(_) | Step::SetAside(_) => {}
+                    Step::Retry => outbox.retry_set_aside(),
+                    Step::Lost => {
+                        outbox.send_again();
+                        under_way.clear();
+                    }
+                    Step::Killed => {
+                        let acknowledged = outbox.depth();
+                        drop(outbox);
+                        outbox = Outbox::open(folder.path(), limits).unwrap();
+                        under_way.clear();
+                        prop_assert_eq!(outbox.depth().bytes, acknowledged.bytes);
+                    }
+                }
+                prop_assert_eq!(outbox.depth().under_way, under_way.len() as u64);
+            }
+            outbox.send_again();
+            outbox.retry_set_aside();
+            let depth = outbox.depth();
+            let left = take_all(&outbox);
+            prop_assert!(left.is_sorted_by_key(|(key, m)| (m.kind, *key)));
+            prop_assert_eq!(depth.messages, left.len() as u64);
+            prop_assert_eq!(depth.bytes, left.iter().map(|(_, m)| m.payload.len() as u64).sum::<u64>());
+            let held: BTreeSet<_> = left.iter().map(|(_, m)| m.topic.clone()).collect();
+            prop_assert!(owed.is_subset(&held), "{:?} of {:?}", owed, held);
+        }
+    }
+
+    #[test]
+    fn what_is_put_is_there_after_a_restart_with_all_that_it_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let outbox = open(folder.path());
+        let put: Vec<_> = Kind::ALL
+            .into_iter()
+            .rev()
+            .map(|kind| message(kind, &format!("{kind:?}"), 3))
+            .collect();
+        outbox
+            .put_with_bookmark(put.clone(), Some(("frames", "17")))
+            .unwrap();
+        drop(outbox);
+        let outbox = open(folder.path());
+        assert_eq!(outbox.bookmark("frames").as_deref(), Some("17"));
+        assert_eq!(outbox.ever_stored(Kind::Sighting), 1);
+        let taken: Vec<_> = take_all(&outbox).into_iter().map(|(_, m)| m).collect();
+        assert_eq!(taken, put.into_iter().rev().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_outbox_belongs_to_one_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let _first = open(folder.path());
+        let second = Outbox::open(folder.path(), Limits::default());
+        let error = second.err().unwrap();
+        assert!(matches!(error, OutboxError::InUse { .. }), "{error}");
+    }
+
+    #[test]
+    fn crops_go_first_when_there_is_no_room_and_sightings_never() {
+        let folder = tempfile::tempdir().unwrap();
+        let outbox = Outbox::open(folder.path(), Limits { bytes: 1000 }).unwrap();
+        for i in 0..10 {
+            let crop = message(Kind::Crop, &format!("crop {i}"), 300);
+            let track = message(Kind::Track, &format!("track {i}"), 10);
+            let sighting = message(Kind::Sighting, &format!("sighting {i}"), 100);
+            outbox.put(vec![crop, track, sighting]).unwrap();
+        }
+        let left = take_all(&outbox);
+        let sightings: Vec<_> = (0..10).map(|i| format!("sighting {i}")).collect();
+        assert_eq!(
+            topics(&left),
+            sightings.iter().map(String::as_str).collect::<Vec<_>>()
+        );
+        assert_eq!(outbox.depth().dropped, 20);
+    }
+
+    #[test]
+    fn a_window_holds_so_many_bytes_and_one_crop() {
+        let folder = tempfile::tempdir().unwrap();
+        let outbox = open(folder.path());
+        let window = Window {
+            messages: 3,
+            bytes: 1000,
+            crops: 1,
+        };
+        let crop = |name| message(Kind::Crop, name, 600);
+        outbox.put(vec![crop("a"), crop("b")]).unwrap();
+        let (a, _) = outbox.take(&window).unwrap();
+        assert!(outbox.take(&window).is_none(), "a second crop");
+        let name = |topic, bytes| message(Kind::Sighting, topic, bytes);
+        outbox
+            .put(vec![name("fits", 300), name("not", 300)])
+            .unwrap();
+        let (fits, taken) = outbox.take(&window).unwrap();
+        assert_eq!(taken.topic, "fits");
+        assert!(
+            outbox.take(&window).is_none(),
+            "more bytes than the window has"
+        );
+        outbox.acknowledge(fits);
+        outbox.acknowledge(a);
+        outbox.put(vec![name("large", 5000)]).unwrap();
+        let taken: Vec<_> = std::iter::from_fn(|| outbox.take(&window)).collect();
+        assert_eq!(topics(&taken), ["not"]);
+        outbox.acknowledge(taken[0].0);
+        let taken: Vec<_> = std::iter::from_fn(|| outbox.take(&window)).collect();
+        assert_eq!(topics(&taken), ["large"], "a large message goes alone");
+    }
+
+    #[test]
+    fn what_is_too_old_is_not_sent_but_a_sighting_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let outbox = open(folder.path());
+        let old = |kind| Message {
+            time: Timestamp::UNIX_EPOCH,
+            ..message(kind, "old", 10)
+        };
+        outbox
+            .put(vec![old(Kind::Crop), old(Kind::Sighting)])
+            .unwrap();
+        let taken = take_all(&outbox);
+        assert_eq!(taken.len(), 1);
+        assert_eq!(taken[0].1.kind, Kind::Sighting);
+        assert_eq!(outbox.depth().dropped, 1);
+    }
+
+    #[test]
+    fn a_full_disk_costs_crops_and_no_sighting() {
+        let folder = tempfile::tempdir().unwrap();
+        let outbox = open(folder.path());
+        outbox
+            .put(vec![message(Kind::Sighting, "before", 100)])
+            .unwrap();
+        let set_pages = |pages: i64| {
+            let state = outbox.state();
+            let update = |_: &rusqlite::Row<'_>| Ok(());
+            state
+                .database
+                .pragma_update_and_check(None, "max_page_count", pages, update)
+                .unwrap();
+        };
+        // SQLite then says what it says when the disk has no room.
+        set_pages(1);
+        for i in 0..50 {
+            let sighting = message(Kind::Sighting, &i.to_string(), 1000);
+            let stored = outbox.put(vec![sighting, message(Kind::Crop, "crop", 1000)]);
+            if i == 49 {
+                let error = stored.unwrap_err().to_string();
+                assert!(error.contains("held in memory"), "{error}");
+            }
+        }
+        assert!(outbox.depth().not_durable > 40, "{:?}", outbox.depth());
+        assert!(outbox.settle().is_err());
+        let (key, first) = outbox.take(&WIDE).unwrap();
+        assert_eq!(first.topic, "before");
+        outbox.acknowledge(key);
+        // A message that only memory has is sent too.
+        let (key, _) = outbox.take(&WIDE).unwrap();
+        outbox.acknowledge(key);
+        set_pages(1 << 20);
+        outbox.settle().unwrap();
+        assert_eq!(outbox.depth().not_durable, 0);
+        drop(outbox);
+        let outbox = open(folder.path());
+        let left = take_all(&outbox);
+        let sightings = left
+            .iter()
+            .filter(|(_, m)| m.kind == Kind::Sighting)
+            .count();
+        assert_eq!(sightings, 49);
+    }
+
+    fn damage(folder: &Path, from: u64, bytes: &[u8]) {
+        let path = folder.join("outbox.sqlite");
+        let mut file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.seek(SeekFrom::Start(from)).unwrap();
+        file.write_all(bytes).unwrap();
+    }
+
+    fn damaged_files(folder: &Path) -> usize {
+        let names = fs::read_dir(folder).unwrap();
+        names
+            .filter(|f| {
+                f.as_ref()
+                    .unwrap()
+                    .file_name()
+                    .to_string_lossy()
+                    .contains("damaged")
+            })
+            .count()
+    }
+
+    #[test]
+    fn a_damaged_file_is_moved_aside_and_what_can_be_read_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let outbox = open(folder.path());
+        for i in 0..200 {
+            outbox
+                .put(vec![message(Kind::Sighting, &i.to_string(), 1000)])
+                .unwrap();
+        }
+        drop(outbox);
+        // Twenty pages in the middle of some sixty.
+        damage(folder.path(), 20 * 4096, &[0xa5; 20 * 4096]);
+        let outbox = open(folder.path());
+        let left = take_all(&outbox);
+        assert!(left.len() >= 60, "{} messages were saved", left.len());
+        assert!(left.len() < 200);
+        outbox
+            .put(vec![message(Kind::Sighting, "new", 10)])
+            .unwrap();
+        assert_eq!(outbox.take(&WIDE).unwrap().1.topic, "new");
+        assert_eq!(damaged_files(folder.path()), 1);
+
+        drop(outbox);
+        damage(folder.path(), 0, b"this is no database and never was one");
+        let outbox = open(folder.path());
+        assert!(outbox.depth().is_empty());
+        assert_eq!(damaged_files(folder.path()), 2);
+    }
+
+    #[test]
+    fn damage_that_shows_in_flight_does_not_end_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let outbox = open(folder.path());
+        for i in 0..2000 {
+            outbox
+                .put(vec![message(Kind::Sighting, &i.to_string(), 4000)])
+                .unwrap();
+        }
+        // Of the pages that SQLite has not in its memory, all but the first are damaged.
+        let length = fs::metadata(folder.path().join("outbox.sqlite"))
+            .unwrap()
+            .len();
+        damage(folder.path(), 4096, &vec![0x5a; length as usize - 4096]);
+        for i in 0..20 {
+            let topic = format!("after {i}");
+            outbox
+                .put(vec![message(Kind::Sighting, &topic, 100)])
+                .unwrap();
+        }
+        let left = take_all(&outbox);
+        let after: Vec<_> = topics(&left)
+            .into_iter()
+            .filter(|t| t.starts_with("after"))
+            .collect();
+        assert_eq!(after.len(), 20);
+        assert_eq!(damaged_files(folder.path()), 1);
+    }
+}

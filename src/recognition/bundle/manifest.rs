@@ -501,8 +501,14 @@ pub struct SelfTest {
     pub role: String,
     /// Raw little-endian `float32` input of shape `1 × 3 × height × width`.
     pub input: String,
+    /// SHA-256 of that file, as [`Network::sha256`]. Bundles from before 0.4.0 have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_sha256: Option<String>,
     /// Raw little-endian `float32` output.
     pub output: String,
+    /// SHA-256 of that file, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_sha256: Option<String>,
     /// Largest absolute difference allowed.
     pub tolerance: f32,
     /// Whether it is the ensemble's [embedding](Ensemble::embedding) that must come out, not its logits.

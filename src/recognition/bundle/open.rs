@@ -168,10 +168,12 @@ impl Bundle {
             path: path.to_owned(),
             source,
         };
-        // The format version decides how the rest is read, so it is looked at before the rest.
+        // These decide how the rest is read, so they are looked at before the rest: a bundle for a later program has
+        // fields that this one does not know.
         #[derive(serde::Deserialize)]
         struct Header {
             format_version: u64,
+            minimum_program_version: Option<String>,
         }
         let header: Header = serde_json::from_slice(bytes).map_err(parse)?;
         if header.format_version != u64::from(FORMAT_VERSION) {
@@ -180,16 +182,18 @@ impl Bundle {
                 found: header.format_version,
             });
         }
-        let manifest: Manifest = serde_json::from_slice(bytes).map_err(parse)?;
-        if let Ok(program) = semver::Version::parse(env!("CARGO_PKG_VERSION"))
-            && program < manifest.minimum_program_version
+        let version = |text: &str| semver::Version::parse(text).ok();
+        if let Some(needed) = header.minimum_program_version.as_deref().and_then(version)
+            && let Some(program) = version(env!("CARGO_PKG_VERSION"))
+            && program < needed
         {
             return Err(BundleError::Program {
                 path: path.to_owned(),
-                needed: manifest.minimum_program_version,
+                needed,
                 program,
             });
         }
+        let manifest: Manifest = serde_json::from_slice(bytes).map_err(parse)?;
         manifest.check().map_err(|problem| BundleError::Manifest {
             path: path.to_owned(),
             problem,
@@ -259,7 +263,7 @@ impl Bundle {
     /// The self-tests with their vectors, in the manifest's order.
     ///
     /// # Errors
-    /// A file cannot be read, leads out of the bundle or has the wrong size.
+    /// A file cannot be read, leads out of the bundle, has another hash or the wrong size.
     pub fn self_tests(&self) -> Result<Vec<SelfTestVectors>, BundleError> {
         let tests = self.manifest.self_test.iter().enumerate();
         tests
@@ -281,8 +285,18 @@ impl Bundle {
                 Ok(SelfTestVectors {
                     role,
                     embedding: test.embedding,
-                    input: self.read_values(&test.input, &input_field, input_values)?,
-                    output: self.read_values(&test.output, &output_field, output_values)?,
+                    input: self.read_values(
+                        &test.input,
+                        &input_field,
+                        test.input_sha256.as_deref(),
+                        input_values,
+                    )?,
+                    output: self.read_values(
+                        &test.output,
+                        &output_field,
+                        test.output_sha256.as_deref(),
+                        output_values,
+                    )?,
                     tolerance: test.tolerance,
                 })
             })
@@ -336,8 +350,17 @@ impl Bundle {
         Ok((path, bytes))
     }
 
-    fn read_values(&self, file: &str, field: &str, count: usize) -> Result<Vec<f32>, BundleError> {
-        let (path, bytes) = self.read(file, field)?;
+    fn read_values(
+        &self,
+        file: &str,
+        field: &str,
+        sha256: Option<&str>,
+        count: usize,
+    ) -> Result<Vec<f32>, BundleError> {
+        let (path, bytes) = match sha256 {
+            Some(sha256) => self.read_hashed(file, field, sha256)?,
+            None => self.read(file, field)?,
+        };
         if bytes.len() != count * size_of::<f32>() {
             return Err(BundleError::Size {
                 path,

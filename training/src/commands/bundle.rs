@@ -30,7 +30,7 @@ use crate::tasks::ALIGNER_FIELD_HEAD_LENGTHS;
 use crate::weights::Weights;
 
 /// Version from which programs can use the bundles written here.
-const MINIMUM_PROGRAM_VERSION: semver::Version = semver::Version::new(0, 3, 0);
+const MINIMUM_PROGRAM_VERSION: semver::Version = semver::Version::new(0, 4, 0);
 /// Largest difference that a self-test allows, as a fraction of the output's largest value: room for
 /// engines that multiply in reduced precision, far less than any decision.
 const SELF_TEST_TOLERANCE: f32 = 5e-3;
@@ -738,7 +738,8 @@ impl Writer {
         let raw =
             |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
         let input_file = format!("self_test/{role}.input");
-        self.file(&input_file, &raw(&floats(&input)?))?;
+        let input_bytes = raw(&floats(&input)?);
+        self.file(&input_file, &input_bytes)?;
         for (output, embedding) in outputs.iter().zip([false, true]) {
             let (name, tolerance) = if embedding {
                 (EMBEDDING, EMBEDDING_TOLERANCE)
@@ -747,11 +748,14 @@ impl Writer {
                 ("output", SELF_TEST_TOLERANCE * largest)
             };
             let output_file = format!("self_test/{role}.{name}");
-            self.file(&output_file, &raw(output))?;
+            let output_bytes = raw(output);
+            self.file(&output_file, &output_bytes)?;
             self.self_test.push(SelfTest {
                 role: role.to_owned(),
                 input: input_file.clone(),
+                input_sha256: Some(sha256(&input_bytes)),
                 output: output_file,
+                output_sha256: Some(sha256(&output_bytes)),
                 tolerance,
                 embedding,
             });
