@@ -11,7 +11,9 @@ use common::{
     tiny_with_gallery,
 };
 use proptest::prelude::*;
-use recognition::bundle::{Bundle, BundleError, Decision, Gallery, GalleryError, Manifest, Role};
+use recognition::bundle::{
+    Bundle, BundleError, DecisionRule, Gallery, GalleryError, Manifest, Role,
+};
 use recognition::inference::{
     self, Engine, EngineChoice, EngineConfig, InferenceError, Network, SelfTestError,
 };
@@ -362,7 +364,7 @@ fn a_decision_without_features_and_aims_stays_as_it_is() {
         "temperature": 1.5, "unknown": {"score": "concentration", "slope": -0.5, "intercept": 0.25},
         "unknown_threshold": 0.75, "identified_threshold": 0.375,
     });
-    let decision: Decision = serde_json::from_value(before.clone()).unwrap();
+    let decision: DecisionRule = serde_json::from_value(before.clone()).unwrap();
     assert_eq!(decision.confidence.of(0.5, 0.7), 0.5);
     assert_eq!(serde_json::to_value(&decision).unwrap(), before);
 }

@@ -13,7 +13,7 @@ use common::{STRANGER, colour, draw, head, onnxruntime, sea, tiny, tiny_with_gal
 use image::Rgb;
 use recognition::bundle::Bundle;
 use recognition::geometry::{HeadCrop, Landmarks};
-use recognition::identify::{FrameReport, HeadIdentification, Verdict};
+use recognition::identify::{Decision, FrameReport, HeadIdentification};
 use sha2::{Digest, Sha256};
 
 const SUNNY: &str = "Sunny";
@@ -122,11 +122,11 @@ fn a_stranger_is_enrolled_and_named_when_seen_again() {
         assert_eq!(heads.len(), 2, "{heads:?}");
         heads.sort_by(|a, b| a.bonnet.y.total_cmp(&b.bonnet.y));
         let [indigo, stranger] = heads.try_into().unwrap();
-        assert_eq!(indigo.decision, Verdict::Identified);
+        assert_eq!(indigo.decision, Decision::Identified);
         assert_eq!(indigo.best().unwrap().individual, "indigo");
         stranger
     };
-    assert_eq!(stranger(old, &builtin).decision, Verdict::Unknown);
+    assert_eq!(stranger(old, &builtin).decision, Decision::Unknown);
 
     let shown: Vec<&Path> = shown.iter().map(PathBuf::as_path).collect();
     let (out, warnings) = said(&b.named(&[], &shown).success());
@@ -171,7 +171,7 @@ fn a_stranger_is_enrolled_and_named_when_seen_again() {
     }
     for engine in engines {
         let seen = stranger(&new, &engine);
-        assert_eq!(seen.decision, Verdict::Identified, "{seen:?}");
+        assert_eq!(seen.decision, Decision::Identified, "{seen:?}");
         assert_eq!(seen.best().unwrap().individual, SUNNY);
         assert_eq!(seen.candidates.len(), 4);
     }

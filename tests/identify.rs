@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use assert_cmd::Command;
 use common::{colour, copy_of_tiny, draw, edit, head, onnxruntime, replace_ensemble, sea, tiny};
 use recognition::geometry::Landmarks;
-use recognition::identify::{FrameReport, Verdict};
+use recognition::identify::{Decision, FrameReport};
 
 /// The program with an engine: ONNX Runtime at a path, or the built-in one.
 fn callosity(engine: Option<&Path>) -> Command {
@@ -125,13 +125,13 @@ fn check_flight(command: &mut Command) {
             })
             .unwrap();
         assert!(head.landmarks().error(truth) < 0.03, "{head:?}");
-        assert_eq!(head.decision, Verdict::Identified);
+        assert_eq!(head.decision, Decision::Identified);
         assert_eq!(head.candidates[0].individual, name);
         assert!(head.candidates[0].probability > 0.9);
     }
 
     assert_eq!(stranger.frame.heads.len(), 1);
-    assert_eq!(stranger.frame.heads[0].decision, Verdict::Unknown);
+    assert_eq!(stranger.frame.heads[0].decision, Decision::Unknown);
 
     assert_eq!(edge.frame.heads.len(), 1);
     assert!(edge.frame.heads[0].landmarks().error(&flight.edge) < 0.03);
@@ -360,7 +360,7 @@ fn heads_that_are_already_cut_are_named() {
     };
     let head = &report.frame.heads[0];
     assert_eq!(head.candidates[0].individual, "olive");
-    assert_eq!(head.decision, Verdict::Identified);
+    assert_eq!(head.decision, Decision::Identified);
     assert!((head.bonnet.x - 179.2).abs() < 1e-6 && (head.blowhead.x - 67.2).abs() < 1e-6);
     assert_eq!(head.confidence, 1.0);
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use recognition::bundle::{Bundle, EnrolledPhotograph, Enrollment, Role};
-use recognition::identify::{HeadIdentification, Identifier, Neighbours, SeenHead, Verdict};
+use recognition::identify::{Decision, Detection, HeadIdentification, Identifier, Neighbours};
 use recognition::inference::{self, Engine};
 use recognition::pixels::EncodedPhotograph;
 use sha2::{Digest, Sha256};
@@ -174,7 +174,7 @@ fn counted(photographs: usize) -> String {
 struct Shown<'a> {
     path: &'a Path,
     digest: String,
-    head: SeenHead,
+    head: Detection,
 }
 
 impl Shown<'_> {
@@ -299,9 +299,9 @@ fn look<'a>(
     );
     let photograph = EncodedPhotograph::open(path)?;
     let mut heads = if aligned {
-        identifier.see_head(&photograph)?.into_iter().collect()
+        identifier.detect_head(&photograph)?.into_iter().collect()
     } else {
-        identifier.see_frame(&photograph)?
+        identifier.detect_frame(&photograph)?
     };
     match (heads.pop(), heads.len()) {
         (Some(head), 0) => Ok(Shown { path, digest, head }),
@@ -370,7 +370,7 @@ fn compare(
             with_others.as_ref().map_or("-".to_owned(), said)
         )?;
         if let Some(best) = alone.best()
-            && alone.decision != Verdict::Unknown
+            && alone.decision != Decision::Unknown
             && best.individual != name
         {
             warnings.push(format!(
@@ -380,7 +380,7 @@ fn compare(
             ));
         }
         if let Some(with_others) = with_others
-            && (with_others.decision == Verdict::Unknown
+            && (with_others.decision == Decision::Unknown
                 || with_others
                     .best()
                     .is_none_or(|best| best.individual != name))

@@ -18,7 +18,7 @@ use link::{BrokerAddress, BrokerOptions};
 use recognition::annotate::{self, Annotation};
 use recognition::bundle::Bundle;
 use recognition::geometry::HeadCrop;
-use recognition::identify::Verdict;
+use recognition::identify;
 use recognition::pixels::{EncodedPhotograph, encode_jpeg};
 use recognition::virtual_survey::{Catalogue, Survey};
 
@@ -354,10 +354,10 @@ fn draw(frame: &Path, heads: &[Sighting], crop: &HeadCrop, picture: &Path) -> an
             (Decision::Unknown, _) | (_, None) => "unknown".to_owned(),
             (_, Some(c)) => format!("{}  {:.0} %", c.organism_id, 100.0 * c.probability),
         },
-        verdict: match s.decision {
-            Decision::Identified => Verdict::Identified,
-            Decision::Uncertain | Decision::Other => Verdict::Uncertain,
-            Decision::Unknown => Verdict::Unknown,
+        decision: match s.decision {
+            Decision::Identified => identify::Decision::Identified,
+            Decision::Uncertain | Decision::Other => identify::Decision::Uncertain,
+            Decision::Unknown => identify::Decision::Unknown,
         },
     };
     let heads: Vec<_> = heads.iter().map(annotation).collect();

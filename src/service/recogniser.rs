@@ -1,6 +1,6 @@
 use link::message::{Candidate, Decision, Engine, NetworkEngine};
 use recognition::geometry::Landmarks;
-use recognition::identify::{HeadIdentification, Identifier, Verdict};
+use recognition::identify::{self, HeadIdentification, Identifier};
 use recognition::pixels::{EncodedPhotograph, Faults};
 
 /// Finds and names the whales in a frame: what the service needs of [`identify`](recognition::identify), so that it can
@@ -87,7 +87,7 @@ impl Recogniser for Identifier {
 
 impl From<HeadIdentification> for RecognisedHead {
     fn from(head: HeadIdentification) -> Self {
-        let candidates = |candidates: Vec<recognition::identify::Candidate>| {
+        let candidates = |candidates: Vec<identify::Candidate>| {
             let candidates = candidates.into_iter().map(|candidate| Candidate {
                 organism_id: candidate.individual,
                 probability: candidate.probability,
@@ -98,9 +98,9 @@ impl From<HeadIdentification> for RecognisedHead {
             landmarks: head.landmarks(),
             confidence: head.confidence,
             decision: match head.decision {
-                Verdict::Identified => Decision::Identified,
-                Verdict::Uncertain => Decision::Uncertain,
-                Verdict::Unknown => Decision::Unknown,
+                identify::Decision::Identified => Decision::Identified,
+                identify::Decision::Uncertain => Decision::Uncertain,
+                identify::Decision::Unknown => Decision::Unknown,
             },
             unknown_probability: head.unknown_probability,
             candidates: candidates(head.candidates),

@@ -124,7 +124,7 @@ pub struct Mosquitto {
     program: PathBuf,
     pub folder: tempfile::TempDir,
     pub port: u16,
-    tls: bool,
+    setup: Setup,
     process: Child,
 }
 

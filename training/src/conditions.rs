@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 use recognition::bundle::Manifest;
-use recognition::identify::{HeadIdentification, Verdict};
+use recognition::identify::{Decision, HeadIdentification};
 use recognition::pixels::CameraCondition;
 use serde::{Deserialize, Serialize};
 
@@ -179,7 +179,7 @@ impl HeadsUnder {
         let first = first_candidates(&said);
         let kept = first.iter().zip(as_is).filter(|(now, as_is)| now == as_is);
         let kept = share(kept.count(), photographs);
-        let is_identified = |head: &HeadIdentification| head.decision == Verdict::Identified;
+        let is_identified = |head: &HeadIdentification| head.decision == Decision::Identified;
         let identified = said.iter().filter(|head| is_identified(head)).count();
         let named = names.map(|names| {
             let right = said.iter().zip(names).filter(|(head, name)| {

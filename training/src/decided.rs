@@ -1,7 +1,7 @@
 //! What decisions are worth: how often each is taken, and how often rightly, with intervals.
 
 use recognition::bundle::Confidence;
-use recognition::identify::Verdict;
+use recognition::identify::Decision;
 use serde::{Deserialize, Serialize};
 
 use crate::decisions::{Aims, Judged, JudgedHeads, coverage};
@@ -64,7 +64,7 @@ impl WeightedShare {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OfDecision {
     /// Which.
-    pub decision: Verdict,
+    pub decision: Decision,
     /// Heads of known whales about which it was taken, of all such.
     pub known: Share,
     /// Heads of other whales about which it was taken, of all such.
@@ -94,7 +94,7 @@ pub struct DecisionMetrics {
 
 /// Measures decisions.
 pub fn decided(
-    answers: &[(Answer, Verdict)],
+    answers: &[(Answer, Decision)],
     confidence: Confidence,
     aims: &Aims,
 ) -> DecisionMetrics {
@@ -107,39 +107,40 @@ pub fn decided(
         each.filter(move |(answer, _)| answer.catalogued == catalogued)
     };
     let (known, strangers) = (all(true).count(), all(false).count());
-    let decisions = [Verdict::Identified, Verdict::Uncertain, Verdict::Unknown].map(|decision| {
-        let of = |catalogued: bool| all(catalogued).filter(|(_, v)| *v == decision);
-        let (own, others) = (of(true).count(), of(false).count());
-        let known_right = of(true).filter(|(answer, _)| right(answer)).count();
-        let is_true = |answer: &Answer| match decision {
-            Verdict::Unknown => !answer.catalogued,
-            Verdict::Identified | Verdict::Uncertain => right(answer),
-        };
-        let weighted: Vec<(f64, bool)> = [(true, 1.0 - aims.stranger_share, known)]
-            .into_iter()
-            .chain([(false, aims.stranger_share, strangers)])
-            .flat_map(|(catalogued, share, count)| {
-                let weight = share / count.max(1) as f64;
-                of(catalogued).map(move |(answer, _)| (weight, is_true(answer)))
-            })
-            .collect();
-        OfDecision {
-            decision,
-            known: Share::new(own, known),
-            strangers: Share::new(others, strangers),
-            known_right: Share::new(known_right, own),
-            precise: Share::new(
-                of(true)
-                    .chain(of(false))
-                    .filter(|(answer, _)| is_true(answer))
-                    .count(),
-                own + others,
-            ),
-            precise_in_the_mix: (known > 0 && strangers > 0)
-                .then(|| WeightedShare::new(&weighted))
-                .flatten(),
-        }
-    });
+    let decisions =
+        [Decision::Identified, Decision::Uncertain, Decision::Unknown].map(|decision| {
+            let of = |catalogued: bool| all(catalogued).filter(|(_, v)| *v == decision);
+            let (own, others) = (of(true).count(), of(false).count());
+            let known_right = of(true).filter(|(answer, _)| right(answer)).count();
+            let is_true = |answer: &Answer| match decision {
+                Decision::Unknown => !answer.catalogued,
+                Decision::Identified | Decision::Uncertain => right(answer),
+            };
+            let weighted: Vec<(f64, bool)> = [(true, 1.0 - aims.stranger_share, known)]
+                .into_iter()
+                .chain([(false, aims.stranger_share, strangers)])
+                .flat_map(|(catalogued, share, count)| {
+                    let weight = share / count.max(1) as f64;
+                    of(catalogued).map(move |(answer, _)| (weight, is_true(answer)))
+                })
+                .collect();
+            OfDecision {
+                decision,
+                known: Share::new(own, known),
+                strangers: Share::new(others, strangers),
+                known_right: Share::new(known_right, own),
+                precise: Share::new(
+                    of(true)
+                        .chain(of(false))
+                        .filter(|(answer, _)| is_true(answer))
+                        .count(),
+                    own + others,
+                ),
+                precise_in_the_mix: (known > 0 && strangers > 0)
+                    .then(|| WeightedShare::new(&weighted))
+                    .flatten(),
+            }
+        });
     let judged = |catalogued: bool| -> Vec<Judged> {
         all(catalogued)
             .map(|(answer, _)| Judged {
@@ -176,8 +177,8 @@ pub fn print(metrics: &DecisionMetrics) {
     println!("decisions, shares with their 95 % intervals (Wilson):");
     for of in &metrics.decisions {
         let is_true = match of.decision {
-            Verdict::Unknown => "of another whale",
-            Verdict::Identified | Verdict::Uncertain => "named rightly",
+            Decision::Unknown => "of another whale",
+            Decision::Identified | Decision::Uncertain => "named rightly",
         };
         println!("  {}", of.decision.name());
         println!(
@@ -235,12 +236,12 @@ mod tests {
     #[test]
     fn decisions_by_hand() {
         let answers = [
-            (answer("a", true, 0.9, 0.0), Verdict::Identified),
-            (answer("b", true, 0.8, 0.0), Verdict::Identified),
-            (answer("a", true, 0.3, 0.2), Verdict::Uncertain),
-            (answer("a", true, 0.3, 0.9), Verdict::Unknown),
-            (answer("y", false, 0.7, 0.0), Verdict::Identified),
-            (answer("z", false, 0.3, 0.8), Verdict::Unknown),
+            (answer("a", true, 0.9, 0.0), Decision::Identified),
+            (answer("b", true, 0.8, 0.0), Decision::Identified),
+            (answer("a", true, 0.3, 0.2), Decision::Uncertain),
+            (answer("a", true, 0.3, 0.9), Decision::Unknown),
+            (answer("y", false, 0.7, 0.0), Decision::Identified),
+            (answer("z", false, 0.3, 0.8), Decision::Unknown),
         ];
         let aims = Aims {
             precision: 0.95,

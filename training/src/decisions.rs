@@ -21,7 +21,7 @@
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use recognition::bundle::{Confidence, Decision, DecisionAims, ReachedAims};
+use recognition::bundle::{Confidence, DecisionAims, DecisionRule, ReachedAims};
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::auroc;
@@ -193,7 +193,7 @@ pub struct Thresholds {
 
 impl Thresholds {
     /// Writes them into a decision.
-    pub fn apply(self, decision: &mut Decision) {
+    pub fn apply(self, decision: &mut DecisionRule) {
         decision.unknown_threshold = self.unknown as f32;
         decision.identified_threshold = self.identified as f32;
         decision.aims = Some(self.aims);

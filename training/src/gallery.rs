@@ -55,7 +55,7 @@ use rand::seq::IteratorRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use recognition::bundle::{
-    Confidence, Decision, Gallery, GalleryError, NeighbourModel, UnknownFeature, UnknownModel,
+    Confidence, DecisionRule, Gallery, GalleryError, NeighbourModel, UnknownFeature, UnknownModel,
     UnknownScore,
 };
 use recognition::identify::{
@@ -215,7 +215,7 @@ pub struct FittedGallery {
     /// For the manifest.
     pub neighbours: NeighbourModel,
     /// For the manifest, in place of the stack's.
-    pub decision: Decision,
+    pub decision: DecisionRule,
     /// How good it is.
     pub report: GalleryReport,
 }
@@ -344,7 +344,7 @@ fn evidence(
 #[derive(Clone, Debug, PartialEq)]
 struct Named {
     neighbours: NeighbourModel,
-    decision: Decision,
+    decision: DecisionRule,
 }
 
 /// Fits what similarity to `gallery` is worth. `None` where too few whales were held out to simulate enrollment.
@@ -839,7 +839,7 @@ impl<'a> Problem<'a> {
                 intercept: (model.level - model.slope * self.centre) as f32,
                 share: model.share as f32,
             },
-            decision: Decision {
+            decision: DecisionRule {
                 temperature: (1.0 / model.inverse_temperature) as f32,
                 power: power as f32,
                 unknown: UnknownModel {

@@ -34,7 +34,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use recognition::bundle::{
-    Confidence, Decision, UnknownFeature, UnknownModel, UnknownScore, WeightedFeature,
+    Confidence, DecisionRule, UnknownFeature, UnknownModel, UnknownScore, WeightedFeature,
 };
 use recognition::identify::{Evidence, concentration, raise_probabilities};
 use serde::{Deserialize, Serialize};
@@ -923,7 +923,7 @@ pub struct Fitted {
     /// For the ensemble's ONNX file.
     pub head: Head,
     /// For the manifest.
-    pub decision: Decision,
+    pub decision: DecisionRule,
     /// How good it is on the fold.
     pub report: StackReport,
     /// Of each view, the fold's logits by regressions that did not see the photograph.
@@ -1020,7 +1020,7 @@ pub fn stack(
         (0..count).collect::<Vec<_>>(),
         (0..unknown_photographs).collect(),
     ];
-    let mut decision = Decision {
+    let mut decision = DecisionRule {
         temperature: temperature as f32,
         power: power as f32,
         unknown: evidence.fit(&everything)?,

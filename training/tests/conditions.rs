@@ -15,7 +15,7 @@ use callosity_training::conditions::{
 };
 use common::{STRANGER, colour, draw, head, sea};
 use recognition::geometry::{HeadCrop, Landmarks, Point};
-use recognition::identify::{Candidate, HeadIdentification, Verdict};
+use recognition::identify::{Candidate, Decision, HeadIdentification};
 use recognition::pixels::CameraCondition;
 use serde_json::Value;
 
@@ -199,7 +199,7 @@ fn heads_without_names_are_compared_with_themselves() {
     );
 }
 
-fn said_of(candidates: &[(&str, f32)], decision: Verdict) -> HeadIdentification {
+fn said_of(candidates: &[(&str, f32)], decision: Decision) -> HeadIdentification {
     let each = candidates
         .iter()
         .map(|&(individual, probability)| Candidate {
@@ -224,15 +224,15 @@ fn report() -> ConditionsReport {
     });
     let as_is = || {
         vec![
-            said_of(&[("a", 0.75), ("b", 0.25)], Verdict::Identified),
-            said_of(&[("b", 0.75), ("a", 0.25)], Verdict::Identified),
-            said_of(&[("b", 0.5), ("a", 0.5)], Verdict::Unknown),
+            said_of(&[("a", 0.75), ("b", 0.25)], Decision::Identified),
+            said_of(&[("b", 0.75), ("a", 0.25)], Decision::Identified),
+            said_of(&[("b", 0.5), ("a", 0.5)], Decision::Unknown),
         ]
     };
     let dark = vec![
-        said_of(&[("b", 0.75), ("a", 0.25)], Verdict::Identified),
-        said_of(&[("b", 0.625), ("a", 0.375)], Verdict::Uncertain),
-        said_of(&[("a", 0.75), ("b", 0.25)], Verdict::Identified),
+        said_of(&[("b", 0.75), ("a", 0.25)], Decision::Identified),
+        said_of(&[("b", 0.625), ("a", 0.375)], Decision::Uncertain),
+        said_of(&[("a", 0.75), ("b", 0.25)], Decision::Identified),
     ];
     let first = first_candidates(&as_is());
     let frames = |found, false_heads| FramesUnder {
@@ -298,8 +298,8 @@ fn measures_by_hand() {
 fn without_names_only_first_candidates_are_compared() {
     let said = || {
         vec![
-            said_of(&[("a", 1.0)], Verdict::Uncertain),
-            said_of(&[("b", 1.0)], Verdict::Unknown),
+            said_of(&[("a", 1.0)], Decision::Uncertain),
+            said_of(&[("b", 1.0)], Decision::Unknown),
         ]
     };
     let first = vec![Some("a".to_owned()), Some("a".to_owned())];

@@ -12,7 +12,7 @@ use imageproc::drawing::{
 use imageproc::rect::Rect;
 
 use crate::geometry::{Affine, HeadCrop, Landmarks, Point};
-use crate::identify::{HeadIdentification, Verdict};
+use crate::identify::{Decision, HeadIdentification};
 use crate::pixels::{OUTSIDE_HEAD_PHOTOGRAPH, Photograph, reduce_to_fit, warp};
 
 /// Width above which annotated frames are reduced, in pixels.
@@ -38,7 +38,7 @@ pub struct Annotation {
     /// What to write beside it, such as `2617  93 %`.
     pub label: String,
     /// Decides the colour.
-    pub verdict: Verdict,
+    pub decision: Decision,
 }
 
 impl From<&HeadIdentification> for Annotation {
@@ -50,11 +50,11 @@ impl From<&HeadIdentification> for Annotation {
         Self {
             landmarks: head.landmarks(),
             label: match head.decision {
-                Verdict::Identified => best,
-                Verdict::Uncertain => format!("{best} ?"),
-                Verdict::Unknown => format!("unknown  {}", percent(head.unknown_probability)),
+                Decision::Identified => best,
+                Decision::Uncertain => format!("{best} ?"),
+                Decision::Unknown => format!("unknown  {}", percent(head.unknown_probability)),
             },
-            verdict: head.decision,
+            decision: head.decision,
         }
     }
 }
@@ -93,10 +93,10 @@ pub fn annotate(
         if !corners.iter().all(drawable) {
             continue;
         }
-        let colour = match head.verdict {
-            Verdict::Identified => IDENTIFIED,
-            Verdict::Uncertain => UNCERTAIN,
-            Verdict::Unknown => UNKNOWN,
+        let colour = match head.decision {
+            Decision::Identified => IDENTIFIED,
+            Decision::Uncertain => UNCERTAIN,
+            Decision::Unknown => UNKNOWN,
         };
         for (i, from) in corners.iter().enumerate() {
             thick_line(&mut image, *from, corners[(i + 1) % 4], line, colour);
@@ -228,7 +228,7 @@ mod tests {
                 blowhead: Point::new(blowhead.0, blowhead.1),
             },
             label: "Æ 2617  93 %".to_owned(),
-            verdict: Verdict::Identified,
+            decision: Decision::Identified,
         }
     }
 

@@ -39,7 +39,7 @@ pub struct Manifest {
     /// Names a head crop.
     pub ensemble: Ensemble,
     /// From probabilities to a decision.
-    pub decision: Decision,
+    pub decision: DecisionRule,
     /// Photographs that heads are compared with; absent in a bundle that only its networks' training
     /// taught.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -268,7 +268,7 @@ impl NeighbourModel {
 /// [neighbours](NeighbourModel).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Decision {
+pub struct DecisionRule {
     /// The ensemble's logits are divided by this before the softmax; above 0.
     pub temperature: f32,
     /// Probabilities averaged over views are raised to this power and scaled to sum 1 again; above 0. Above
@@ -314,7 +314,7 @@ impl Confidence {
     }
 }
 
-/// For what the thresholds of a [`Decision`] were chosen: as many heads as possible shall be called identified, while
+/// For what the thresholds of a [`DecisionRule`] were chosen: as many heads as possible shall be called identified, while
 /// both aims hold.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -15,7 +15,7 @@ mod open;
 pub use error::{BundleError, ManifestProblem};
 pub use gallery::{Gallery, GalleryError};
 pub use manifest::{
-    Aligner, Catalogue, CloserLook, Confidence, Decision, DecisionAims, Embedding,
+    Aligner, Catalogue, CloserLook, Confidence, DecisionAims, DecisionRule, Embedding,
     EnrolledPhotograph, Enrollment, Ensemble, FORMAT_VERSION, Finder, GalleryFile, LastLayer,
     MANIFEST_FILE, Manifest, NeighbourModel, Network, NetworkInput, NetworkProvenance, Provenance,
     ReachedAims, SelfTest, UnknownFeature, UnknownModel, UnknownScore, WeightedFeature,

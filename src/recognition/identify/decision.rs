@@ -1,6 +1,6 @@
 use super::ensemble::Opinion;
-use super::report::{Candidate, Verdict};
-use crate::bundle::Decision;
+use super::report::{Candidate, Decision};
+use crate::bundle::DecisionRule;
 
 /// Individuals by falling probability; of equals, the first in the catalogue first.
 pub(super) fn candidates(individuals: &[String], opinion: &Opinion) -> Vec<Candidate> {
@@ -18,16 +18,16 @@ pub(super) fn candidates(individuals: &[String], opinion: &Opinion) -> Vec<Candi
 
 /// What is said of a head. "Unknown" is asked first: a whale that is probably nobody of the catalogue
 /// is not named, however like one of them it looks among them.
-pub(super) fn decide(decision: &Decision, opinion: &Opinion) -> Verdict {
+pub(super) fn decide(decision: &DecisionRule, opinion: &Opinion) -> Decision {
     let best = opinion.probabilities.iter().copied().fold(0.0, f32::max);
     if opinion.unknown >= decision.unknown_threshold {
-        Verdict::Unknown
+        Decision::Unknown
     } else if decision.confidence.of(best.into(), opinion.unknown.into())
         >= decision.identified_threshold.into()
     {
-        Verdict::Identified
+        Decision::Identified
     } else {
-        Verdict::Uncertain
+        Decision::Uncertain
     }
 }
 
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn thresholds_decide_and_unknown_comes_first() {
-        let mut decision = Decision {
+        let mut decision = DecisionRule {
             temperature: 1.0,
             power: 1.0,
             unknown: UnknownModel {
@@ -52,21 +52,21 @@ mod tests {
             confidence: Confidence::Candidate,
             aims: None,
         };
-        let verdict = |decision: &Decision, best: f32, unknown: f32| {
+        let decided = |decision: &DecisionRule, best: f32, unknown: f32| {
             let opinion = Opinion {
                 probabilities: vec![1.0 - best, best],
                 unknown,
             };
             decide(decision, &opinion)
         };
-        assert_eq!(verdict(&decision, 0.8, 0.49), Verdict::Identified);
-        assert_eq!(verdict(&decision, 0.79, 0.49), Verdict::Uncertain);
-        assert_eq!(verdict(&decision, 0.99, 0.5), Verdict::Unknown);
+        assert_eq!(decided(&decision, 0.8, 0.49), Decision::Identified);
+        assert_eq!(decided(&decision, 0.79, 0.49), Decision::Uncertain);
+        assert_eq!(decided(&decision, 0.99, 0.5), Decision::Unknown);
         // Half a doubt whether the whale is known at all is too much for a name.
         decision.confidence = Confidence::KnownCandidate;
-        assert_eq!(verdict(&decision, 0.99, 0.49), Verdict::Uncertain);
-        assert_eq!(verdict(&decision, 0.99, 0.1), Verdict::Identified);
-        assert_eq!(verdict(&decision, 0.99, 0.5), Verdict::Unknown);
+        assert_eq!(decided(&decision, 0.99, 0.49), Decision::Uncertain);
+        assert_eq!(decided(&decision, 0.99, 0.1), Decision::Identified);
+        assert_eq!(decided(&decision, 0.99, 0.5), Decision::Unknown);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 use super::{Familiarity, aligner};
-use crate::bundle::{Decision, NeighbourModel, UnknownFeature, UnknownModel, UnknownScore};
+use crate::bundle::{DecisionRule, NeighbourModel, UnknownFeature, UnknownModel, UnknownScore};
 use crate::geometry::{Affine, Point};
 
 /// Probabilities that an ensemble's logits mean, averaged over views.
@@ -202,7 +202,7 @@ impl Evidence {
 /// From the logits of each view, and where there is a gallery the similarities to it, to probabilities. Views
 /// without logits give `None`.
 pub fn opinion<'a>(
-    decision: &Decision,
+    decision: &DecisionRule,
     similarities: Option<Similarities<'_>>,
     views: impl Iterator<Item = &'a [f32]>,
 ) -> Option<Opinion> {
@@ -222,8 +222,8 @@ mod tests {
     use super::*;
     use crate::bundle::{Confidence, WeightedFeature};
 
-    fn decision(temperature: f32) -> Decision {
-        Decision {
+    fn decision(temperature: f32) -> DecisionRule {
+        DecisionRule {
             temperature,
             power: 1.0,
             unknown: UnknownModel {
@@ -386,7 +386,7 @@ mod tests {
             temperature in 0.01..100.0_f32,
             power in 0.01..100.0_f32,
         ) {
-            let decision = Decision { power, ..decision(temperature) };
+            let decision = DecisionRule { power, ..decision(temperature) };
             let opinion = opinion(&decision, None, views.iter().map(Vec::as_slice)).unwrap();
             let sum: f32 = opinion.probabilities.iter().sum();
             prop_assert!((sum - 1.0).abs() < 1e-4, "{sum}");
@@ -401,7 +401,7 @@ mod tests {
             power in 0.2..5.0_f32,
         ) {
             let say = |power, temperature, views: &[Vec<f32>]| {
-                let decision = Decision { power, ..decision(temperature) };
+                let decision = DecisionRule { power, ..decision(temperature) };
                 opinion(&decision, None, views.iter().map(Vec::as_slice)).unwrap()
             };
             let (plain, raised) = (say(1.0, 1.0, &views), say(power, 1.0, &views));

@@ -261,14 +261,14 @@ impl Glimpse {
 }
 
 /// A peak of the first look and what further views show where it lies; all in pixels of the frame.
-pub(super) struct Candidate {
+pub(super) struct LikelyHead {
     peak: FoundHead,
     /// Logit of each view of the first look.
     first_look: Vec<f32>,
     closer_look: Vec<Glimpse>,
 }
 
-impl Candidate {
+impl LikelyHead {
     /// `peak` is in pixels of the frame.
     pub fn new(peak: FoundHead) -> Self {
         Self {
@@ -494,7 +494,7 @@ mod tests {
 
     /// What the finder makes of a candidate that it sees once more, as large as before.
     fn confirm(finder: &Finder, peak: FoundHead, output: &[f32]) -> Option<FoundHead> {
-        let mut candidate = Candidate::new(peak);
+        let mut candidate = LikelyHead::new(peak);
         candidate.see_closer(finder, &Affine::IDENTITY, output);
         candidate.head(finder.threshold)
     }
@@ -507,7 +507,7 @@ mod tests {
             landmarks: truth,
             confidence: sigmoid(-1.0),
         };
-        assert_eq!(Candidate::new(candidate).head(0.0), None);
+        assert_eq!(LikelyHead::new(candidate).head(0.0), None);
         let mut output = empty();
         assert_eq!(confirm(&finder, candidate, &output), None);
         put(
@@ -552,7 +552,7 @@ mod tests {
         };
         let mut output = empty();
         put(&mut output, 4 * COLUMNS + 6, 1.0, &truth);
-        let mut candidate = Candidate::new(peak);
+        let mut candidate = LikelyHead::new(peak);
         candidate.see_closer(&finder, &Affine::IDENTITY, &output);
         assert!(candidate.head(finder.threshold).is_some());
         for index in 1..4 {
@@ -626,7 +626,7 @@ mod tests {
             let finder = looking_closer();
             let truth = head(x, y, half_length * angle.cos(), half_length * angle.sin());
             let peak = FoundHead { landmarks: truth, confidence: sigmoid(logit) };
-            let mut candidate = Candidate::new(peak);
+            let mut candidate = LikelyHead::new(peak);
             for index in 0..4 {
                 let view = view(index, COLUMNS as u32 * STRIDE, ROWS as u32 * STRIDE);
                 let seen = truth.map(&view);

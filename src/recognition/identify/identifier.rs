@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
-use super::finder::{self, Candidate, candidates, closer_input_from_frame, suppress};
+use super::finder::{self, LikelyHead, candidates, closer_input_from_frame, suppress};
 use super::frame_pixels::{FramePixels, Need, Source};
 use super::report::{FrameIdentification, HeadIdentification, StageTimes};
 use super::{FoundHead, Neighbours, Similarities, aligner, decision, ensemble, mean_embedding};
@@ -82,7 +82,7 @@ pub struct Identifier {
 
 /// A head that the ensemble has seen and that is not named yet.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SeenHead {
+pub struct Detection {
     /// Where it is, in pixels of the upright frame at full size.
     pub landmarks: Landmarks,
     /// How sure the finder is that this is a head, 0…1; 1 where the head was given and not found.
@@ -92,7 +92,7 @@ pub struct SeenHead {
     embedding: Option<Vec<f32>>,
 }
 
-impl SeenHead {
+impl Detection {
     /// What the ensemble says of each view: logits in the catalogue's order, before temperature.
     pub fn logits(&self) -> &[Vec<f32>] {
         &self.logits
@@ -220,7 +220,7 @@ impl Identifier {
     ///
     /// # Errors
     /// The photograph cannot be decoded, the bundle has no finder, or a network fails.
-    pub fn see_frame(&self, frame: &EncodedPhotograph) -> Result<Vec<SeenHead>, IdentifyError> {
+    pub fn detect_frame(&self, frame: &EncodedPhotograph) -> Result<Vec<Detection>, IdentifyError> {
         let mut pixels = FramePixels::new(Source::Encoded(frame), &self.pool);
         let mut heads = self.find(&mut pixels)?;
         self.align(&mut pixels, &mut heads)?;
@@ -237,7 +237,10 @@ impl Identifier {
     ///
     /// # Errors
     /// The photograph cannot be decoded, or a network fails.
-    pub fn see_head(&self, crop: &EncodedPhotograph) -> Result<Option<SeenHead>, IdentifyError> {
+    pub fn detect_head(
+        &self,
+        crop: &EncodedPhotograph,
+    ) -> Result<Option<Detection>, IdentifyError> {
         let mut pixels = FramePixels::new(Source::Encoded(crop), &self.pool);
         let crops: Vec<_> = self.crop_of_head_photograph(&pixels).into_iter().collect();
         let embed = self.manifest.ensemble.embedding.is_some();
@@ -246,7 +249,7 @@ impl Identifier {
 
     /// Names a head that was seen, by the networks and by its neighbours, which need not be those of the
     /// bundle ([`neighbours`](Self::neighbours)).
-    pub fn judge(&self, head: &SeenHead, neighbours: Option<&Neighbours>) -> HeadIdentification {
+    pub fn judge(&self, head: &Detection, neighbours: Option<&Neighbours>) -> HeadIdentification {
         let compared = neighbours
             .zip(head.embedding())
             .map(|(neighbours, embedding)| {
@@ -403,7 +406,7 @@ impl Identifier {
     ) -> Result<Vec<FoundHead>, IdentifyError> {
         let input = &finder.network.input;
         let size = pixels.size();
-        let part = |candidate: &Candidate, head_length: f64| {
+        let part = |candidate: &LikelyHead, head_length: f64| {
             closer_input_from_frame(input, size, candidate.landmarks(), head_length)
         };
         let views_of = |cut: &Affine, views: &Range<u32>| -> Vec<Affine> {
@@ -421,7 +424,7 @@ impl Identifier {
             .filter(|(_, views)| !views.is_empty())
             .collect();
         let worth_another_look = look.candidate_threshold.min(finder.threshold);
-        let mut candidates: Vec<Candidate> = peaks.into_iter().map(Candidate::new).collect();
+        let mut candidates: Vec<LikelyHead> = peaks.into_iter().map(LikelyHead::new).collect();
         for (views_of_whole, parts) in [(0..0, &glance[..]), (1..look.views, &in_full)] {
             if candidates.is_empty() || parts.is_empty() {
                 break;
@@ -598,7 +601,7 @@ impl Identifier {
         pixels: &mut FramePixels,
         crops: &[(FoundHead, Affine)],
         embed: bool,
-    ) -> Result<Vec<SeenHead>, IdentifyError> {
+    ) -> Result<Vec<Detection>, IdentifyError> {
         if crops.is_empty() {
             return Ok(Vec::new());
         }
@@ -626,7 +629,7 @@ impl Identifier {
         let each = crops.iter().zip(logits.chunks(views));
         Ok(each
             .enumerate()
-            .map(|(i, ((head, _), logits))| SeenHead {
+            .map(|(i, ((head, _), logits))| Detection {
                 landmarks: head.landmarks,
                 confidence: head.confidence,
                 logits: logits.to_vec(),

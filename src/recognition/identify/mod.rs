@@ -39,9 +39,9 @@ pub use ensemble::{
     view as ensemble_view,
 };
 pub use finder::FoundHead;
-pub use identifier::{Identifier, IdentifyError, SeenHead};
+pub use identifier::{Detection, Identifier, IdentifyError};
 pub use neighbours::{Neighbours, mean_embedding};
 pub use report::{
-    Candidate, FrameIdentification, FrameReport, HeadIdentification, StageTimes, Verdict,
+    Candidate, Decision, FrameIdentification, FrameReport, HeadIdentification, StageTimes,
 };
 pub use statistics::{Cohort, Compared, Familiarity, GalleryStatistics, relation};

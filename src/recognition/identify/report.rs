@@ -7,7 +7,7 @@ use crate::pixels::Faults;
 /// What is said of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum Decision {
     /// The first candidate is probable enough to be named.
     Identified,
     /// Somebody whom the bundle knows, but who is for a person to say from the candidates.
@@ -16,7 +16,7 @@ pub enum Verdict {
     Unknown,
 }
 
-impl Verdict {
+impl Decision {
     /// The word in reports.
     pub const fn name(self) -> &'static str {
         match self {
@@ -47,7 +47,7 @@ pub struct HeadIdentification {
     /// How sure the finder is that this is a head, 0…1; 1 where the head was given and not found.
     pub confidence: f32,
     /// What is said of it.
-    pub decision: Verdict,
+    pub decision: Decision,
     /// Probability that the bundle does not know the whale, 0…1.
     pub unknown_probability: f32,
     /// Individuals, the most probable first; their probabilities are given that the bundle knows the whale.

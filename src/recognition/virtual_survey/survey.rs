@@ -314,13 +314,13 @@ impl Iterator for Survey<'_> {
 }
 
 /// A [`Survey`] whose frames are rendered at one size; endless.
-pub struct Flight<'a> {
+pub struct RenderedSurvey<'a> {
     survey: Survey<'a>,
     width: u32,
     height: u32,
 }
 
-impl<'a> Flight<'a> {
+impl<'a> RenderedSurvey<'a> {
     /// A flight over that population with frames of `width × height` pixels.
     pub fn new(catalogue: &'a Catalogue, seed: u64, width: u32, height: u32) -> Self {
         Self {
@@ -331,7 +331,7 @@ impl<'a> Flight<'a> {
     }
 }
 
-impl Iterator for Flight<'_> {
+impl Iterator for RenderedSurvey<'_> {
     type Item = VirtualFrame;
 
     fn next(&mut self) -> Option<VirtualFrame> {

@@ -68,8 +68,11 @@ fn a_seed_decides_everything() {
     };
     assert_eq!(head(1), head(1));
     assert_ne!(head(1), head(2));
-    let flight =
-        |seed| -> Vec<VirtualFrame> { Flight::new(&CATALOGUE, seed, 192, 128).take(12).collect() };
+    let flight = |seed| -> Vec<VirtualFrame> {
+        RenderedSurvey::new(&CATALOGUE, seed, 192, 128)
+            .take(12)
+            .collect()
+    };
     for (a, b) in flight(9).iter().zip(&flight(9)) {
         assert_eq!(a.image, b.image);
         assert_eq!(a.heads, b.heads);

@@ -14,9 +14,9 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use recognition::bundle::{Bundle, Decision, MANIFEST_FILE, Manifest};
+use recognition::bundle::{Bundle, DecisionRule, MANIFEST_FILE, Manifest};
 use recognition::geometry::{Landmarks, Point};
-use recognition::identify::{HeadIdentification, Identifier, SeenHead, Verdict};
+use recognition::identify::{Decision, Detection, HeadIdentification, Identifier};
 use recognition::inference::EngineConfig;
 use recognition::pixels::{EncodedPhotograph, Photograph};
 use serde::{Deserialize, Serialize};
@@ -450,7 +450,7 @@ fn require_files<'a>(
 
 /// A head photograph that the ensemble has seen, and who is on it.
 struct Seen {
-    head: SeenHead,
+    head: Detection,
     whale: String,
     /// Whether the bundle knows that whale.
     known: bool,
@@ -476,7 +476,7 @@ fn see_heads(identifier: &Identifier, folder: &Path, labels: &Path) -> anyhow::R
             let path = folder.join(&row.image);
             let context = || path.display().to_string();
             let photograph = EncodedPhotograph::open(&path).with_context(context)?;
-            let head = identifier.see_head(&photograph).with_context(context)?;
+            let head = identifier.detect_head(&photograph).with_context(context)?;
             Ok(Seen {
                 head: head.with_context(context)?,
                 known: individuals.contains(row.whale.as_str()),
@@ -551,15 +551,15 @@ fn measure_enrollment(
         };
         let identified = again
             .iter()
-            .filter(|(.., a)| a.decision == Verdict::Identified);
+            .filter(|(.., a)| a.decision == Decision::Identified);
         let identified: Vec<_> = identified.collect();
         let identified_right = identified.iter().filter(|(seen, _, a)| right(seen, a, 1));
         SeenAgain {
             photographs: again.len() / draws.get(),
             top1: share(&|seen, _, after| right(seen, after, 1)),
             top5: share(&|seen, _, after| right(seen, after, 5)),
-            unknown_before: share(&|_, before, _| before.decision == Verdict::Unknown),
-            unknown_after: share(&|_, _, after| after.decision == Verdict::Unknown),
+            unknown_before: share(&|_, before, _| before.decision == Decision::Unknown),
+            unknown_after: share(&|_, _, after| after.decision == Decision::Unknown),
             identified: metrics::share(identified.len(), again.len()),
             identified_right: metrics::share(identified_right.count(), identified.len()),
         }
@@ -582,7 +582,7 @@ fn measure_enrollment(
         .collect();
     let others_before: Vec<HeadIdentification> = others.par_iter().map(judge_before).collect();
     let called_unknown = |heads: &[HeadIdentification]| {
-        let unknown = heads.iter().filter(|h| h.decision == Verdict::Unknown);
+        let unknown = heads.iter().filter(|h| h.decision == Decision::Unknown);
         metrics::share(unknown.count(), heads.len())
     };
     Ok(EnrollmentReport {
@@ -601,12 +601,12 @@ fn measure_enrollment(
 
 fn measure_heads(identifier: &Identifier, heads: &[Seen]) -> HeadsReport {
     let manifest = identifier.manifest();
-    let said: Vec<(Answer, Verdict)> = heads
+    let said: Vec<(Answer, Decision)> = heads
         .par_iter()
         .map(|seen| {
             let said = identifier.judge(&seen.head, identifier.neighbours());
-            let verdict = said.decision;
-            (seen.answer(said), verdict)
+            let decision = said.decision;
+            (seen.answer(said), decision)
         })
         .collect();
     let answers: Vec<Answer> = said.iter().map(|(answer, _)| answer.clone()).collect();
@@ -641,7 +641,7 @@ fn measure_heads(identifier: &Identifier, heads: &[Seen]) -> HeadsReport {
 }
 
 /// What a decision was chosen for; of bundles that were made before there were aims, what `stack` asks for.
-fn aims_of(decision: &Decision) -> Aims {
+fn aims_of(decision: &DecisionRule) -> Aims {
     match &decision.aims {
         Some(aims) => Aims {
             precision: aims.precision,

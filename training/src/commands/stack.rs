@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use ndarray::Array2;
 use recognition::bundle::{
-    Decision, DecisionAims, Gallery, LastLayer, NeighbourModel, UnknownFeature, UnknownScore,
+    DecisionAims, DecisionRule, Gallery, LastLayer, NeighbourModel, UnknownFeature, UnknownScore,
 };
 use serde::{Deserialize, Serialize};
 use tch::Device;
@@ -165,7 +165,7 @@ pub struct StackFile {
     /// What the fold says of it.
     pub report: StackReport,
     /// For the manifest.
-    pub decision: Decision,
+    pub decision: DecisionRule,
     /// The last layer.
     pub head: Head,
     /// The gallery; absent where none was asked for or nothing was held out to fit it on.
@@ -199,7 +199,7 @@ pub struct StackGallery {
     /// For the manifest.
     pub neighbours: NeighbourModel,
     /// For the manifest, in place of the decision without a gallery.
-    pub decision: Decision,
+    pub decision: DecisionRule,
     /// What the held-out photographs say of it.
     pub report: GalleryReport,
 }
