@@ -13,6 +13,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use async_tungstenite::tokio::accept_hdr_async;
+use async_tungstenite::tungstenite::Message;
+use async_tungstenite::tungstenite::handshake::server::{Request, Response};
 use callosity::camera::Replay;
 use callosity::outbox::{Limits, Outbox};
 use callosity::rehearsal::EmbeddedBroker;
@@ -21,11 +24,14 @@ use flying::{
     Mosquitto, PASSWORD, PATIENCE, Recorder, Setup, USER, check, delivered, flight, options_of,
     payloads, photographs, take_off,
 };
+use futures_util::{SinkExt, StreamExt};
 use ground::{Received, Receiver};
 use image::RgbImage;
+use link::broker::Credentials;
 use link::message::Presence;
 use link::{BrokerAddress, BrokerOptions};
 use recognition::pixels::encode_jpeg;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -72,61 +78,108 @@ async fn everything_arrives_over_tls_and_with_password() {
     assert!(health.last_failure.unwrap().file.unwrap().starts_with('x'));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_flight_goes_over_a_websocket_and_with_a_client_certificate() {
-    for setup in [
-        Setup {
-            websocket: true,
-            ..Setup::default()
-        },
-        Setup {
-            websocket: true,
-            tls: true,
-            ..Setup::default()
-        },
-        Setup {
-            tls: true,
-            client_certificate: true,
-            ..Setup::default()
-        },
-    ] {
-        let Some(broker) = Mosquitto::start_as(setup) else {
-            return;
-        };
-        let at = broker.folder.path();
-        let mut options = broker.options();
-        if setup.client_certificate {
-            let without = Receiver::connect(options.clone(), "ground").await;
-            assert!(without.is_err(), "a client without certificate was let in");
-            let wrong = options
-                .clone()
-                .with_client_certificate(&at.join("client.pem"), &at.join("key.pem"));
-            assert!(wrong.is_err(), "the key is another's");
-            options = options
-                .with_client_certificate(&at.join("client.pem"), &at.join("client.key"))
-                .unwrap();
-        }
-        let folder = tempfile::tempdir().unwrap();
-        photographs(folder.path(), 3, &[]);
-        let mut receiver = Receiver::connect(options.clone(), "ground").await.unwrap();
-        let flying = take_off(
-            flight(folder.path(), 50.0, options),
-            &CancellationToken::new(),
-        );
-        let mut sightings = 0;
-        let listen = async {
-            loop {
-                match receiver.next().await {
-                    Received::Sighting(_) => sightings += 1,
-                    Received::Status(s) if s.status == Presence::Stopped => return,
-                    _ => {}
-                }
+/// Flies over three photographs and hears what comes of it over the same way.
+async fn flies_and_is_heard(options: BrokerOptions) {
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), 3, &[]);
+    let mut receiver = Receiver::connect(options.clone(), "ground").await.unwrap();
+    let flying = take_off(
+        flight(folder.path(), 50.0, options),
+        &CancellationToken::new(),
+    );
+    let mut sightings = 0;
+    let listen = async {
+        loop {
+            match receiver.next().await {
+                Received::Sighting(_) => sightings += 1,
+                Received::Status(s) if s.status == Presence::Stopped => return,
+                _ => {}
             }
-        };
-        timeout(PATIENCE, listen).await.unwrap();
-        delivered(&flying.await.unwrap());
-        assert_eq!(sightings, 6);
-    }
+        }
+    };
+    timeout(PATIENCE, listen).await.unwrap();
+    delivered(&flying.await.unwrap());
+    assert_eq!(sightings, 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flight_shows_its_certificate_where_the_broker_asks_for_one() {
+    let Some(broker) = Mosquitto::start_as(Setup {
+        tls: true,
+        client_certificate: true,
+    }) else {
+        return;
+    };
+    let options = broker.options();
+    let without = Receiver::connect(options.clone(), "ground").await;
+    assert!(without.is_err(), "a client without certificate was let in");
+    let at = broker.folder.path();
+    let with = |key| {
+        options
+            .clone()
+            .with_client_certificate(&at.join("client.pem"), &at.join(key))
+    };
+    assert!(with("key.pem").is_err(), "the key is another's");
+    flies_and_is_heard(with("client.key").unwrap()).await;
+}
+
+/// Takes WebSockets and passes what they carry to a broker: what web servers before brokers do.
+async fn websocket_gateway(broker_port: u16) -> u16 {
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let negotiate = |request: &Request, mut response: Response| {
+                    assert_eq!(request.uri().path(), "/mqtt");
+                    let protocol = request.headers()["sec-websocket-protocol"].clone();
+                    response
+                        .headers_mut()
+                        .insert("sec-websocket-protocol", protocol);
+                    Ok(response)
+                };
+                let socket = accept_hdr_async(stream, negotiate).await.unwrap();
+                let (mut to_client, mut from_client) = socket.split();
+                let broker = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, broker_port));
+                let (mut from_broker, mut to_broker) = broker.await.unwrap().into_split();
+                let up = async {
+                    while let Some(Ok(message)) = from_client.next().await {
+                        to_broker.write_all(&message.into_data()).await.unwrap();
+                    }
+                };
+                let down = async {
+                    let mut bytes = vec![0; 4096];
+                    while let Ok(n @ 1..) = from_broker.read(&mut bytes).await {
+                        let message = Message::binary(bytes[..n].to_vec());
+                        if to_client.send(message).await.is_err() {
+                            return;
+                        }
+                    }
+                };
+                tokio::select! {
+                    () = up => {}
+                    () = down => {}
+                }
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flight_goes_over_a_websocket() {
+    let Some(broker) = Mosquitto::start(false) else {
+        return;
+    };
+    let port = websocket_gateway(broker.port).await;
+    let credentials = Credentials {
+        username: USER.into(),
+        password: PASSWORD.into(),
+    };
+    let address = format!("ws://127.0.0.1:{port}/mqtt").parse().unwrap();
+    flies_and_is_heard(BrokerOptions::new(address, Some(credentials), None).unwrap()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -209,6 +262,8 @@ async fn without_a_ground_station_everything_is_kept_for_the_next_flight() {
     assert!(problem.contains("ground station"), "{problem}");
 
     let mut recorder = Recorder::start(broker.port).await;
+    // The retained status of the first flight.
+    recorder.until(Presence::Stopped).await;
     let report = timeout(PATIENCE, fly_over()).await.unwrap().unwrap();
     delivered(&report);
     let heard = recorder.until(Presence::Stopped).await;

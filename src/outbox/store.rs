@@ -609,8 +609,11 @@ impl State {
     fn first_of_any_age(&mut self, kind: Kind) -> Option<(Key, Message)> {
         loop {
             let from = Key(self.taken.get(&kind).copied().unwrap_or(0));
-            let stored = first_key(&self.database, kind, from);
-            let stored = self.unless_damaged(stored)?;
+            let stored = match first_key(&self.database, kind, from) {
+                Ok(stored) => stored,
+                Err(e) if self.is_replaced_after(&e) => continue,
+                Err(_) => return None,
+            };
             let in_memory = self.volatile.range((kind, from)..).next();
             let in_memory = in_memory.filter(|((of, _), _)| *of == kind);
             let in_memory = in_memory.map(|((_, key), _)| *key);
@@ -619,29 +622,28 @@ impl State {
                 if let Some(message) = self.volatile.get(&(kind, key)) {
                     return Some((key, message.clone()));
                 }
-                let read = read(&self.database, key);
-                if let Some(message) = self.unless_damaged(read)? {
-                    return Some((key, message));
+                match read(&self.database, key) {
+                    Ok(Some(message)) => return Some((key, message)),
+                    Ok(None) => {}
+                    Err(e) if self.is_replaced_after(&e) => continue,
+                    Err(_) => return None,
                 }
             }
             self.taken.insert(kind, key.0 + 1);
         }
     }
 
-    /// `None` where the file cannot be read. One that is damaged is replaced, so that the next attempt may succeed.
-    fn unless_damaged<T>(&mut self, read: rusqlite::Result<T>) -> Option<T> {
-        match read {
-            Ok(value) => Some(value),
-            Err(e) => {
-                error!("the outbox {} cannot be read: {e}", self.path.display());
-                if is_damage(&e)
-                    && let Err(e) = self.replace(&e)
-                {
-                    error!("a new outbox cannot be begun: {e}");
-                }
-                None
-            }
+    /// Whether the file could not be read because it is damaged, and a new one stands in its place.
+    fn is_replaced_after(&mut self, error: &rusqlite::Error) -> bool {
+        error!("the outbox {} cannot be read: {error}", self.path.display());
+        if !is_damage(error) {
+            return false;
         }
+        let replaced = self.replace(error);
+        if let Err(e) = &replaced {
+            error!("a new outbox cannot be begun: {e}");
+        }
+        replaced.is_ok()
     }
 
     /// Takes a message out of the file, or of memory.

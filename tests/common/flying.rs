@@ -114,7 +114,6 @@ pub fn mosquitto() -> Option<PathBuf> {
 #[derive(Clone, Copy, Default)]
 pub struct Setup {
     pub tls: bool,
-    pub websocket: bool,
     /// Whether clients must show a certificate.
     pub client_certificate: bool,
 }
@@ -172,12 +171,13 @@ impl Mosquitto {
             passwords.display(),
             folder.path().display()
         );
-        if setup.websocket {
-            config += "protocol websockets\n";
-        }
         if setup.tls {
             let mut authority = rcgen::CertificateParams::new(vec![]).unwrap();
             authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            // OpenSSL takes a certificate for its own issuer's where both bear one name.
+            authority
+                .distinguished_name
+                .push(rcgen::DnType::CommonName, "an authority");
             let authority_key = rcgen::KeyPair::generate().unwrap();
             let authority_certificate = authority.self_signed(&authority_key).unwrap();
             let issuer = rcgen::Issuer::new(authority, authority_key);
@@ -251,12 +251,7 @@ impl Mosquitto {
     }
 
     pub fn address(&self) -> BrokerAddress {
-        let scheme = match (self.setup.websocket, self.setup.tls) {
-            (false, false) => "mqtt",
-            (false, true) => "mqtts",
-            (true, false) => "ws",
-            (true, true) => "wss",
-        };
+        let scheme = if self.setup.tls { "mqtts" } else { "mqtt" };
         format!("{scheme}://localhost:{}", self.port)
             .parse()
             .unwrap()
