@@ -2,6 +2,8 @@
 //! programs that are killed.
 #![allow(missing_docs)]
 
+#[path = "common/bad_link.rs"]
+mod bad_link;
 #[path = "common/flying.rs"]
 mod flying;
 #[path = "common/scripted_broker.rs"]
@@ -12,15 +14,18 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use bad_link::{BadLink, Link};
 use callosity::camera::Replay;
-use callosity::outbox::{Kind, Limits, Outbox};
+use callosity::outbox::{Kind, Limits, Message, Outbox};
 use callosity::service::{About, Flight, Recognised, Recogniser, fly};
 use flying::{
     Mosquitto, PATIENCE, Recorder, Setup, TwoHeads, check, delivered, flight, payloads,
     photographs, take_off,
 };
 use ground::{Received, Receiver};
-use link::message::{Presence, Sighting};
+use link::broker::Timing;
+use link::codec::{Encoding, decode};
+use link::message::{CBOR, Presence, Sighting};
 use link::{BrokerOptions, LinkError};
 use recognition::pixels::EncodedPhotograph;
 use rumqttc::v5::mqttbytes::QoS;
@@ -359,6 +364,192 @@ async fn a_receiver_hears_what_comes_early_acknowledges_what_is_stored_and_tells
         assert_eq!(ack.pkid, id);
     }
     last.abort();
+}
+
+/// Sixty seconds of what links do: half-open, cut, and then 2 kbit/s with 600 ms of delay each way, on which sightings go
+/// as CBOR and crops stay behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_arrives_over_a_link_that_breaks_and_is_thin() {
+    let Some(broker) = Mosquitto::start(false) else {
+        return;
+    };
+    let link = BadLink::to(broker.port).await;
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), 8, &[]);
+    let mut recorder = Recorder::start(broker.port).await;
+    let mut options = flying::options_of(link.port);
+    options.timing = Timing {
+        keep_alive: Duration::from_secs(5),
+        connect_timeout: Duration::from_secs(20),
+        ..Timing::default()
+    };
+    let mut flight = flight(folder.path(), 0.8, options);
+    flight.encoding = Encoding::Cbor;
+    flight.largest_message = Some(1000);
+    flight.health_interval = Duration::from_secs(30);
+    let flying = take_off(flight, &CancellationToken::new());
+    sleep(Duration::from_secs(2)).await;
+    link.becomes(Link::HalfOpen);
+    sleep(Duration::from_secs(12)).await;
+    link.becomes(Link::Cut);
+    sleep(Duration::from_secs(1)).await;
+    link.becomes(Link::Thin {
+        rate: 250.0,
+        delay: Duration::from_millis(600),
+    });
+    let report = timeout(2 * PATIENCE, flying).await.unwrap().unwrap();
+    delivered(&report);
+    assert!(report.connections >= 2, "{report:?}");
+    assert_eq!(report.messages.dropped, 16, "crops stay behind");
+    let mut sightings = BTreeSet::new();
+    while sightings.len() < 16 {
+        let publish = timeout(PATIENCE, recorder.heard.recv())
+            .await
+            .unwrap()
+            .unwrap();
+        if is_sighting(&publish) {
+            let properties = publish.properties.as_ref().unwrap();
+            assert_eq!(properties.content_type.as_deref(), Some(CBOR));
+            let said: Sighting = decode(Some(properties), &publish.payload).unwrap();
+            sightings.insert(said.occurrence_id);
+        }
+    }
+}
+
+/// Eight hours without a link at ten sightings a second: drained in order, names before crops. Takes minutes.
+/// `cargo test --release --test faults -- --ignored --nocapture eight_hours_of_outage`
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes"]
+async fn eight_hours_of_outage_are_drained_in_order() {
+    const SIGHTINGS: u64 = 8 * 3600 * 10;
+    const CROPS: u64 = 2000;
+    let Some(broker) = Mosquitto::start(false) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), 1, &[]);
+    let state = folder.path().join("state");
+    let outbox = Outbox::open(&state, Limits::default()).unwrap();
+    let started = Instant::now();
+    let message = |kind, number: u64, bytes: usize| Message {
+        kind,
+        topic: if kind == Kind::Crop {
+            format!("callosity/v1/test/crop/{number}")
+        } else {
+            "callosity/v1/test/sighting".to_owned()
+        },
+        content_type: "application/octet-stream".to_owned(),
+        time: jiff::Timestamp::now(),
+        expiry: Some(Duration::from_secs(24 * 3600)),
+        payload: [&number.to_le_bytes()[..], &vec![0; bytes - 8]].concat(),
+    };
+    for second in 0..SIGHTINGS / 10 {
+        let sightings = (0..10).map(|i| message(Kind::Sighting, second * 10 + i, 900));
+        outbox.put(sightings.collect()).unwrap();
+        if second % (SIGHTINGS / 10 / CROPS) == 0 {
+            outbox
+                .put(vec![message(Kind::Crop, second, 30_000)])
+                .unwrap();
+        }
+    }
+    let filled = started.elapsed();
+    let depth_started = Instant::now();
+    let depth = outbox.depth();
+    let depth_took = depth_started.elapsed();
+    drop(outbox);
+    let opening = Instant::now();
+    drop(Outbox::open(&state, Limits::default()).unwrap());
+    let opened = opening.elapsed();
+
+    let mut recorder = Recorder::start(broker.port).await;
+    let started = Instant::now();
+    let flying = take_off(
+        flight(folder.path(), 100.0, broker.options()),
+        &CancellationToken::new(),
+    );
+    let (mut next, mut crops, mut resident) = (0, 0, 0);
+    while next < SIGHTINGS || crops < CROPS {
+        let publish = timeout(PATIENCE, recorder.heard.recv())
+            .await
+            .unwrap()
+            .unwrap();
+        let number = publish
+            .payload
+            .get(..8)
+            .map(|b| u64::from_le_bytes(b.try_into().unwrap()));
+        if topic(&publish).contains("/crop/") && publish.payload.len() == 30_000 {
+            assert_eq!(next, SIGHTINGS, "a crop before a name");
+            crops += 1;
+        } else if is_sighting(&publish) && publish.payload.len() == 900 {
+            assert_eq!(number, Some(next), "out of order");
+            next += 1;
+            if next % 10_000 == 0 {
+                resident = resident.max(resident_megabytes());
+            }
+        }
+    }
+    let drained = started.elapsed();
+    delivered(&timeout(PATIENCE, flying).await.unwrap().unwrap());
+    println!(
+        "{SIGHTINGS} sightings and {CROPS} crops: {} MB, stored in {:.0} s, counted in {depth_took:?}, opened in \
+         {:.2} s, drained in order in {:.0} s ({:.0} a second), at most {resident} MB of memory",
+        depth.bytes / 1_000_000,
+        filled.as_secs_f64(),
+        opened.as_secs_f64(),
+        drained.as_secs_f64(),
+        (SIGHTINGS + CROPS) as f64 / drained.as_secs_f64(),
+    );
+}
+
+/// Of this process, as Linux counts it.
+fn resident_megabytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().nth(1));
+    kilobytes.unwrap().parse::<u64>().unwrap() / 1000
+}
+
+/// Ten sightings a second with their crops for half an hour (`FAULTS_TEST_MINUTES`): memory stays flat.
+/// `cargo test --release --test faults -- --ignored --nocapture half_an_hour`
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes half an hour"]
+async fn half_an_hour_of_ten_sightings_a_second_leaves_memory_flat() {
+    let minutes = std::env::var("FAULTS_TEST_MINUTES").ok();
+    let minutes: u64 = minutes.map_or(30, |minutes| minutes.parse().unwrap());
+    let Some(broker) = Mosquitto::start(false) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), 1, &[]);
+    let mut recorder = Recorder::start(broker.port).await;
+    let mut flight = flight(folder.path(), 5.0, broker.options());
+    flight.camera = Box::new(Replay::open(folder.path(), 5.0, true).unwrap());
+    let stop = CancellationToken::new();
+    let flying = take_off(flight, &stop);
+    let end = Instant::now() + Duration::from_secs(60 * minutes);
+    let mut sightings = 0_u64;
+    let mut resident = Vec::new();
+    while Instant::now() < end {
+        let publish = timeout(PATIENCE, recorder.heard.recv())
+            .await
+            .unwrap()
+            .unwrap();
+        if is_sighting(&publish) {
+            sightings += 1;
+            if sightings % 300 == 0 {
+                resident.push(resident_megabytes());
+            }
+        }
+    }
+    stop.cancel();
+    let report = timeout(PATIENCE, flying).await.unwrap().unwrap();
+    delivered(&report);
+    let (early, late) = resident.split_at(resident.len() / 2);
+    let (early, late) = (early.iter().max().unwrap(), late.iter().max().unwrap());
+    println!(
+        "{sightings} sightings in {minutes} minutes: {early} MB in the first half, {late} MB in the second"
+    );
+    assert!(*late <= 300 && *late <= early + 5, "{resident:?}");
 }
 
 /// A flight over the photographs of a folder that goes on where the last one ended, until it is killed or done; a
