@@ -211,6 +211,106 @@ def identification(args, title, bundle, library, whale, empty):
     return text + [""]
 
 
+def survey_frames(args, data, folder):
+    """Frames of real water, mirrored to 12 megapixels, of which every hundredth has a whale composed into it; drawn once and
+    kept. Water without its whales: the pieces in which people saw none."""
+    import cv2
+
+    whales = composed_frames(args.trainer, data, folder / "whales", args.survey // 100, args.width)
+    if not whales:
+        return [], []
+    water = folder / "water"
+    if not (water / "complete").exists():
+        print(f"drawing {args.survey} frames of real water into {water}", flush=True)
+        water.mkdir(parents=True, exist_ok=True)
+        with open(ROOT / "training/data/open_water.csv", newline="") as file:
+            pieces = list(csv.DictReader(file))
+        for number in range(args.survey - len(whales)):
+            piece = pieces[number % len(pieces)]
+            x, y, w, h = (int(piece[k]) for k in ("x", "y", "width", "height"))
+            image = cv2.imread(str(data / "frames" / piece["image"]))[y : y + h, x : x + w]
+            # Each round over the pieces begins at another corner of them.
+            shift = number // len(pieces) * 97
+            image = image[shift % (h // 2) :, shift % (w // 2) :]
+            right, down = args.width - image.shape[1], args.height - image.shape[0]
+            while right > 0 or down > 0:
+                # OpenCV mirrors once at a time.
+                step = max(0, min(right, image.shape[1])), max(0, min(down, image.shape[0]))
+                image = cv2.copyMakeBorder(image, 0, step[1], 0, step[0], cv2.BORDER_REFLECT)
+                right, down = args.width - image.shape[1], args.height - image.shape[0]
+            image = image[: args.height, : args.width]
+            cv2.imwrite(str(water / f"{number:04}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
+        (water / "complete").touch()
+    return whales, sorted(water.glob("*.jpg"))
+
+
+READ_AT_AN_EIGHTH = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import cv2
+cv2.setNumThreads(1)
+with ThreadPoolExecutor(int(sys.argv[1])) as pool:
+    for image in pool.map(lambda p: cv2.imread(p, cv2.IMREAD_REDUCED_COLOR_8), open(sys.argv[2]).read().split()):
+        assert image is not None
+"""
+
+
+def survey(args, bundle, library, data):
+    """What a box does all day: water, and now and then a whale."""
+    folder = ROOT / "target" / "bench" / f"survey-{args.width}x{args.height}-{args.survey}"
+    whales, water = survey_frames(args, data, folder)
+    if not whales:
+        return []
+    step = len(water) // len(whales)
+    frames = [f for i, whale in enumerate(whales) for f in [whale, *water[i * step : (i + 1) * step]]]
+    frames += water[len(whales) * step :]
+    listed = folder / "frames.txt"
+    listed.write_text("\n".join(map(str, frames)))
+    print(f"survey: {len(frames)} frames, {len(whales)} with a whale", flush=True)
+    flown = folder / "flown"
+    flown.mkdir(exist_ok=True)
+    for old in flown.iterdir():
+        old.unlink()
+    for number, frame in enumerate(frames):
+        (flown / f"{number:04}.jpg").symlink_to(frame)
+    ours = sides(args, bundle, library)[0].command
+    peer = [sys.executable, PEER, "--bundle", bundle, "--threads", 1, "--workers", args.threads, "--reduced", "--list"]
+    commands = {
+        "`callosity identify`": ours + [flown],
+        f"Python, reduced where it can, {args.threads} frames at a time": peer + [listed],
+        "libjpeg-turbo in OpenCV, reading at an eighth": [sys.executable, "-c", READ_AT_AN_EIGHTH, args.threads, listed],
+    }
+    seconds = {name: [] for name in commands}
+    for _ in range(args.rounds):
+        for name, command in commands.items():
+            seconds[name].append(run(command)[1])
+    seconds = {name: statistics.median(of) for name, of in seconds.items()}
+    mine, theirs, read = seconds.values()
+    side = {True: Side("", ours), False: Side("", ours)}
+    empty = water[: args.most]
+    for _ in range(args.rounds):
+        side[True].measure(whales)
+        side[False].measure(empty)
+    times = side[False].rate(len(empty)) / side[True].rate(len(whales))
+    text = [
+        "## Survey",
+        "",
+        f"{len(frames)} JPEGs of {args.width} × {args.height}, real water of which {len(whales)} have a whale; bundle "
+        f"`{bundle.name}`, {args.threads} threads, starting included.",
+        "",
+        "| | seconds | frames/s | times ours |",
+        "|---|---|---|---|",
+    ]
+    for name, spent in seconds.items():
+        text.append(f"| {name} | {spent:.1f} | {len(frames) / spent:.1f} | {spent / mine:.2f} |")
+    return text + [
+        "",
+        f"So {theirs / mine:.2f} times the Python peer's frames a second, in {mine / read:.2f} times the time that reading "
+        f"takes alone; an empty frame is {times:.1f} times as fast as one with a whale.",
+        "",
+    ]
+
+
 def training(args):
     text = ["## Training", ""]
     text += ["| recipe | `callosity-train`, images/s | PyTorch, images/s | ratio |", "|---|---|---|---|"]
@@ -255,6 +355,8 @@ def main():
     parser.add_argument("--height", type=int, default=2832)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--survey", type=int, default=1000, help="frames of a survey; 0 leaves it out")
+    parser.add_argument("--only-survey", action="store_true", help="measure the survey alone and print it")
     parser.add_argument("--steps", type=int, default=20, help="training steps that are timed")
     parser.add_argument("--out", type=Path, default=HERE / "RESULTS.md")
     args = parser.parse_args()
@@ -274,6 +376,10 @@ def main():
         f"onnxruntime {onnxruntime.__version__}, OpenCV {cv2.__version__}, NumPy {numpy.__version__}",
         "",
     ]
+    data = Path(os.environ.get("CALLOSITY_DATA", ROOT / "../shared/data/right_whales"))
+    if args.only_survey:
+        print("\n".join(survey(args, args.real_bundle, library, data)))
+        return
     if args.photographs:
         frames = sorted(p for p in args.photographs.iterdir() if p.suffix.lower() in (".jpg", ".jpeg"))
         text += identification(args, "Photographs", args.bundle, library, frames[: args.most], [])
@@ -284,7 +390,6 @@ def main():
         text += identification(args, "Virtual survey", args.bundle, library, whale, empty)
     else:
         print(f"no bundle in {args.bundle}: the virtual survey is left out")
-    data = Path(os.environ.get("CALLOSITY_DATA", ROOT / "../shared/data/right_whales"))
     if (data / "frames.csv").exists() and (args.real_bundle / "manifest.json").exists():
         # A frame without landmarks in the table has not been marked; it may well show a whale.
         whale, _ = sorted_by_heads(data / "frames.csv", data / "frames")
@@ -297,6 +402,8 @@ def main():
     if whale and (args.real_bundle / "manifest.json").exists():
         title = "Frames composed of real heads and water"
         text += identification(args, title, args.real_bundle, library, whale, [])
+    if args.survey and (args.real_bundle / "manifest.json").exists():
+        text += survey(args, args.real_bundle, library, data)
     if args.torch_python and args.recipes:
         text += training(args)
     args.out.write_text("\n".join(text))

@@ -132,6 +132,7 @@ async fn websocket_gateway(broker_port: u16) -> u16 {
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(async move {
+                #[expect(clippy::result_large_err, reason = "the library's type")]
                 let negotiate = |request: &Request, mut response: Response| {
                     assert_eq!(request.uri().path(), "/mqtt");
                     let protocol = request.headers()["sec-websocket-protocol"].clone();
@@ -407,6 +408,40 @@ async fn a_stop_without_broker_ends_at_its_deadline_and_says_what_is_left() {
     let report = timeout(PATIENCE, flying).await.unwrap().unwrap();
     assert_eq!(report.stragglers, ["publisher"]);
     assert_eq!(report.messages.sightings, 6);
+}
+
+/// Two programs of one name throw each other out: each says so, to its log and to the ground, and neither loses anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_aircraft_of_one_name_are_told() {
+    let Some(broker) = Mosquitto::start(false) else {
+        return;
+    };
+    let mut recorder = Recorder::start(broker.port).await;
+    let stop = CancellationToken::new();
+    let mut flying = Vec::new();
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    for folder in &folders {
+        photographs(folder.path(), 1, &[]);
+        let mut flight = flight(folder.path(), 5.0, broker.options());
+        flight.camera = Box::new(Replay::open(folder.path(), 5.0, true).unwrap());
+        flying.push(take_off(flight, &stop));
+    }
+    let words = "Two aircraft need two names";
+    let told = async {
+        loop {
+            let publish = recorder.heard.recv().await.unwrap();
+            if String::from_utf8_lossy(&publish.payload).contains(words) {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, told).await.unwrap();
+    stop.cancel();
+    for flying in flying {
+        let report = timeout(2 * PATIENCE, flying).await.unwrap().unwrap();
+        assert!(report.messages.is_empty(), "{report:?}");
+        assert!(report.connections < 20, "no back-off: {report:?}");
+    }
 }
 
 /// Flies until it is killed; started as a process of its own by the test below.

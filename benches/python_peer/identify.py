@@ -1,6 +1,7 @@
 """The peer of `callosity identify`: the same bundle and the same steps with OpenCV, NumPy and onnxruntime.
 
-Decodes each photograph whole, as such scripts do; letterboxes it for the finder, reads the peaks of the
+Decodes each photograph whole, as such scripts do, or with --reduced first as small as the finder's first look needs, as
+OpenCV can, and whole only where that look sees something; letterboxes it for the finder, reads the peaks of the
 heat map, looks at them once more, larger and mirrored, refines landmarks with the aligner's rounds and
 views, cuts head crops, averages the ensemble's views, compares them with the gallery, and prints one line
 of JSON for each photograph in the format of `callosity identify --format jsonl`. Needs the packages of
@@ -250,7 +251,8 @@ class Identifier:
         individuals = m["catalogue"]["individuals"]
         self.gallery = Gallery(bundle, m["gallery"], individuals) if m.get("gallery") else None
 
-    def find(self, image):
+    def first_look(self, image):
+        """Heads at first sight, in pixels of the finder's input, and where that lies in the frame."""
         finder, net = self.manifest["finder"], self.finder
         rows, columns = image.shape[:2]
         scale = min(net.width / columns, net.height / rows)
@@ -259,11 +261,16 @@ class Identifier:
             translation((net.width - scale * columns) / 2, (net.height - scale * rows) / 2),
         )
         cut = warp(image, input_from_frame, net.width, net.height, MID_GREY)
-        heat = net.run([net.prepare(cut)])[0]
         look = finder.get("closer_look")
         threshold = look["candidate_threshold"] if look else finder["threshold"]
+        return self.peaks(finder, net.run([net.prepare(cut)])[0], threshold), input_from_frame
+
+    def find(self, image):
+        finder = self.manifest["finder"]
+        rows, columns = image.shape[:2]
+        look = finder.get("closer_look")
+        heads, input_from_frame = self.first_look(image)
         frame_from_input = np.linalg.inv(input_from_frame)
-        heads = self.peaks(finder, heat, threshold)
         heads = [(confidence, apply(frame_from_input, at)) for confidence, at in heads]
         if look and heads:
             heads = self.look_closer(finder, look, image, input_from_frame, heads)
@@ -529,12 +536,29 @@ class Identifier:
             )
         return named
 
+    @staticmethod
+    def decode(path, how):
+        image = cv2.imread(str(path), how)
+        if image is None:
+            raise ValueError(f"{path}: cannot be decoded")
+        return image
+
+    def is_empty(self, path):
+        """Whether the first look at a reduced photograph, as large as the finder's input or larger, sees no head."""
+        small = self.decode(path, cv2.IMREAD_REDUCED_COLOR_8)
+        if small.shape[1] < self.finder.width:
+            small = self.decode(path, cv2.IMREAD_REDUCED_COLOR_4)
+        return not self.first_look(small)[0]
+
+    def identify_reduced(self, path, top):
+        if self.is_empty(path):
+            return {"image": str(path), "heads": []}
+        return self.identify(path, top)
+
     def identify(self, path, top):
         clock = [time.perf_counter()]
         lap = lambda: clock.append(time.perf_counter())
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise ValueError(f"{path}: cannot be decoded")
+        image = self.decode(path, cv2.IMREAD_COLOR)
         lap()
         heads = self.find(image)
         lap()
@@ -559,12 +583,18 @@ def main():
     parser.add_argument("--threads", type=int, default=2, help="threads of each network and of OpenCV")
     parser.add_argument("--workers", type=int, default=1, help="photographs at a time")
     parser.add_argument("--top", type=int, default=5)
+    parser.add_argument("--reduced", action="store_true", help="decode whole only where the first look sees something")
+    parser.add_argument("--list", action="store_true", help="photographs are named in files, a line each")
     parser.add_argument("photographs", nargs="+", type=Path)
     args = parser.parse_args()
     cv2.setNumThreads(args.threads)
     identifier = Identifier(args.bundle, args.threads)
+    photographs = args.photographs
+    if args.list:
+        photographs = [line for file in photographs for line in file.read_text().splitlines()]
+    identify = identifier.identify_reduced if args.reduced else identifier.identify
     with ThreadPoolExecutor(args.workers) as pool:
-        for line in pool.map(lambda p: identifier.identify(p, args.top), args.photographs):
+        for line in pool.map(lambda p: identify(p, args.top), photographs):
             print(json.dumps(line))
     return 0
 

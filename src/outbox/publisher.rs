@@ -43,6 +43,13 @@ const WINDOW: Window = Window {
 /// never waits.
 const CHANNEL: usize = WINDOW.messages + 8;
 
+/// After this time of a connection it is not disputed any more that the platform's name is ours.
+const UNDISPUTED: Duration = Duration::from_secs(60);
+
+/// So many connections in a row that ended before are a dispute. Not each broker, and not each client library, lets the
+/// reason through, though MQTT 5 has one (0x8E, session taken over).
+const DISPUTES: u32 = 3;
+
 /// What the publisher has done so far; readable while it runs.
 #[derive(Debug, Default)]
 pub struct PublisherCounters {
@@ -52,6 +59,8 @@ pub struct PublisherCounters {
     without_subscriber: AtomicU64,
     problem: Mutex<Option<Problem>>,
     hopeless: AtomicBool,
+    /// Whether another client seems to have our name; told to the ground, which only a connection can do.
+    disputed: AtomicBool,
 }
 
 impl PublisherCounters {
@@ -99,6 +108,7 @@ impl PublisherCounters {
     fn is_well(&self) {
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.hopeless.store(false, Ordering::Relaxed);
+        self.disputed.store(false, Ordering::Relaxed);
     }
 }
 
@@ -150,29 +160,39 @@ impl Publisher {
         // An earlier run may have ended in the middle.
         self.outbox.send_again();
         let mut pause = pauses();
+        let mut disputes = 0;
         loop {
-            let before = self.counters.connections();
-            let Err(error) = self.connection().await else {
+            let mut connected_at = None;
+            let Err(error) = self.connection(&mut connected_at).await else {
                 return Ending::Complete;
             };
+            let lived = connected_at.map(|at| at.elapsed());
             self.outbox.send_again();
-            if self.counters.connections() > before {
+            match lived {
+                Some(lived) if lived < UNDISPUTED => disputes += 1,
+                Some(_) => disputes = 0,
+                None => {}
+            }
+            let disputed = error.is_taken_over() || disputes >= DISPUTES;
+            // Two of one name throw each other out, so each comes back later and later.
+            if lived.is_some() && !disputed {
                 pause = pauses();
             }
-            let taken_over = error.is_taken_over().then(|| {
-                format!(
-                    "another program has connected to the broker as platform {}: two aircraft need two names",
-                    self.platform
-                )
-            });
             let permanent = error.is_permanent();
             let pause = pause.next().unwrap_or(self.broker.timing.retry);
             warn!("{error}; trying again in {:.1} s", pause.as_secs_f64());
-            if let Some(reason) = &taken_over {
+            if disputed {
+                let reason = format!(
+                    "the broker ends each connection soon after it began ({error}): does another program fly as platform \
+                     {}? Two aircraft need two names",
+                    self.platform
+                );
                 error!("{reason}");
+                self.counters.has_problem(reason);
+            } else {
+                self.counters.has_problem(error.to_string());
             }
-            self.counters
-                .has_problem(taken_over.unwrap_or_else(|| error.to_string()));
+            self.counters.disputed.store(disputed, Ordering::Relaxed);
             self.counters.hopeless.store(permanent, Ordering::Relaxed);
             if permanent && self.complete.is_cancelled() {
                 return Ending::Hopeless;
@@ -190,8 +210,8 @@ impl Publisher {
         }
     }
 
-    /// One connection, from its beginning to its end in order or to its error.
-    async fn connection(&mut self) -> Result<(), LinkError> {
+    /// One connection, from its beginning to its end in order or to its error. Writes down when the broker welcomed us.
+    async fn connection(&mut self, connected_at: &mut Option<Instant>) -> Result<(), LinkError> {
         let mut options = self.broker.client(&format!("callosity-{}", self.platform));
         options.set_last_will(LastWill::new(
             self.platform.status(),
@@ -213,6 +233,7 @@ impl Publisher {
             publisher: self,
             client,
             connected: false,
+            connected_at,
             window: WINDOW,
             largest_packet: None,
             handed_over: VecDeque::new(),
@@ -239,6 +260,8 @@ struct Connection<'a> {
     publisher: &'a mut Publisher,
     client: AsyncClient,
     connected: bool,
+    /// When the broker welcomed us.
+    connected_at: &'a mut Option<Instant>,
     window: Window,
     /// The broker's limit, in bytes.
     largest_packet: Option<u32>,
@@ -271,7 +294,11 @@ impl Connection<'_> {
                     self.connected = true;
                     let counters = &self.publisher.counters;
                     let earlier = counters.connections.fetch_add(1, Ordering::Relaxed);
-                    counters.is_well();
+                    counters.hopeless.store(false, Ordering::Relaxed);
+                    if !counters.disputed.load(Ordering::Relaxed) {
+                        counters.is_well();
+                    }
+                    *self.connected_at = Some(Instant::now());
                     let again = if earlier > 0 { " again" } else { "" };
                     info!(
                         "connected{again} to broker {}",
@@ -494,6 +521,11 @@ impl Connection<'_> {
     fn say_health(&mut self) {
         if self.health_is_with_client {
             return;
+        }
+        let counters = &self.publisher.counters;
+        let lived = self.connected_at.map(|at| at.elapsed());
+        if counters.disputed.load(Ordering::Relaxed) && lived > Some(UNDISPUTED) {
+            counters.is_well();
         }
         let encoding = self.publisher.encoding;
         let payload = encoding.encode(&(self.publisher.health)());

@@ -160,6 +160,18 @@ pub enum OutboxError {
         /// The file.
         path: PathBuf,
     },
+    /// Locks of files do not hold there.
+    #[error(
+        "the outbox cannot lie on {kind}, where SQLite's locks do not hold: name a folder of this machine's own disk \
+         with --state instead of {}",
+        path.display()
+    )]
+    NetworkShare {
+        /// The folder.
+        path: PathBuf,
+        /// What it lies on.
+        kind: &'static str,
+    },
     /// SQLite cannot open it.
     #[error("cannot open the outbox {}: {source}", path.display())]
     Open {
@@ -245,6 +257,12 @@ impl Outbox {
             path: folder.to_owned(),
             source,
         })?;
+        if let Some(kind) = network_share(folder) {
+            return Err(OutboxError::NetworkShare {
+                path: folder.to_owned(),
+                kind,
+            });
+        }
         let path = folder.join("outbox.sqlite");
         let database = match open(&path) {
             Err(e) if is_damage(&e) => replace(&path, &e),
@@ -723,6 +741,25 @@ impl State {
     }
 }
 
+/// The kind of network share that a folder lies on, if it does.
+fn network_share(folder: &Path) -> Option<&'static str> {
+    #[cfg(target_os = "linux")]
+    {
+        // From Linux' magic.h.
+        let kind = rustix::fs::statfs(folder).ok()?.f_type as u32;
+        match kind {
+            0x6969 => Some("NFS"),
+            0x517b | 0xff53_4d42 | 0xfe53_4d42 => Some("a Windows share"),
+            _ => None,
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = folder;
+        None
+    }
+}
+
 fn open(path: &Path) -> rusqlite::Result<Connection> {
     let database = Connection::open(path)?;
     // One process, so no shared memory beside the file; the lock is held until it ends, however it ends.
@@ -1068,18 +1105,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_old_is_not_sent_but_a_sighting_is() {
+    fn what_is_too_old_is_not_sent_but_a_sighting_is_whatever_the_clock_says() {
         let folder = tempfile::tempdir().unwrap();
         let outbox = open(folder.path());
         let old = |kind| Message {
             time: Timestamp::UNIX_EPOCH,
             ..message(kind, "old", 10)
         };
+        let of_the_future = Message {
+            time: "2100-01-01T00:00:00Z".parse().unwrap(),
+            ..message(Kind::Crop, "of the future", 10)
+        };
         outbox
-            .put(vec![old(Kind::Crop), old(Kind::Sighting)])
+            .put(vec![old(Kind::Crop), old(Kind::Sighting), of_the_future])
             .unwrap();
         let taken = take_all(&outbox);
-        assert_eq!(taken.len(), 1);
+        assert_eq!(topics(&taken), ["old", "of the future"]);
         assert_eq!(taken[0].1.kind, Kind::Sighting);
         assert_eq!(outbox.depth().dropped, 1);
     }

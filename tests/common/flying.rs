@@ -24,8 +24,8 @@ use recognition::pixels::{EncodedPhotograph, encode_jpeg};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
-use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -315,9 +315,18 @@ pub fn flight(folder: &Path, rate_hz: f64, broker: BrokerOptions) -> Flight<TwoH
 }
 
 /// Flies on a thread of its own.
-pub fn take_off(flight: Flight<TwoHeads>, stop: &CancellationToken) -> JoinHandle<FlightReport> {
+pub fn take_off<R: Recogniser + 'static>(
+    flight: Flight<R>,
+    stop: &CancellationToken,
+) -> JoinHandle<FlightReport> {
     let stop = stop.clone();
-    spawn_blocking(move || fly(flight, &stop).unwrap())
+    let (landed, landing) = oneshot::channel();
+    // Not one of tokio's threads, for which a test that failed would wait for ever.
+    std::thread::spawn(move || {
+        // A test that failed does not listen any more.
+        let _ = landed.send(fly(flight, &stop).unwrap());
+    });
+    tokio::spawn(async { landing.await.unwrap() })
 }
 
 /// Writes down every message with its properties, as a client that shares no code with the receiver.
