@@ -25,7 +25,7 @@ use flying::{
 use ground::{Received, Receiver};
 use link::broker::Timing;
 use link::codec::{Encoding, decode};
-use link::message::{CBOR, Presence, Sighting};
+use link::message::{CBOR, Presence, Sighting, Status};
 use link::{BrokerOptions, LinkError};
 use recognition::pixels::EncodedPhotograph;
 use rumqttc::v5::mqttbytes::QoS;
@@ -613,8 +613,16 @@ async fn fly_and_kill(frames: usize, kills: u32, broker_every: u32) -> usize {
         }
     }
     let mut child = start_child(folder.path(), broker.port);
-    for publish in recorder.until(Presence::Stopped).await {
+    loop {
+        let publish = timeout(PATIENCE, recorder.heard.recv()).await;
+        let publish = publish.unwrap().unwrap();
         note(&publish);
+        if publish.topic.ends_with(b"/status") {
+            let said: Status = serde_json::from_slice(&publish.payload).unwrap();
+            if said.status == Presence::Stopped {
+                break;
+            }
+        }
     }
     assert!(child.wait().unwrap().success());
     let outbox = Outbox::open(&folder.path().join("state"), Limits::default()).unwrap();

@@ -112,7 +112,7 @@ impl PublisherCounters {
     }
 }
 
-/// See the [module](self).
+/// Sends what is in the [outbox](super) over MQTT, and says how the service fares.
 #[derive(Clone)]
 pub struct Publisher {
     /// How to reach the broker.

@@ -1,10 +1,10 @@
 //! The service that flies: start, watch, degrade, stop.
 //!
-//! Each stage has a thread of its own, and the [supervisor] hears of each one's end, however it ends:
+//! Each stage has a thread of its own, and the supervisor hears of each one's end, however it ends:
 //!
 //! | stage | gives to | when it fails |
 //! |---|---|---|
-//! | camera | the [mailbox] | the flight ends |
+//! | camera | the mailbox | the flight ends |
 //! | recognition | the [outbox](crate::outbox) | a frame: counted, reported, the next one is looked at; three in a row by defects: the flight ends |
 //! | publisher | the broker | it begins anew; until then, and without a broker, what is decided stays in the outbox |
 //!

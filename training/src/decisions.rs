@@ -183,11 +183,11 @@ pub fn coverage(
 /// Thresholds and what they reach.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Thresholds {
-    /// For [`Decision::unknown_threshold`].
+    /// For [`DecisionRule::unknown_threshold`].
     pub unknown: f64,
-    /// For [`Decision::identified_threshold`].
+    /// For [`DecisionRule::identified_threshold`].
     pub identified: f64,
-    /// For [`Decision::aims`].
+    /// For [`DecisionRule::aims`].
     pub aims: DecisionAims,
 }
 
