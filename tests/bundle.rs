@@ -18,6 +18,7 @@ use recognition::inference::{
     self, Engine, EngineChoice, EngineConfig, InferenceError, Network, SelfTestError,
 };
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 fn builtin() -> Engine {
     Engine::start(&EngineConfig {
@@ -91,6 +92,43 @@ fn a_self_test_with_other_numbers_does_not_pass() {
         .map(|o| (o.role.name(), o.passed()))
         .collect();
     assert_eq!(passed, [("aligner", true), ("ensemble", false)]);
+}
+
+#[test]
+fn self_test_files_with_hashes_are_checked_against_them() {
+    for file in ["input", "output"] {
+        let folder = copy_of_tiny();
+        edit(folder.path(), |m| {
+            for test in m["self_test"].as_array_mut().unwrap() {
+                for file in ["input", "output"] {
+                    let path = folder.path().join(test[file].as_str().unwrap());
+                    let sha256 = hex::encode(Sha256::digest(fs::read(path).unwrap()));
+                    test[format!("{file}_sha256")] = sha256.into();
+                }
+            }
+        });
+        Bundle::open(folder.path()).unwrap();
+        let path = folder.path().join(format!("self_test/ensemble.{file}.f32"));
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[0] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let error = Bundle::open(folder.path()).unwrap_err();
+        assert!(matches!(error, BundleError::Hash { .. }), "{error}");
+        assert!(error.to_string().contains(&format!("ensemble.{file}.f32")));
+    }
+}
+
+/// What a later program's bundle has and this one does not know is no reason to name a field.
+#[test]
+fn a_bundle_for_a_later_program_says_which() {
+    let folder = copy_of_tiny();
+    edit(folder.path(), |m| {
+        m["minimum_program_version"] = "99.1.0".into();
+        m["decision"]["moon_phase"] = 0.5.into();
+    });
+    let error = Bundle::open(folder.path()).unwrap_err();
+    assert!(matches!(error, BundleError::Program { .. }), "{error}");
+    assert!(error.to_string().contains("99.1.0"), "{error}");
 }
 
 #[test]
@@ -570,8 +608,7 @@ fn a_file_that_is_no_network_is_named() {
     let folder = copy_of_tiny();
     fs::write(folder.path().join("ensemble.onnx"), b"\xffnot a network").unwrap();
     edit(folder.path(), |m| {
-        use sha2::Digest;
-        let hash = hex::encode(sha2::Sha256::digest(b"\xffnot a network"));
+        let hash = hex::encode(Sha256::digest(b"\xffnot a network"));
         m["ensemble"]["network"]["sha256"] = hash.into();
     });
     let error = self_test_error(folder.path()).to_string();
