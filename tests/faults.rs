@@ -419,7 +419,10 @@ async fn everything_arrives_over_a_link_that_breaks_and_is_thin() {
 async fn eight_hours_of_outage_are_drained_in_order() {
     const SIGHTINGS: u64 = 8 * 3600 * 10;
     const CROPS: u64 = 2000;
-    let Some(broker) = Mosquitto::start(false) else {
+    let Some(broker) = Mosquitto::start_as(Setup {
+        forgetful: true,
+        ..Setup::default()
+    }) else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();

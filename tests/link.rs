@@ -107,6 +107,7 @@ async fn a_flight_shows_its_certificate_where_the_broker_asks_for_one() {
     let Some(broker) = Mosquitto::start_as(Setup {
         tls: true,
         client_certificate: true,
+        ..Setup::default()
     }) else {
         return;
     };

@@ -24,8 +24,7 @@ use recognition::virtual_survey::{Catalogue, Survey};
 
 use super::camera::Camera;
 use super::identify::DEFAULT_BUNDLE;
-use super::run::stop_on_signal;
-use super::{INTERRUPTED, engine};
+use super::{INTERRUPTED, engine, interrupt};
 
 const VIRTUAL_BUNDLE: &str = "models/virtual-survey";
 
@@ -202,7 +201,7 @@ fn watch(
     frames: &Path,
     pictures: &Path,
 ) -> anyhow::Result<Flown> {
-    let stop = stop_on_signal()?;
+    let stop = interrupt::install()?;
     let heard = listen(BrokerOptions::new(broker.clone(), None, None)?)?;
     let (draw, to_draw) = mpsc::channel();
     let artist = {

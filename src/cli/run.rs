@@ -13,11 +13,10 @@ use link::topic::Platform;
 use link::{BrokerAddress, BrokerOptions};
 use recognition::bundle::Bundle;
 use recognition::identify::Identifier;
-use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::identify::DEFAULT_BUNDLE;
-use super::{FAILED, INTERRUPTED, PARTLY_FAILED, engine};
+use super::{FAILED, PARTLY_FAILED, engine, interrupt};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum MessageEncoding {
@@ -144,7 +143,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         health_interval: Duration::from_secs(args.health_interval.into()),
         stop_deadline: Duration::from_secs(args.stop_deadline.into()),
     };
-    let stop = stop_on_signal()?;
+    let stop = interrupt::install()?;
     let report = fly(flight, &stop)?;
     info!(?report, "ended");
     Ok(exit_code(&report, stop.is_cancelled()))
@@ -167,7 +166,7 @@ fn state_folder() -> anyhow::Result<PathBuf> {
 }
 
 /// What the program says of a flight when it ends. A flight that failed is begun anew by whoever watches the service.
-pub fn exit_code(report: &FlightReport, interrupted: bool) -> ExitCode {
+fn exit_code(report: &FlightReport, interrupted: bool) -> ExitCode {
     if report.failure.is_some() {
         return ExitCode::from(FAILED);
     }
@@ -180,18 +179,4 @@ pub fn exit_code(report: &FlightReport, interrupted: bool) -> ExitCode {
     } else {
         ExitCode::from(PARTLY_FAILED)
     }
-}
-
-/// The first Ctrl-C or SIGTERM asks to stop, a second ends the program at once.
-pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {
-    let stop = CancellationToken::new();
-    let asked = stop.clone();
-    ctrlc::set_handler(move || {
-        if asked.is_cancelled() {
-            std::process::exit(i32::from(INTERRUPTED));
-        }
-        asked.cancel();
-    })
-    .context("cannot prepare for Ctrl-C")?;
-    Ok(stop)
 }

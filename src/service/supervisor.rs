@@ -1,5 +1,5 @@
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -28,7 +28,7 @@ pub(super) struct Ended {
 pub(super) struct Supervisor {
     say: Sender<Ended>,
     hear: Receiver<Ended>,
-    running: BTreeMap<&'static str, ()>,
+    running: BTreeSet<&'static str>,
 }
 
 impl Supervisor {
@@ -37,7 +37,7 @@ impl Supervisor {
         Self {
             say,
             hear,
-            running: BTreeMap::new(),
+            running: BTreeSet::new(),
         }
     }
 
@@ -70,7 +70,7 @@ impl Supervisor {
                 // Nobody listens once the deadline has passed.
                 let _ = say.send(Ended { stage, failure });
             })?;
-        self.running.insert(stage, ());
+        self.running.insert(stage);
         Ok(())
     }
 
@@ -87,11 +87,11 @@ impl Supervisor {
 
     /// Stages that have not ended.
     pub fn running(&self) -> Vec<&'static str> {
-        self.running.keys().copied().collect()
+        self.running.iter().copied().collect()
     }
 
     pub fn is_running(&self, stage: &str) -> bool {
-        self.running.contains_key(stage)
+        self.running.contains(stage)
     }
 }
 

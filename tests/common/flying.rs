@@ -116,6 +116,8 @@ pub struct Setup {
     pub tls: bool,
     /// Whether clients must show a certificate.
     pub client_certificate: bool,
+    /// Whether it keeps messages in memory alone, which is much faster.
+    pub forgetful: bool,
 }
 
 /// A Mosquitto of its own: configuration, port, passwords, certificate. Killed when dropped.
@@ -165,12 +167,16 @@ impl Mosquitto {
         assert!(made.success());
         let mut config = format!(
             "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {}\n\
-             persistence true\npersistence_location {}/\n\
-             autosave_on_changes true\nautosave_interval 1\n\
              max_queued_messages 0\nmax_inflight_messages 0\n",
-            passwords.display(),
-            folder.path().display()
+            passwords.display()
         );
+        if !setup.forgetful {
+            config += &format!(
+                "persistence true\npersistence_location {}/\n\
+                 autosave_on_changes true\nautosave_interval 1\n",
+                folder.path().display()
+            );
+        }
         if setup.tls {
             let mut authority = rcgen::CertificateParams::new(vec![]).unwrap();
             authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
