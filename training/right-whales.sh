@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Trains models/right-whales from photographs to bundle, for any camera; rerun to go on where it stopped. The bundle that is
-# released was made by right-whales-standardised.sh from bundles that this script made before its last networks, those for
-# any camera, were added; these have not been trained to their end yet.
+# released was made by right-whales-any-camera.sh, which goes on from 1.6.0; all of this script has not been run in one piece.
 # Usage: make train-right-whales, or training/right-whales.sh DATA [RUNS]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
