@@ -19,14 +19,16 @@ use callosity::camera::Replay;
 use callosity::outbox::{Kind, Limits, Message, Outbox};
 use callosity::service::{About, Flight, Recognised, Recogniser, fly};
 use flying::{
-    Mosquitto, PATIENCE, Recorder, Setup, TwoHeads, check, delivered, flight, payloads,
-    photographs, take_off,
+    Mosquitto, PATIENCE, Recorder, Setup, TwoHeads, check, delivered, flight, flight_with,
+    payloads, photographs, presence, take_off,
 };
 use ground::{Received, Receiver};
 use link::broker::Timing;
 use link::codec::{Encoding, decode};
-use link::message::{CBOR, Presence, Sighting, Status};
+use link::message::{CBOR, Presence, Sighting};
 use link::{BrokerOptions, LinkError};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use recognition::pixels::EncodedPhotograph;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
@@ -63,19 +65,9 @@ impl Recogniser for Panics {
 }
 
 fn panicking(folder: &Path, broker: BrokerOptions, on: fn(u64) -> bool) -> Flight<Panics> {
-    let flight = flight(folder, 100.0, broker);
-    Flight {
-        recogniser: Panics { frame: 0, on },
-        camera: Box::new(Replay::open(folder, 100.0, true).unwrap()),
-        broker: flight.broker,
-        platform: flight.platform,
-        state: flight.state,
-        outbox: flight.outbox,
-        encoding: flight.encoding,
-        largest_message: flight.largest_message,
-        health_interval: flight.health_interval,
-        stop_deadline: flight.stop_deadline,
-    }
+    let mut flight = flight_with(Panics { frame: 0, on }, folder, 100.0, broker);
+    flight.camera = Box::new(Replay::open(folder, 100.0, true).unwrap());
+    flight
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,14 +133,12 @@ async fn a_broker_that_takes_one_message_at_a_time_gets_them_all() {
     // Long enough for health to fill the client's channel, were it let.
     sleep(Duration::from_secs(1)).await;
     let mut sightings = BTreeSet::new();
-    while let Some(packet) = client.next().await {
-        if let Packet::Publish(publish) = packet {
-            if is_sighting(&publish) {
-                let sighting: Sighting = serde_json::from_slice(&publish.payload).unwrap();
-                assert!(sightings.insert(sighting.occurrence_id), "sent twice");
-            }
-            client.acknowledge(&publish, PubAckReason::Success).await;
+    while let Some(publish) = client.next_publish().await {
+        if is_sighting(&publish) {
+            let sighting: Sighting = serde_json::from_slice(&publish.payload).unwrap();
+            assert!(sightings.insert(sighting.occurrence_id), "sent twice");
         }
+        client.acknowledge(&publish, PubAckReason::Success).await;
     }
     let report = timeout(PATIENCE, flying).await.unwrap().unwrap();
     delivered(&report);
@@ -166,17 +156,15 @@ async fn what_a_broker_refuses_for_the_moment_is_sent_again() {
     );
     let mut client = broker.accept(None).await;
     let mut attempts: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
-    while let Some(packet) = client.next().await {
-        if let Packet::Publish(publish) = packet {
-            let attempt = attempts.entry(publish.payload.to_vec()).or_default();
-            *attempt += 1;
-            let reason = if *attempt == 1 && !publish.topic.ends_with(b"/status") {
-                PubAckReason::QuotaExceeded
-            } else {
-                PubAckReason::Success
-            };
-            client.acknowledge(&publish, reason).await;
-        }
+    while let Some(publish) = client.next_publish().await {
+        let attempt = attempts.entry(publish.payload.to_vec()).or_default();
+        *attempt += 1;
+        let reason = if *attempt == 1 && !publish.topic.ends_with(b"/status") {
+            PubAckReason::QuotaExceeded
+        } else {
+            PubAckReason::Success
+        };
+        client.acknowledge(&publish, reason).await;
     }
     let report = timeout(PATIENCE, flying).await.unwrap().unwrap();
     delivered(&report);
@@ -193,15 +181,13 @@ async fn what_a_broker_refuses_for_good_is_kept_and_counted() {
         &CancellationToken::new(),
     );
     let mut client = broker.accept(None).await;
-    while let Some(packet) = client.next().await {
-        if let Packet::Publish(publish) = packet {
-            let reason = if is_sighting(&publish) {
-                PubAckReason::NotAuthorized
-            } else {
-                PubAckReason::Success
-            };
-            client.acknowledge(&publish, reason).await;
-        }
+    while let Some(publish) = client.next_publish().await {
+        let reason = if is_sighting(&publish) {
+            PubAckReason::NotAuthorized
+        } else {
+            PubAckReason::Success
+        };
+        client.acknowledge(&publish, reason).await;
     }
     let report = timeout(PATIENCE, flying).await.unwrap().unwrap();
     assert_eq!(
@@ -226,10 +212,7 @@ async fn a_new_name_waits_behind_one_crop_at_most() {
     let mut unacknowledged_crop = None;
     let mut sightings = 0;
     let mut crops = 0;
-    while let Some(packet) = client.next().await {
-        let Packet::Publish(publish) = packet else {
-            continue;
-        };
+    while let Some(publish) = client.next_publish().await {
         if topic(&publish).contains("/crop/") {
             assert!(unacknowledged_crop.is_none(), "two crops under way");
             crops += 1;
@@ -590,7 +573,7 @@ async fn fly_and_kill(frames: usize, kills: u32, broker_every: u32) -> usize {
     let folder = tempfile::tempdir().unwrap();
     photographs(folder.path(), frames, &[]);
     let mut recorder = Recorder::start(broker.port).await;
-    let mut random = 88_172_645_463_325_252_u64;
+    let mut random = ChaCha8Rng::seed_from_u64(1);
     let mut heard: BTreeMap<String, (u64, usize)> = BTreeMap::new();
     let mut note = |publish: &Publish| {
         if is_sighting(publish) {
@@ -601,10 +584,7 @@ async fn fly_and_kill(frames: usize, kills: u32, broker_every: u32) -> usize {
     };
     for kill in 0..kills {
         let mut child = start_child(folder.path(), broker.port);
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        let lives = Instant::now() + Duration::from_millis(20 + random % 400);
+        let lives = Instant::now() + Duration::from_millis(random.random_range(20..420));
         while let Ok(publish) = tokio::time::timeout_at(lives.into(), recorder.heard.recv()).await {
             note(&publish.unwrap());
         }
@@ -620,11 +600,8 @@ async fn fly_and_kill(frames: usize, kills: u32, broker_every: u32) -> usize {
         let publish = timeout(PATIENCE, recorder.heard.recv()).await;
         let publish = publish.unwrap().unwrap();
         note(&publish);
-        if publish.topic.ends_with(b"/status") {
-            let said: Status = serde_json::from_slice(&publish.payload).unwrap();
-            if said.status == Presence::Stopped {
-                break;
-            }
+        if presence(&publish) == Some(Presence::Stopped) {
+            break;
         }
     }
     assert!(child.wait().unwrap().success());

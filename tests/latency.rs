@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use flying::{Mosquitto, PASSWORD, Recorder, USER};
+use flying::{Mosquitto, PASSWORD, Recorder, USER, presence};
 use jiff::Timestamp;
 use link::message::{Health, Presence, Sighting};
 use tokio::time::timeout;
@@ -100,11 +100,8 @@ async fn from_exposure_to_broker() {
             }
         } else if publish.topic.ends_with(b"/health") {
             health = Some(serde_json::from_slice(&publish.payload).unwrap());
-        } else if publish.topic.ends_with(b"/status") {
-            let status: link::message::Status = serde_json::from_slice(&publish.payload).unwrap();
-            if status.status == Presence::Stopped {
-                break;
-            }
+        } else if presence(&publish) == Some(Presence::Stopped) {
+            break;
         }
     }
     assert!(flying.wait().unwrap().success());

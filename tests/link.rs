@@ -21,13 +21,12 @@ use callosity::outbox::{Limits, Outbox};
 use callosity::rehearsal::EmbeddedBroker;
 use callosity::service::fly;
 use flying::{
-    Mosquitto, PASSWORD, PATIENCE, Recorder, Setup, USER, check, delivered, flight, options_of,
-    payloads, photographs, take_off,
+    Mosquitto, PASSWORD, PATIENCE, Recorder, Setup, USER, check, credentials, delivered, flight,
+    options_of, payloads, photographs, take_off,
 };
 use futures_util::{SinkExt, StreamExt};
 use ground::{Received, Receiver};
 use image::RgbImage;
-use link::broker::Credentials;
 use link::message::Presence;
 use link::{BrokerAddress, BrokerOptions};
 use recognition::pixels::encode_jpeg;
@@ -176,12 +175,9 @@ async fn a_flight_goes_over_a_websocket() {
         return;
     };
     let port = websocket_gateway(broker.port).await;
-    let credentials = Credentials {
-        username: USER.into(),
-        password: PASSWORD.into(),
-    };
     let address = format!("ws://127.0.0.1:{port}/mqtt").parse().unwrap();
-    flies_and_is_heard(BrokerOptions::new(address, Some(credentials), None).unwrap()).await;
+    let options = BrokerOptions::new(address, Some(credentials(PASSWORD)), None);
+    flies_and_is_heard(options.unwrap()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

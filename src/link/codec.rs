@@ -40,11 +40,11 @@ impl Encoding {
     /// # Panics
     /// A type with keys that are no texts, which no message has.
     pub fn encode<T: Serialize>(self, message: &T) -> Vec<u8> {
-        let json =
-            serde_json::to_value(message).expect("messages have texts as keys and plain values");
+        const PLAIN: &str = "messages have texts as keys and plain values";
         match self {
-            Self::Json => json.to_string().into_bytes(),
+            Self::Json => serde_json::to_vec(message).expect(PLAIN),
             Self::Cbor => {
+                let json = serde_json::to_value(message).expect(PLAIN);
                 let mut bytes = Vec::new();
                 ciborium::into_writer(&shorten("", json), &mut bytes)
                     .expect("writing into memory does not fail");

@@ -373,6 +373,17 @@ pub struct Problem {
     pub since: Timestamp,
 }
 
+impl Problem {
+    /// What is wrong with a part now. It goes on from the `earlier` problem of that part where there was one.
+    pub fn after(earlier: Option<&Self>, part: &str, reason: String) -> Self {
+        Self {
+            part: part.to_owned(),
+            reason,
+            since: earlier.map_or_else(now, |earlier| earlier.since),
+        }
+    }
+}
+
 /// Topic `callosity/v1/<platform>/health`: periodic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

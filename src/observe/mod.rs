@@ -123,12 +123,7 @@ impl Counters {
     /// A part of the service has a problem, until [`is_well`](Self::is_well) is called for it.
     pub fn has_problem(&self, part: &str, reason: String) {
         let mut state = self.state();
-        let since = state.problems.get(part).map_or_else(now, |p| p.since);
-        let problem = Problem {
-            part: part.to_owned(),
-            reason,
-            since,
-        };
+        let problem = Problem::after(state.problems.get(part), part, reason);
         state.problems.insert(part.to_owned(), problem);
     }
 

@@ -58,7 +58,6 @@ pub struct PublisherCounters {
     refused: AtomicU64,
     without_subscriber: AtomicU64,
     problem: Mutex<Option<Problem>>,
-    hopeless: AtomicBool,
     /// Whether another client seems to have our name; told to the ground, which only a connection can do.
     disputed: AtomicBool,
 }
@@ -90,24 +89,13 @@ impl PublisherCounters {
         problem.clone()
     }
 
-    /// Whether the last connection failed for a reason that [is permanent](LinkError::is_permanent).
-    pub fn is_hopeless(&self) -> bool {
-        self.hopeless.load(Ordering::Relaxed)
-    }
-
     fn has_problem(&self, reason: String) {
         let mut problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = problem.as_ref().map_or_else(now, |earlier| earlier.since);
-        *problem = Some(Problem {
-            part: "link".to_owned(),
-            reason,
-            since,
-        });
+        *problem = Some(Problem::after(problem.as_ref(), "link", reason));
     }
 
     fn is_well(&self) {
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.hopeless.store(false, Ordering::Relaxed);
         self.disputed.store(false, Ordering::Relaxed);
     }
 }
@@ -143,20 +131,11 @@ enum Sent {
     Stopped,
 }
 
-/// Why a publisher ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// Everything was delivered, but for what is set aside or has nobody who listens.
-    Complete,
-    /// Nothing more was to come, and the broker does not let us in.
-    Hopeless,
-}
-
 impl Publisher {
     /// Sends what is in the outbox until it is [complete](Self::complete) and empty, says `stopped` and ends. Tries
     /// again without end when the connection fails, unless the outbox is complete and trying again cannot help.
     /// Dropping the future ends it as a crash would, so that the broker says `offline`.
-    pub async fn run(mut self) -> Ending {
+    pub async fn run(mut self) {
         // An earlier run may have ended in the middle.
         self.outbox.send_again();
         let mut pause = pauses();
@@ -164,7 +143,7 @@ impl Publisher {
         loop {
             let mut connected_at = None;
             let Err(error) = self.connection(&mut connected_at).await else {
-                return Ending::Complete;
+                return;
             };
             let lived = connected_at.map(|at| at.elapsed());
             self.outbox.send_again();
@@ -178,7 +157,6 @@ impl Publisher {
             if lived.is_some() && !disputed {
                 pause = pauses();
             }
-            let permanent = error.is_permanent();
             let pause = pause.next().unwrap_or(self.broker.timing.retry);
             warn!("{error}; trying again in {:.1} s", pause.as_secs_f64());
             if disputed {
@@ -193,19 +171,13 @@ impl Publisher {
                 self.counters.has_problem(error.to_string());
             }
             self.counters.disputed.store(disputed, Ordering::Relaxed);
-            self.counters.hopeless.store(permanent, Ordering::Relaxed);
-            if permanent && self.complete.is_cancelled() {
-                return Ending::Hopeless;
-            }
-            let end_if_hopeless = async {
-                self.complete.cancelled().await;
-                if !permanent {
-                    std::future::pending::<()>().await;
-                }
-            };
             tokio::select! {
+                biased;
+                () = self.complete.cancelled(), if error.is_permanent() => {
+                    debug!("the broker does not let us in; what waits stays in the outbox");
+                    return;
+                }
                 () = sleep(pause) => {}
-                () = end_if_hopeless => return Ending::Hopeless,
             }
         }
     }
@@ -232,7 +204,6 @@ impl Publisher {
         let mut connection = Connection {
             publisher: self,
             client,
-            connected: false,
             connected_at,
             window: WINDOW,
             largest_packet: None,
@@ -259,8 +230,7 @@ impl Publisher {
 struct Connection<'a> {
     publisher: &'a mut Publisher,
     client: AsyncClient,
-    connected: bool,
-    /// When the broker welcomed us.
+    /// When the broker welcomed us; nothing is sent before.
     connected_at: &'a mut Option<Instant>,
     window: Window,
     /// The broker's limit, in bytes.
@@ -291,10 +261,8 @@ impl Connection<'_> {
                     let receive_maximum = properties.and_then(|p| p.receive_max);
                     let receive_maximum = receive_maximum.unwrap_or(u16::MAX);
                     self.window.messages = WINDOW.messages.min(receive_maximum.into());
-                    self.connected = true;
                     let counters = &self.publisher.counters;
                     let earlier = counters.connections.fetch_add(1, Ordering::Relaxed);
-                    counters.hopeless.store(false, Ordering::Relaxed);
                     if !counters.disputed.load(Ordering::Relaxed) {
                         counters.is_well();
                     }
@@ -348,7 +316,7 @@ impl Connection<'_> {
         let outbox = self.publisher.outbox.clone();
         let complete = self.publisher.complete.clone();
         loop {
-            let talking = self.connected && !self.stopping;
+            let talking = self.is_talking();
             let resume = self.paused_until.unwrap_or(silence);
             tokio::select! {
                 event = &mut poll => {
@@ -362,7 +330,7 @@ impl Connection<'_> {
                     self.hand_over();
                 }
                 () = complete.cancelled(), if talking && self.is_done() => self.hand_over(),
-                () = sleep_until(silence), if self.connected => {
+                () = sleep_until(silence), if self.connected_at.is_some() => {
                     return Err(LinkError::Silent {
                         broker: self.publisher.broker.address.to_string(),
                         seconds: longest.as_secs(),
@@ -370,6 +338,10 @@ impl Connection<'_> {
                 }
             }
         }
+    }
+
+    fn is_talking(&self) -> bool {
+        self.connected_at.is_some() && !self.stopping
     }
 
     /// Whether all that can be delivered is.
@@ -380,7 +352,7 @@ impl Connection<'_> {
 
     /// Fills the window; when all is delivered and nothing more will come, says `stopped`.
     fn hand_over(&mut self) {
-        if !self.connected || self.stopping {
+        if !self.is_talking() {
             return;
         }
         while self.paused_until.is_none() {

@@ -59,6 +59,11 @@ impl Kind {
     fn code(self) -> i64 {
         self as i64
     }
+
+    /// `None` for a kind that this version of the program does not know.
+    fn from_code(code: i64) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.code() == code)
+    }
 }
 
 /// Names a message in the outbox. Of one kind, a later message has a greater key.
@@ -384,15 +389,12 @@ impl Outbox {
     /// Throws a message away that is under way and may be lost; one that may not is set aside instead.
     pub fn give_up(&self, key: Key) {
         let mut state = self.state();
-        match state.under_way.get(&key) {
+        match state.under_way.remove(&key) {
             Some(UnderWay { kind, .. }) if kind.is_dropped() => {
-                let kind = *kind;
-                state.under_way.remove(&key);
                 state.dropped += 1;
                 state.forget(kind, key);
             }
             Some(_) => {
-                state.under_way.remove(&key);
                 state.set_aside.insert(key);
             }
             None => {}
@@ -468,7 +470,7 @@ impl State {
             let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
             for row in rows {
                 let (code, messages, bytes): (i64, u64, u64) = row?;
-                if let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.code() == code) {
+                if let Some(kind) = Kind::from_code(code) {
                     counts.insert(kind, Counts { messages, bytes });
                 }
             }
@@ -594,14 +596,10 @@ impl State {
         let fresh = Self::new(self.path.clone(), self.limits, database)?;
         self.database = fresh.database;
         self.counts = fresh.counts;
-        for (kind, message) in self
-            .volatile
-            .iter()
-            .map(|((kind, _), message)| (*kind, message))
-        {
-            let counts = self.counts.entry(kind).or_default();
-            counts.messages += 1;
-            counts.bytes += message.payload.len() as u64;
+        let volatile = self.volatile.iter();
+        let volatile = volatile.map(|((kind, _), message)| (*kind, message.payload.len()));
+        for (kind, bytes) in volatile.collect::<Vec<_>>() {
+            self.count(kind, bytes);
         }
         self.next = self.next.max(fresh.next);
         self.taken.clear();
@@ -699,10 +697,9 @@ impl State {
 
     /// Throws away what may be lost until the rest is within the limits.
     fn keep_limits(&mut self) {
-        let bytes = |state: &Self| state.counts.values().map(|c| c.bytes).sum::<u64>();
         for kind in Kind::DROPPED {
             let mut from = Key(0);
-            while bytes(self) > self.limits.bytes {
+            while self.bytes() > self.limits.bytes {
                 let Ok(Some(key)) = first_key(&self.database, kind, from) else {
                     break;
                 };
@@ -722,6 +719,11 @@ impl State {
         counts.bytes += bytes as u64;
     }
 
+    /// Of all messages.
+    fn bytes(&self) -> u64 {
+        self.counts.values().map(|counts| counts.bytes).sum()
+    }
+
     fn depth(&self) -> Depth {
         let of = |kind| self.counts.get(&kind).copied().unwrap_or_default();
         let all: u64 = self.counts.values().map(|c| c.messages).sum();
@@ -731,7 +733,7 @@ impl State {
             crops: of(Kind::Crop).messages,
             crop_bytes: of(Kind::Crop).bytes,
             messages: all.saturating_sub(set_aside),
-            bytes: self.counts.values().map(|c| c.bytes).sum(),
+            bytes: self.bytes(),
             under_way: self.under_way.len() as u64,
             set_aside,
             not_durable: self.volatile.len() as u64,
@@ -867,8 +869,7 @@ fn insert(transaction: &Transaction<'_>, key: Key, message: &Message) -> rusqlit
 /// `None` for a kind that this version of the program does not know.
 fn message(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<(Key, Message)>> {
     let code: i64 = row.get(1)?;
-    let kind = Kind::ALL.into_iter().find(|kind| kind.code() == code);
-    let Some(kind) = kind else {
+    let Some(kind) = Kind::from_code(code) else {
         return Ok(None);
     };
     let expiry: Option<u64> = row.get(5)?;

@@ -34,11 +34,11 @@ use uuid::Uuid;
 
 use crate::camera::{Camera, Captured, Frame};
 use crate::observe::Counters;
-use crate::outbox::{Depth, Ending, Limits, Outbox, OutboxError, Publisher, PublisherCounters};
+use crate::outbox::{Depth, Limits, Outbox, OutboxError, Publisher, PublisherCounters};
 use mailbox::{Mailbox, Put};
 pub use recogniser::{About, Recognised, RecognisedHead, Recogniser};
 use sightings::Flown;
-use supervisor::{OnFailure, Supervisor, panic_text, wait_until};
+use supervisor::{OnFailure, Supervisor, defect, wait_until};
 
 /// How a flight is flown.
 pub struct Flight<R> {
@@ -120,21 +120,8 @@ pub fn fly<R: Recogniser + 'static>(
     stop: &CancellationToken,
 ) -> Result<FlightReport, FlightError> {
     let outbox = Outbox::open(&flight.state, flight.outbox)?;
-    let left = outbox.depth();
-    if !left.is_empty() {
-        info!(
-            "{} messages of earlier flights wait in the outbox",
-            left.messages
-        );
-    }
     let mut camera = flight.camera;
-    let bookmark = camera.bookmark();
-    if let Some(next) = bookmark.as_deref().and_then(|name| outbox.bookmark(name))
-        && let Ok(next) = next.parse()
-    {
-        info!("going on with frame {next}");
-        camera.begin_with(next);
-    }
+    let bookmark = go_on(camera.as_mut(), &outbox);
     let mailbox = Arc::new(Mailbox::new(camera.backlog()));
     let link = Arc::new(PublisherCounters::default());
     let counters = Arc::new(Counters::new(
@@ -220,16 +207,33 @@ pub fn fly<R: Recogniser + 'static>(
             settle(&outbox, &counters);
         }
     }
-    // Nothing is said of the outbox below that a thread that still runs may change.
+    // A publisher that is late still says `stopped` if it can.
     complete.cancel();
-    Ok(report(
-        &counters,
-        &outbox,
-        &link,
-        failure,
-        &supervisor,
-        flight.stop_deadline,
-    ))
+    let stragglers = supervisor.running();
+    for stage in &stragglers {
+        let seconds = flight.stop_deadline.as_secs_f64();
+        error!("{stage} was not done {seconds} s after being asked to stop");
+    }
+    Ok(report(&counters, &outbox, &link, failure, stragglers))
+}
+
+/// Begins where an earlier flight ended, where this camera can; returns the camera's bookmark.
+fn go_on(camera: &mut dyn Camera, outbox: &Outbox) -> Option<String> {
+    let left = outbox.depth();
+    if !left.is_empty() {
+        info!(
+            "{} messages of earlier flights wait in the outbox",
+            left.messages
+        );
+    }
+    let bookmark = camera.bookmark()?;
+    if let Some(next) = outbox.bookmark(&bookmark)
+        && let Ok(next) = next.parse()
+    {
+        info!("going on with frame {next}");
+        camera.begin_with(next);
+    }
+    Some(bookmark)
 }
 
 /// Runs the publisher to its end, on a runtime of its own, so that nothing else can keep it from its work.
@@ -238,10 +242,7 @@ fn publish(publisher: &Publisher) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|e| format!("no runtime: {e}"))?;
-    match runtime.block_on(publisher.clone().run()) {
-        Ending::Complete => {}
-        Ending::Hopeless => debug!("the broker does not let us in; what waits stays in the outbox"),
-    }
+    runtime.block_on(publisher.clone().run());
     Ok(())
 }
 
@@ -270,24 +271,24 @@ fn capture(
             }
             Captured::Frame(frame) => {
                 counters.captured();
-                let mut frame = *frame;
-                loop {
-                    match mailbox.put(frame, TICK) {
-                        Put::Waits => break,
-                        Put::InPlaceOf(earlier) => {
-                            debug!(frame = earlier.tag.number, "no time to look at it");
-                            counters.dropped(1);
-                            break;
-                        }
-                        Put::NoRoom(same) if !stop.is_cancelled() => frame = same,
-                        Put::NoRoom(_) => {
-                            counters.dropped(1);
-                            break;
-                        }
-                    }
+                if let Some(unseen) = put(*frame, mailbox, stop) {
+                    debug!(frame = unseen.tag.number, "no time to look at it");
+                    counters.dropped(1);
                 }
                 counters.waiting(mailbox.len());
             }
+        }
+    }
+}
+
+/// Waits for room in the mailbox as long as the flight is not to stop; returns the frame that nobody will look at.
+fn put(mut frame: Frame, mailbox: &Mailbox<Frame>, stop: &CancellationToken) -> Option<Frame> {
+    loop {
+        match mailbox.put(frame, TICK) {
+            Put::Waits => return None,
+            Put::InPlaceOf(earlier) => return Some(earlier),
+            Put::NoRoom(same) if stop.is_cancelled() => return Some(same),
+            Put::NoRoom(same) => frame = same,
         }
     }
 }
@@ -324,7 +325,7 @@ impl<R: Recogniser> Recognition<R> {
                 }
                 Err(panic) => {
                     defects += 1;
-                    let reason = format!("a defect in the program: {}", panic_text(&*panic));
+                    let reason = defect(&*panic);
                     error!(frame = frame.tag.number, "{reason}");
                     self.counters.has_problem(RECOGNITION, reason.clone());
                     reason
@@ -381,16 +382,8 @@ fn report(
     outbox: &Outbox,
     link: &PublisherCounters,
     failure: Option<String>,
-    supervisor: &Supervisor,
-    stop_deadline: Duration,
+    stragglers: Vec<&'static str>,
 ) -> FlightReport {
-    let stragglers = supervisor.running();
-    for stage in &stragglers {
-        error!(
-            "{stage} was not done {} s after being asked to stop",
-            stop_deadline.as_secs_f64()
-        );
-    }
     let report = FlightReport {
         frames: counters.frames(),
         messages: outbox.depth(),

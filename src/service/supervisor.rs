@@ -57,7 +57,7 @@ impl Supervisor {
                     let failure = match done {
                         Ok(Ok(())) => break None,
                         Ok(Err(reason)) => reason,
-                        Err(panic) => format!("a defect in the program: {}", panic_text(&*panic)),
+                        Err(panic) => defect(&*panic),
                     };
                     match on_failure {
                         OnFailure::EndFlight => break Some(failure),
@@ -95,11 +95,12 @@ impl Supervisor {
     }
 }
 
-/// What a panic said.
-pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "it panicked without a word".to_owned())
+/// What a panic said, as a failure.
+pub(super) fn defect(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text = text.unwrap_or("it panicked without a word");
+    format!("a defect in the program: {text}")
 }
 
 /// Time left until `deadline`, at most `longest`; all of `longest` without one.

@@ -274,21 +274,25 @@ impl Mosquitto {
         password: &str,
         ca: Option<&PathBuf>,
     ) -> Result<BrokerOptions, link::LinkError> {
-        let credentials = Credentials {
-            username: USER.into(),
-            password: password.into(),
-        };
-        BrokerOptions::new(self.address(), Some(credentials), ca.map(PathBuf::as_path))
+        BrokerOptions::new(
+            self.address(),
+            Some(credentials(password)),
+            ca.map(PathBuf::as_path),
+        )
     }
 }
 
 /// A [`Mosquitto`] without TLS, started by another process.
 pub fn options_of(port: u16) -> BrokerOptions {
-    let credentials = Credentials {
+    let address = BrokerAddress::loopback(port);
+    BrokerOptions::new(address, Some(credentials(PASSWORD)), None).unwrap()
+}
+
+pub fn credentials(password: &str) -> Credentials {
+    Credentials {
         username: USER.into(),
-        password: PASSWORD.into(),
-    };
-    BrokerOptions::new(BrokerAddress::loopback(port), Some(credentials), None).unwrap()
+        password: password.into(),
+    }
 }
 
 impl Drop for Mosquitto {
@@ -304,11 +308,18 @@ pub fn is_root() -> bool {
 }
 
 pub fn flight(folder: &Path, rate_hz: f64, broker: BrokerOptions) -> Flight<TwoHeads> {
+    flight_with(TwoHeads::default(), folder, rate_hz, broker)
+}
+
+pub fn flight_with<R>(
+    recogniser: R,
+    folder: &Path,
+    rate_hz: f64,
+    broker: BrokerOptions,
+) -> Flight<R> {
     Flight {
         camera: Box::new(Replay::open(folder, rate_hz, false).unwrap()),
-        recogniser: TwoHeads {
-            takes: Duration::ZERO,
-        },
+        recogniser,
         broker,
         platform: "test".parse().unwrap(),
         state: folder.join("state"),
@@ -384,11 +395,9 @@ impl Recorder {
         let collect = async {
             loop {
                 let publish = self.heard.recv().await.unwrap();
-                let is_status = publish.topic.ends_with(b"/status");
-                let said = serde_json::from_slice::<serde_json::Value>(&publish.payload);
+                let said = presence(&publish);
                 all.push(publish);
-                let wanted = serde_json::to_value(status).unwrap();
-                if is_status && said.is_ok_and(|v| v["status"] == wanted) {
+                if said == Some(status) {
                     return;
                 }
             }
@@ -401,6 +410,15 @@ impl Recorder {
         assert!(ended.is_ok(), "{status:?} was not heard, only {topics:?}");
         all
     }
+}
+
+/// What a status says; `None` for any other message.
+pub fn presence(publish: &Publish) -> Option<Presence> {
+    let said: serde_json::Value = publish
+        .topic
+        .ends_with(b"/status")
+        .then(|| serde_json::from_slice(&publish.payload).unwrap())?;
+    Some(serde_json::from_value(said["status"].clone()).unwrap())
 }
 
 /// Asserts that every message is as the committed schema says and carries its properties; returns the

@@ -99,6 +99,15 @@ impl Client {
         }
     }
 
+    /// The next message, or `None` when the client has gone.
+    pub async fn next_publish(&mut self) -> Option<Publish> {
+        loop {
+            if let Packet::Publish(publish) = self.next().await? {
+                return Some(publish);
+            }
+        }
+    }
+
     pub async fn send(&mut self, packet: Packet) {
         let mut bytes = BytesMut::new();
         packet.write(&mut bytes, None).unwrap();
