@@ -6,6 +6,7 @@ use turbojpeg::PixelFormat;
 use turbojpeg_sys as sys;
 
 use super::decode::DecodeError;
+use super::jpeg_eighth::decode_at_an_eighth;
 use crate::geometry::Rectangle;
 
 /// Scans of a progressive JPEG; encoders write about 10, and each costs a pass over the photograph.
@@ -160,6 +161,20 @@ impl Jpeg {
         bytes: &[u8],
         region: Region,
     ) -> Result<(RgbImage, Option<String>), DecodeError> {
+        if region == self.whole(8)
+            && let Some(image) = decode_at_an_eighth(bytes)
+        {
+            return Ok((image, None));
+        }
+        self.decode_by_libjpeg(bytes, region)
+    }
+
+    /// [`decode`](Self::decode) by libjpeg alone.
+    pub fn decode_by_libjpeg(
+        &self,
+        bytes: &[u8],
+        region: Region,
+    ) -> Result<(RgbImage, Option<String>), DecodeError> {
         let decompressed = self.decompress(bytes, region).or_else(|text| {
             // By chance a stretch that was overwritten holds a marker. There the coded data ends for the decoder,
             // and no sense can be made of what follows: what precedes it is as good.
@@ -304,33 +319,33 @@ impl CodedData {
     }
 }
 
-const END: u8 = 0xd9;
-const START_OF_SCAN: u8 = 0xda;
-const RESTART_INTERVAL: u8 = 0xdd;
+pub(super) const END: u8 = 0xd9;
+pub(super) const START_OF_SCAN: u8 = 0xda;
+pub(super) const RESTART_INTERVAL: u8 = 0xdd;
 
 /// Three markers in their range are tables.
-fn is_start_of_frame(marker: u8) -> bool {
+pub(super) fn is_start_of_frame(marker: u8) -> bool {
     matches!(marker, 0xc0..=0xcf) && !matches!(marker, 0xc4 | 0xc8 | 0xcc)
 }
 
 /// A marker of a JPEG and its content.
-struct Segment<'a> {
-    marker: u8,
+pub(super) struct Segment<'a> {
+    pub marker: u8,
     /// Where the marker lies.
-    start: usize,
+    pub start: usize,
     /// Without marker and length.
-    content: &'a [u8],
+    pub content: &'a [u8],
 }
 
 /// The segments of a JPEG up to its end or the file's, among them restarts, which have no content. Coded data
 /// between them is passed over, as are other bytes that are none of a segment, as libjpeg does.
-struct Segments<'a> {
+pub(super) struct Segments<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Segments<'a> {
-    fn of(bytes: &'a [u8]) -> Self {
+    pub fn of(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 }

@@ -11,6 +11,7 @@ mod decode;
 mod faults;
 mod folder;
 mod jpeg;
+mod jpeg_eighth;
 mod raw;
 mod tensor;
 mod tiff_directory;
