@@ -211,10 +211,41 @@ def identification(args, title, bundle, library, whale, empty):
     return text + [""]
 
 
-def survey_frames(args, data, folder):
-    """Frames of real water, mirrored to 12 megapixels, of which every hundredth has a whale composed into it; drawn once and
-    kept. Water without its whales: the pieces in which people saw none."""
+def open_water(piece, width, height, random):
+    """A frame of water like that of `piece`: parts of it, anywhere from it, that overlap and are blended so that contrast stays
+    the same in the overlap (Heitz & Neyret 2018). Mirrored water would do for us and not for the finder: it takes seams
+    for something to look at."""
     import cv2
+    import numpy as np
+
+    rows, columns = piece.shape[:2]
+    shading = cv2.GaussianBlur(piece.astype(np.float32), (0, 0), max(rows, columns) / 4)
+    waves = piece - shading
+    down, across = int(rows * 0.6), int(columns * 0.6)
+
+    def weights(size):
+        rise = np.sin(np.linspace(0, np.pi / 2, size // 4, dtype=np.float32))
+        return np.concatenate([rise, np.ones(size - 2 * len(rise), np.float32), rise[::-1]])
+
+    weight = np.outer(weights(down), weights(across))[:, :, None]
+    water = np.zeros((height + down, width + across, 3), np.float32)
+    squares = np.zeros((height + down, width + across, 1), np.float32)
+    for y in range(0, height, down - down // 4):
+        for x in range(0, width, across - across // 4):
+            top, left = random.integers(0, rows - down + 1), random.integers(0, columns - across + 1)
+            water[y : y + down, x : x + across] += waves[top : top + down, left : left + across] * weight
+            squares[y : y + down, x : x + across] += weight**2
+    water = water[:height, :width] / np.sqrt(np.maximum(squares[:height, :width], 1e-6))
+    # The frame is lit as the piece is, from its top to its bottom.
+    light = cv2.resize(shading.mean(1, keepdims=True), (1, height), interpolation=cv2.INTER_LINEAR)
+    return np.clip(water + light.reshape(height, 1, 3), 0, 255).astype(np.uint8)
+
+
+def survey_frames(args, data, folder):
+    """Frames of open water at 12 megapixels, of which every hundredth has a whale composed into it; drawn once and kept.
+    The water is that of the pieces of real frames in which people saw no whale."""
+    import cv2
+    import numpy as np
 
     whales = composed_frames(args.trainer, data, folder / "whales", args.survey // 100, args.width)
     if not whales:
@@ -225,20 +256,12 @@ def survey_frames(args, data, folder):
         water.mkdir(parents=True, exist_ok=True)
         with open(ROOT / "training/data/open_water.csv", newline="") as file:
             pieces = list(csv.DictReader(file))
+        random = np.random.default_rng(1)
         for number in range(args.survey - len(whales)):
             piece = pieces[number % len(pieces)]
             x, y, w, h = (int(piece[k]) for k in ("x", "y", "width", "height"))
             image = cv2.imread(str(data / "frames" / piece["image"]))[y : y + h, x : x + w]
-            # Each round over the pieces begins at another corner of them.
-            shift = number // len(pieces) * 97
-            image = image[shift % (h // 2) :, shift % (w // 2) :]
-            right, down = args.width - image.shape[1], args.height - image.shape[0]
-            while right > 0 or down > 0:
-                # OpenCV mirrors once at a time.
-                step = max(0, min(right, image.shape[1])), max(0, min(down, image.shape[0]))
-                image = cv2.copyMakeBorder(image, 0, step[1], 0, step[0], cv2.BORDER_REFLECT)
-                right, down = args.width - image.shape[1], args.height - image.shape[0]
-            image = image[: args.height, : args.width]
+            image = open_water(image, args.width, args.height, random)
             cv2.imwrite(str(water / f"{number:04}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
         (water / "complete").touch()
     return whales, sorted(water.glob("*.jpg"))

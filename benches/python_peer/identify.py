@@ -12,7 +12,6 @@ import argparse
 import json
 import math
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -148,7 +147,6 @@ class Network:
         self.width, self.height = self.input["width"], self.input["height"]
         self.mean = np.array(self.input["mean"], np.float32).reshape(3, 1, 1)
         self.std = np.array(self.input["std"], np.float32).reshape(3, 1, 1)
-        self.turn = threading.Lock()
 
     def prepare(self, bgr):
         planes = bgr[:, :, ::-1].transpose(2, 0, 1).astype(np.float32)
@@ -162,9 +160,7 @@ class Network:
         outputs = []
         for start in range(0, len(images), LARGEST_BATCH):
             batch = np.stack(images[start : start + LARGEST_BATCH])
-            # Networks take turns, as in the program: each uses all threads.
-            with self.turn:
-                outputs.append(self.session.run(names, {self.input["name"]: batch}))
+            outputs.append(self.session.run(names, {self.input["name"]: batch}))
         return [np.concatenate(of_batches) for of_batches in zip(*outputs)]
 
 

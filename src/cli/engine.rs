@@ -73,6 +73,7 @@ impl Args {
             library: self.onnxruntime.clone(),
             providers: self.providers.clone(),
             threads: threads.unwrap_or(default.threads),
+            at_once: default.at_once,
             tensorrt_cache: self.tensorrt_cache.clone(),
         }
     }

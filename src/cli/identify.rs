@@ -16,6 +16,7 @@ use recognition::geometry::HeadCrop;
 use recognition::identify::{
     FrameIdentification, FrameReport, HeadIdentification, Identifier, IdentifyError,
 };
+use recognition::inference::EngineConfig;
 use recognition::pixels::{EncodedPhotograph, Folder, READ_ENDINGS, encode_jpeg};
 
 use super::{FAILED, INTERRUPTED, PARTLY_FAILED, USAGE, engine, interrupt};
@@ -134,7 +135,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(FAILED));
     }
     let bundle = Bundle::open(&args.bundle)?;
-    let identifier = Identifier::new(&bundle, &args.engine.config(Some(threads)))?;
+    let config = EngineConfig {
+        at_once: threads.min(photographs.len()),
+        ..args.engine.config(Some(threads))
+    };
+    let identifier = Identifier::new(&bundle, &config)?;
     if let Some(folder) = &args.annotate {
         fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;

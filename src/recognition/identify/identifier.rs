@@ -1,5 +1,5 @@
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
@@ -10,7 +10,9 @@ use super::report::{FrameIdentification, HeadIdentification, StageTimes};
 use super::{FoundHead, Neighbours, Similarities, aligner, decision, ensemble, mean_embedding};
 use crate::bundle::{Bundle, CloserLook, Finder, Manifest, NetworkInput, Role};
 use crate::geometry::{Affine, HeadCrop, Landmarks};
-use crate::inference::{Engine, EngineConfig, EngineError, InferenceError, Network};
+use crate::inference::{
+    Engine, EngineConfig, EngineError, ExecutionProvider, InferenceError, Network,
+};
 use crate::pixels::{
     DecodeError, EncodedPhotograph, OUTSIDE_FRAME, OUTSIDE_HEAD_PHOTOGRAPH, Photograph,
     reduce_to_fit,
@@ -42,32 +44,51 @@ pub enum IdentifyError {
     },
 }
 
-/// A network that threads take in turns.
+/// A network that threads share: as often as it is loaded, so many run it at once; further ones wait.
 #[derive(Debug)]
 struct SharedNetwork {
-    network: Mutex<Network>,
+    copies: Vec<Mutex<Network>>,
     /// Known without waiting for a turn, so that inputs are cut while another thread has the network.
     largest_batch: usize,
 }
 
 impl SharedNetwork {
-    fn new(network: Network) -> Self {
-        Self {
-            largest_batch: network.largest_batch(),
-            network: Mutex::new(network),
-        }
+    fn load(engine: &Engine, bundle: &Bundle, role: Role) -> Result<Self, InferenceError> {
+        let network = Network::load(engine, bundle, role)?;
+        let largest_batch = network.largest_batch();
+        // Other processors run one after the other anyway, and have less memory.
+        let copies = match network.provider() {
+            ExecutionProvider::Cpu => engine.config().at_once,
+            ExecutionProvider::Cuda | ExecutionProvider::TensorRt => 1,
+        };
+        let further = (1..copies).map(|_| Network::load(engine, bundle, role));
+        let networks: Vec<Network> = std::iter::once(Ok(network))
+            .chain(further)
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            copies: networks.into_iter().map(Mutex::new).collect(),
+            largest_batch,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Network> {
         // A thread that panicked left no network in pieces: sessions keep no state between runs.
-        self.network.lock().unwrap_or_else(PoisonError::into_inner)
+        for copy in &self.copies {
+            match copy.try_lock() {
+                Ok(network) => return network,
+                Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+        let first = &self.copies[0];
+        first.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A bundle's networks, ready to find and name heads.
 ///
-/// It may be used from several threads at once; networks take turns, decoding and cutting run beside
-/// them. Cutting and the networks use as many threads as [`EngineConfig::threads`] says.
+/// It may be used from several threads at once, [`EngineConfig::at_once`] says from how many. Cutting and the networks use
+/// as many threads as [`EngineConfig::threads`] says.
 #[derive(Debug)]
 pub struct Identifier {
     manifest: Manifest,
@@ -112,14 +133,14 @@ impl Identifier {
     /// There is no engine as asked for, or it does not take a network.
     pub fn new(bundle: &Bundle, config: &EngineConfig) -> Result<Self, IdentifyError> {
         let engine = Engine::start(config)?;
-        let load = |role| Network::load(&engine, bundle, role);
+        let load = |role| SharedNetwork::load(&engine, bundle, role);
         let load_some = |role| match bundle.manifest().network(role) {
-            Some(_) => load(role).map(|network| Some(SharedNetwork::new(network))),
+            Some(_) => load(role).map(Some),
             None => Ok(None),
         };
         let finder = load_some(Role::Finder)?;
         let aligner = load_some(Role::Aligner)?;
-        let ensemble = SharedNetwork::new(load(Role::Ensemble)?);
+        let ensemble = load(Role::Ensemble)?;
         let networks = [finder.as_ref(), aligner.as_ref(), Some(&ensemble)];
         let engines = networks.into_iter().flatten().map(|shared| {
             let network = shared.lock();

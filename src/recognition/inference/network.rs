@@ -475,7 +475,7 @@ fn session(
     }
     let config = engine.config();
     let builder = builder
-        .with_intra_threads(config.threads)?
+        .with_intra_threads((config.threads / config.at_once).max(1))?
         .with_inter_threads(1)?
         // One plan of memory for each size of batch, kept for good, takes a tenth more of it and no less time.
         .with_memory_pattern(false)?

@@ -329,8 +329,8 @@ struct Passed {
 struct Huffman {
     /// For each beginning of [`LOOK`] bits the length of its code and the symbol; length 0 where it is longer.
     first: Box<[(u8, u8); 1 << LOOK]>,
-    /// For coefficients that are passed over; empty for those that are read.
-    several: Vec<Passed>,
+    /// For coefficients that are passed over.
+    several: Box<[Passed; 1 << LOOK]>,
     /// For each length from 1 bit, by length − 1: the first code above it, left-aligned in 16 bits, and what to add to a code
     /// of this length for its symbol's place.
     longer: [(u32, i32); 16],
@@ -365,17 +365,16 @@ impl Huffman {
             longer[length as usize - 1].0 = code << (16 - length);
             code <<= 1;
         }
-        let first: Box<[(u8, u8); 1 << LOOK]> = first.into_boxed_slice().try_into().ok()?;
-        let several = if is_passed_over {
-            (0..1 << LOOK)
+        let first = <Box<[_; 1 << LOOK]>>::try_from(first).ok()?;
+        let several: Vec<Passed> = match is_passed_over {
+            true => (0..1 << LOOK)
                 .map(|look| Passed::all_in(look, &first))
-                .collect()
-        } else {
-            Vec::new()
+                .collect(),
+            false => vec![Passed::default(); 1 << LOOK],
         };
         Some(Self {
             first,
-            several,
+            several: several.try_into().ok()?,
             longer,
             symbols: symbols.to_vec(),
         })
@@ -448,9 +447,7 @@ impl<'a> Bits<'a> {
     /// At least 32 bits.
     #[inline(always)]
     fn fill(&mut self) {
-        if self.count >= 32 {
-            return;
-        }
+        // As much as there is room for, always: whether it was needed is not to be foreseen, and a wrong guess costs more.
         if let Some(eight) = self.bytes.get(self.next..self.next + 8)
             && let Ok(eight) = eight.try_into()
         {
@@ -472,7 +469,7 @@ impl<'a> Bits<'a> {
     fn fill_by_bytes(&mut self) {
         // What is below those that count is read again.
         self.buffer &= !(u64::MAX.checked_shr(self.count).unwrap_or(0));
-        while self.count <= 56 {
+        while self.count < 56 {
             let byte = match self.bytes[self.next..] {
                 [0xff, 0, ..] => {
                     self.next += 2;
@@ -614,7 +611,8 @@ impl BlockReader<'_> {
         let mut block = [0i32; COEFFICIENTS];
         block[0] = self.first(bits)? * i32::from(self.quantisation[0]);
         let mut place = 1;
-        let mut is_flat = true;
+        // At least as large as the largest of the others.
+        let mut largest = 0;
         while place < COEFFICIENTS {
             bits.fill();
             let (zeros, size) = self.symbol(bits)?;
@@ -626,17 +624,21 @@ impl BlockReader<'_> {
                     place += zeros;
                     let value = bits.value(size) * i32::from(*self.quantisation.get(place)?);
                     block[usize::from(ZIGZAG[place])] = value;
+                    largest |= value.unsigned_abs();
                     place += 1;
-                    is_flat = false;
                 }
             }
         }
         if place > COEFFICIENTS {
             return None;
         }
-        if is_flat {
+        if largest == 0 {
             let one = sample(block[0] << 2, 5)?;
             return Some([[one; 2]; 2]);
+        }
+        // Further out the arithmetic of 32 bits might not do; no camera writes such.
+        if largest.max(block[0].unsigned_abs()) >= 1 << 15 {
+            return None;
         }
         idct_to_four(&block)
     }
@@ -646,7 +648,8 @@ impl BlockReader<'_> {
 const CONSTANT_BITS: u32 = 13;
 const KEPT_BITS: u32 = 2;
 
-/// The inverse transform of a block to 2 × 2 pixels; even rows and columns but the first say nothing of them.
+/// The inverse transform of a block to 2 × 2 pixels; even rows and columns but the first say nothing of them. Coefficients
+/// are below 2¹⁵.
 fn idct_to_four(block: &[i32; COEFFICIENTS]) -> Option<[[u8; 2]; 2]> {
     let odd = |one: i32, three: i32, five: i32, seven: i32| {
         one * 29692 - three * 10426 + five * 6967 - seven * 5906
@@ -654,10 +657,6 @@ fn idct_to_four(block: &[i32; COEFFICIENTS]) -> Option<[[u8; 2]; 2]> {
     let mut rows = [[0i32; 8]; 2];
     for column in [0, 1, 3, 5, 7] {
         let at = |row: usize| block[8 * row + column];
-        // Further out the arithmetic of 32 bits might not do; no camera writes such.
-        if [0, 1, 3, 5, 7].iter().any(|&row| at(row).abs() > 1 << 15) {
-            return None;
-        }
         let even = at(0) << (CONSTANT_BITS + 2);
         let odd = odd(at(1), at(3), at(5), at(7));
         let bits = CONSTANT_BITS - KEPT_BITS + 2;

@@ -322,6 +322,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let bundles: Result<Vec<Bundle>, _> = args.bundle.iter().map(Bundle::open).collect();
     let bundles = bundles?;
     let config = EngineConfig::default();
+    let config = EngineConfig {
+        at_once: config.threads,
+        ..config
+    };
     let identifiers = bundles.iter().map(|b| Identifier::new(b, &config));
     let identifiers = Subjects(identifiers.collect::<Result<_, _>>()?);
     if args.frames.is_some() {
