@@ -37,7 +37,10 @@ help: ## this list
 # --- flying -------------------------------------------------------------------------------------
 
 .PHONY: demo
-demo: build onnxruntime ## fly a virtual survey on this machine and show what arrives over MQTT
+demo: native onnxruntime ## fly a virtual survey on this machine and show what arrives over MQTT
+	$(say) "building (the first time takes some minutes)"
+	@cargo build --release --locked --bin callosity \
+		$$([ ! -e $(VENV)/.has-onnxruntime ] || echo --no-default-features)
 	target/release/callosity demo $(DEMO)
 
 .PHONY: build
@@ -52,8 +55,8 @@ native:
 
 .PHONY: onnxruntime
 onnxruntime:
-	@[ -e $(VENV)/.has-tools ] || .ci/python $(VENV) .ci/onnxruntime.txt \
-		|| echo "== no ONNX Runtime: going on with the built-in engine, which is slower"
+	@[ -e $(VENV)/.has-onnxruntime ] || { .ci/python $(VENV) .ci/onnxruntime.txt && touch $(VENV)/.has-onnxruntime; } \
+		|| echo "== no ONNX Runtime: going on with the built-in engine, which is slower and takes longer to build"
 
 # --- checking -----------------------------------------------------------------------------------
 
@@ -65,7 +68,7 @@ test: tools torch fmt deny test-callosity lint doc test-training ## install what
 tools: native
 	@.ci/debian mosquitto:mosquitto openssl:openssl
 	@.ci/python $(VENV) tests/requirements.txt
-	@touch $(VENV)/.has-tools
+	@touch $(VENV)/.has-onnxruntime
 
 .PHONY: torch
 torch:

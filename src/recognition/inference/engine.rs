@@ -113,9 +113,18 @@ pub enum EngineError {
     /// ONNX Runtime was asked for and is nowhere.
     #[error(
         "no ONNX Runtime found (looked at ORT_DYLIB_PATH, .venv and the system's folders{}). Install it with `pip install onnxruntime`, give the path of its library with --onnxruntime, or use --engine builtin",
-        tried.iter().map(|(path, reason)| format!("; {}: {reason}", path.display())).collect::<String>()
+        in_words(tried)
     )]
     NotFound {
+        /// Libraries that were found and what is wrong with each.
+        tried: Vec<(PathBuf, String)>,
+    },
+    /// The program was built without the engine that is asked for, or that would have to do.
+    #[error(
+        "this program was built without the built-in engine, and uses ONNX Runtime alone{}. Install it with `pip install onnxruntime`, give the path of its library with --onnxruntime, or build with the feature builtin-engine",
+        in_words(tried)
+    )]
+    NotBuiltIn {
         /// Libraries that were found and what is wrong with each.
         tried: Vec<(PathBuf, String)>,
     },
@@ -133,6 +142,13 @@ pub enum EngineError {
         /// The engine that runs.
         running: String,
     },
+}
+
+fn in_words(tried: &[(PathBuf, String)]) -> String {
+    tried
+        .iter()
+        .map(|(path, reason)| format!("; {}: {reason}", path.display()))
+        .collect()
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -241,7 +257,7 @@ fn describe(kind: &Kind) -> String {
 
 fn start(config: &EngineConfig) -> Result<Running, EngineError> {
     if config.choice == EngineChoice::Builtin {
-        return start_builtin();
+        return start_builtin(Vec::new());
     }
     if let Some(path) = &config.library {
         let library = Library::load(path).map_err(|reason| EngineError::Library {
@@ -262,7 +278,7 @@ fn start(config: &EngineConfig) -> Result<Running, EngineError> {
     }
     match config.choice {
         EngineChoice::OnnxRuntime => Err(EngineError::NotFound { tried }),
-        EngineChoice::Auto | EngineChoice::Builtin => start_builtin(),
+        EngineChoice::Auto | EngineChoice::Builtin => start_builtin(tried),
     }
 }
 
@@ -287,9 +303,15 @@ fn start_onnxruntime(path: &Path, library: Library) -> Result<Running, EngineErr
     build(kind, builder)
 }
 
-fn start_builtin() -> Result<Running, EngineError> {
+#[cfg(feature = "builtin-engine")]
+fn start_builtin(_: Vec<(PathBuf, String)>) -> Result<Running, EngineError> {
     ort::set_api(ort_tract::api());
     build(Kind::Builtin, ort::init())
+}
+
+#[cfg(not(feature = "builtin-engine"))]
+fn start_builtin(tried: Vec<(PathBuf, String)>) -> Result<Running, EngineError> {
+    Err(EngineError::NotBuiltIn { tried })
 }
 
 fn build(

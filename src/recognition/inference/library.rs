@@ -133,16 +133,20 @@ impl Library {
 
     /// The functions of a library that is older than the table which the bindings were compiled with.
     ///
-    /// The built-in engine compiles the bindings' table at version 24, and the bindings themselves
+    /// The built-in engine (feature `builtin-engine`) compiles the bindings' table at version 24, and the bindings themselves
     /// then refuse older libraries, though with feature `api-20` they call nothing newer than 1.20.
     /// The table only ever grows at its end. So the older library's functions are laid over the
     /// beginning of a table of stand-ins that answer "not implemented". The library stays loaded for
     /// as long as the process runs.
     pub fn table(self) -> Result<OrtApi, String> {
-        // The first function that 1.20 does not have: 1.21 added none, 1.22 begins here.
-        const KNOWN: usize = std::mem::offset_of!(OrtApi, ReleaseValueInfo);
         // ONNX Runtime promises this size for ever ("Size of version 20 API cannot change").
-        const { assert!(KNOWN == 285 * size_of::<usize>()) };
+        const KNOWN: usize = 285 * size_of::<usize>();
+        const { assert!(KNOWN <= size_of::<OrtApi>()) };
+        // The first function that 1.20 does not have: 1.21 added none, 1.22 begins here.
+        #[cfg(feature = "builtin-engine")]
+        const {
+            assert!(KNOWN == std::mem::offset_of!(OrtApi, ReleaseValueInfo))
+        };
         let base = Self::base(&self.library)?;
         // SAFETY: `base` is the library's static table and any version number may be asked for.
         let old = unsafe { ((*base).GetApi)(OLDEST_MINOR) };
