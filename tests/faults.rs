@@ -23,6 +23,7 @@ use flying::{
     payloads, photographs, presence, take_off,
 };
 use ground::{Received, Receiver};
+use jiff::Timestamp;
 use link::broker::Timing;
 use link::codec::{Encoding, decode};
 use link::message::{CBOR, Presence, Sighting};
@@ -37,6 +38,7 @@ use rumqttc::v5::mqttbytes::v5::{
 use scripted_broker::ScriptedBroker;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 fn topic(publish: &Publish) -> String {
     String::from_utf8(publish.topic.to_vec()).unwrap()
@@ -543,21 +545,28 @@ fn child_that_is_killed_again_and_again() {
         return;
     };
     let folder = Path::new(&folder);
-    let port: u16 = std::env::var("FAULTS_TEST_PORT").unwrap().parse().unwrap();
-    let mut flight = flight(folder, 100.0, flying::options_of(port));
-    flight.camera = Box::new(Replay::open(folder, 100.0, false).unwrap().resuming());
+    let broker = std::env::var("FAULTS_TEST_BROKER").unwrap();
+    let rate: f64 = std::env::var("FAULTS_TEST_RATE").map_or(100.0, |rate| rate.parse().unwrap());
+    let mut flight = flight(folder, rate, flying::options_at(broker.parse().unwrap()));
+    flight.camera = Box::new(Replay::open(folder, rate, false).unwrap().resuming());
     fly(flight, &CancellationToken::new()).unwrap();
 }
 
 fn start_child(folder: &Path, port: u16) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+    let program = Command::new(std::env::current_exe().unwrap());
+    start_child_by(program, folder, &format!("mqtt://127.0.0.1:{port}"))
+}
+
+/// `program` runs this test program, with the arguments that follow.
+fn start_child_by(mut program: Command, folder: &Path, broker: &str) -> Child {
+    program
         .args([
             "--exact",
             "child_that_is_killed_again_and_again",
             "--ignored",
         ])
         .env("FAULTS_TEST_FOLDER", folder)
-        .env("FAULTS_TEST_PORT", port.to_string())
+        .env("FAULTS_TEST_BROKER", broker)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -641,5 +650,181 @@ async fn a_thousand_kills() {
         "1,000 kills, 40 of the broker, 50,000 sightings: 0 lost, 0 twice by id and revision \
          ({twice} sent again), outbox whole; {:.0} s",
         start.elapsed().as_secs_f64()
+    );
+}
+
+/// Sightings until the flight says that it has stopped, by frame: when, by id.
+async fn sightings_by_frame(recorder: &mut Recorder) -> BTreeMap<u64, BTreeMap<Uuid, Timestamp>> {
+    let mut by_frame: BTreeMap<u64, BTreeMap<Uuid, Timestamp>> = BTreeMap::new();
+    loop {
+        let publish = timeout(5 * PATIENCE, recorder.heard.recv()).await;
+        let publish = publish.unwrap().unwrap();
+        if is_sighting(&publish) {
+            let said: Sighting = serde_json::from_slice(&publish.payload).unwrap();
+            by_frame
+                .entry(said.frame.number)
+                .or_default()
+                .insert(said.occurrence_id, said.event_date);
+        }
+        if presence(&publish) == Some(Presence::Stopped) {
+            return by_frame;
+        }
+    }
+}
+
+/// A host of its own beside this one, on a cable that loses packets on their way to it.
+struct LossyHost {
+    name: String,
+    /// This machine's end of the cable.
+    address: std::net::Ipv4Addr,
+}
+
+impl LossyHost {
+    fn new(percent_lost: u32) -> Self {
+        let id = std::process::id();
+        let name = format!("callosity{id}");
+        let net = format!("10.231.{}", id % 200);
+        let (here, there) = (format!("ca{id}"), format!("cb{id}"));
+        let inside = format!("ip netns exec {name}");
+        for command in [
+            format!("ip netns add {name}"),
+            format!("ip link add {here} type veth peer name {there}"),
+            format!("ip link set {there} netns {name}"),
+            format!("ip addr add {net}.1/24 dev {here}"),
+            format!("ip link set {here} up"),
+            format!("{inside} ip addr add {net}.2/24 dev {there}"),
+            format!("{inside} ip link set {there} up"),
+            format!("{inside} nft add table inet lossy"),
+            format!(
+                "{inside} nft add chain inet lossy in {{ type filter hook input priority 0 ; }}"
+            ),
+            format!(
+                "{inside} nft add rule inet lossy in numgen random mod 100 < {percent_lost} drop"
+            ),
+        ] {
+            let words: Vec<_> = command.split(' ').collect();
+            let status = Command::new(words[0]).args(&words[1..]).status().unwrap();
+            assert!(status.success(), "{command}");
+        }
+        Self {
+            name,
+            address: format!("{net}.1").parse().unwrap(),
+        }
+    }
+}
+
+impl Drop for LossyHost {
+    fn drop(&mut self) {
+        // The cable goes with it.
+        let _ = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .status();
+    }
+}
+
+/// A tenth of all packets to the aircraft is lost, and its program is killed in between.
+/// `cargo test --release --test faults -- --ignored --nocapture a_tenth_of_all_packets`; needs root, iproute2, nftables.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "makes a network of its own, which root alone may"]
+async fn everything_arrives_where_a_tenth_of_all_packets_is_lost() {
+    const FRAMES: usize = 500;
+    let Some(broker) = Mosquitto::start_as(Setup::default()) else {
+        return;
+    };
+    let host = LossyHost::new(10);
+    let link = BadLink::at(host.address, broker.port).await;
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), FRAMES, &[]);
+    let mut recorder = Recorder::start(broker.port).await;
+    let start = || {
+        let mut program = Command::new("ip");
+        program.args(["netns", "exec", &host.name]);
+        program.arg(std::env::current_exe().unwrap());
+        program.env("FAULTS_TEST_RATE", "20");
+        start_child_by(
+            program,
+            folder.path(),
+            &format!("mqtt://{}:{}", host.address, link.port),
+        )
+    };
+    let begun = Instant::now();
+    let mut child = start();
+    sleep(Duration::from_secs(10)).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut child = start();
+    let by_frame = sightings_by_frame(&mut recorder).await;
+    assert!(child.wait().unwrap().success());
+    assert_eq!(by_frame.len(), FRAMES);
+    assert!(by_frame.values().all(|sightings| sightings.len() == 2));
+    println!(
+        "{} sightings with a tenth of all packets lost and one kill: 0 lost, 0 twice by id; {:.0} s",
+        2 * FRAMES,
+        begun.elapsed().as_secs_f64()
+    );
+}
+
+/// The clock of a flying program jumps to 1970, to 2100 and back.
+/// `cargo test --release --test faults -- --ignored --nocapture the_clock_jumps`; needs Debian's libfaketime.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs libfaketime"]
+async fn nothing_is_lost_when_the_clock_jumps() {
+    const FRAMES: usize = 300;
+    let libraries = ["x86_64", "aarch64"]
+        .map(|arch| format!("/usr/lib/{arch}-linux-gnu/faketime/libfaketime.so.1"));
+    let library = libraries.iter().find(|path| Path::new(path).exists());
+    let library = library.expect("Debian's libfaketime");
+    let Some(broker) = Mosquitto::start_as(Setup::default()) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), FRAMES, &[]);
+    let mut recorder = Recorder::start(broker.port).await;
+    let clock = folder.path().join("clock");
+    std::fs::write(&clock, "+0").unwrap();
+    let mut program = Command::new(std::env::current_exe().unwrap());
+    program
+        .env("LD_PRELOAD", library)
+        .env("FAKETIME_TIMESTAMP_FILE", &clock)
+        .env("FAKETIME_NO_CACHE", "1")
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .env("FAKETIME_DONT_RESET", "1")
+        .env("FAULTS_TEST_RATE", "25");
+    let mut child = start_child_by(
+        program,
+        folder.path(),
+        &format!("mqtt://127.0.0.1:{}", broker.port),
+    );
+    let jumps = tokio::spawn(async move {
+        let mut jumps = [
+            "@1970-01-01 00:00:10",
+            "+0",
+            "@2100-06-01 12:00:00",
+            "@1970-01-01 00:00:10",
+            "+0",
+        ]
+        .iter();
+        for to in jumps.by_ref() {
+            sleep(Duration::from_secs(2)).await;
+            std::fs::write(&clock, to).unwrap();
+        }
+    });
+    let by_frame = sightings_by_frame(&mut recorder).await;
+    jumps.abort();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(by_frame.len(), FRAMES);
+    assert!(by_frame.values().all(|sightings| sightings.len() == 2));
+    let years: BTreeSet<_> = by_frame
+        .values()
+        .flat_map(BTreeMap::values)
+        .map(|time| time.strftime("%Y").to_string())
+        .collect();
+    assert!(
+        years.len() == 3 && years.contains("1970") && years.contains("2100"),
+        "{years:?}"
+    );
+    println!(
+        "{} sightings while the clock jumps: 0 lost, 0 twice by id",
+        2 * FRAMES
     );
 }

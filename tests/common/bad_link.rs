@@ -30,7 +30,12 @@ pub struct BadLink {
 impl BadLink {
     /// A good link to a port of this machine.
     pub async fn to(port: u16) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        Self::at(Ipv4Addr::LOCALHOST, port).await
+    }
+
+    /// A good link from one of this machine's addresses to a port that only this machine reaches.
+    pub async fn at(address: Ipv4Addr, port: u16) -> Self {
+        let listener = TcpListener::bind((address, 0)).await.unwrap();
         let here = listener.local_addr().unwrap().port();
         let (set, link) = watch::channel(Link::Good);
         let accepted = link.clone();

@@ -284,7 +284,11 @@ impl Mosquitto {
 
 /// A [`Mosquitto`] without TLS, started by another process.
 pub fn options_of(port: u16) -> BrokerOptions {
-    let address = BrokerAddress::loopback(port);
+    options_at(BrokerAddress::loopback(port))
+}
+
+/// [`options_of`] one that is reached at an address.
+pub fn options_at(address: BrokerAddress) -> BrokerOptions {
     BrokerOptions::new(address, Some(credentials(PASSWORD)), None).unwrap()
 }
 
