@@ -1,9 +1,11 @@
+use serde::{Deserialize, Serialize};
+
 use super::{Familiarity, aligner};
 use crate::bundle::{DecisionRule, NeighbourModel, UnknownFeature, UnknownModel, UnknownScore};
 use crate::geometry::{Affine, Point};
 
 /// Probabilities that an ensemble's logits mean, averaged over views.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Opinion {
     /// For each individual, given that the whale is one of them: those of the catalogue, then the enrolled
     /// ones.

@@ -6,8 +6,13 @@ use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
 use super::finder::{self, LikelyHead, candidates, closer_input_from_frame, suppress};
 use super::frame_pixels::{FramePixels, Need, Source};
-use super::report::{FrameIdentification, HeadIdentification, StageTimes};
-use super::{FoundHead, Neighbours, Similarities, aligner, decision, ensemble, mean_embedding};
+use super::report::{
+    FrameDetections, FrameIdentification, HeadIdentification, Identification, StageTimes,
+};
+use super::{
+    FoundHead, Neighbours, Opinion, PooledOpinion, Similarities, aligner, decision, ensemble,
+    mean_embedding,
+};
 use crate::bundle::{Bundle, CloserLook, Finder, Manifest, NetworkInput, Role};
 use crate::geometry::{Affine, HeadCrop, Landmarks};
 use crate::inference::{
@@ -268,9 +273,70 @@ impl Identifier {
         Ok(self.see(&mut pixels, &crops, embed)?.pop())
     }
 
+    /// Finds the heads in a frame and shows them to the ensemble, without naming them: for who joins several frames
+    /// before a name is said. [`identify_frame`](Self::identify_frame) is this and [`judge`](Self::judge).
+    ///
+    /// # Errors
+    /// The photograph cannot be decoded, the bundle has no finder, or a network fails.
+    pub fn examine_frame(
+        &self,
+        frame: &EncodedPhotograph,
+    ) -> Result<FrameDetections, IdentifyError> {
+        self.examine(FramePixels::new(Source::Encoded(frame), &self.pool))
+    }
+
+    /// [`examine_frame`](Self::examine_frame) of a frame that is decoded already.
+    ///
+    /// # Errors
+    /// The bundle has no finder, or a network fails.
+    pub fn examine_photograph(&self, frame: &Photograph) -> Result<FrameDetections, IdentifyError> {
+        self.examine(FramePixels::new(Source::Decoded(frame), &self.pool))
+    }
+
+    fn examine(&self, mut pixels: FramePixels) -> Result<FrameDetections, IdentifyError> {
+        let (found, mut times) = self.find_and_align(&mut pixels)?;
+        let clock = Stopwatch::start(&pixels);
+        let crops = self.crops(&found);
+        let embed = self.manifest.ensemble.embedding.is_some();
+        let heads = self.see(&mut pixels, &crops, embed)?;
+        times.identify = clock.stop(&pixels);
+        Ok(FrameDetections {
+            faults: pixels.faults(),
+            heads,
+            stages_ms: with_pixels(times, &pixels),
+        })
+    }
+
     /// Names a head that was seen, by the networks and by its neighbours, which need not be those of the
     /// bundle ([`neighbours`](Self::neighbours)).
     pub fn judge(&self, head: &Detection, neighbours: Option<&Neighbours>) -> HeadIdentification {
+        let said = self.conclude(&self.opinion(head, neighbours), neighbours);
+        HeadIdentification {
+            bonnet: head.landmarks.bonnet,
+            blowhead: head.landmarks.blowhead,
+            confidence: head.confidence,
+            decision: said.decision,
+            unknown_probability: said.unknown_probability,
+            candidates: said.candidates,
+        }
+    }
+
+    /// Names one animal's head by several frames of a pass, whose order does not matter; `None` without any.
+    pub fn judge_together(
+        &self,
+        frames: &[Detection],
+        neighbours: Option<&Neighbours>,
+    ) -> Option<Identification> {
+        let (first, others) = frames.split_first()?;
+        let mut pooled = PooledOpinion::of(&self.opinion(first, neighbours));
+        for head in others {
+            pooled.add(&self.opinion(head, neighbours));
+        }
+        Some(self.conclude(&pooled.opinion(), neighbours))
+    }
+
+    /// What networks and neighbours say of a head, before anything is decided.
+    pub fn opinion(&self, head: &Detection, neighbours: Option<&Neighbours>) -> Opinion {
         let compared = neighbours
             .zip(head.embedding())
             .map(|(neighbours, embedding)| {
@@ -285,22 +351,26 @@ impl Identifier {
                     nearest,
                     familiarity: *familiarity,
                 });
-        let individuals = match &compared {
-            Some((neighbours, ..)) => neighbours.individuals(),
-            None => &self.manifest.catalogue.individuals,
-        };
         let views = head.logits.iter().map(Vec::as_slice);
         let decision = &self.manifest.decision;
-        let opinion = ensemble::opinion(decision, similarities, views).unwrap_or_else(|| {
+        ensemble::opinion(decision, similarities, views).unwrap_or_else(|| {
             unreachable!("a head is seen in at least one view, by a catalogue of at least one")
-        });
-        HeadIdentification {
-            bonnet: head.landmarks.bonnet,
-            blowhead: head.landmarks.blowhead,
-            confidence: head.confidence,
-            decision: decision::decide(decision, &opinion),
+        })
+    }
+
+    /// Decides by the bundle's rule, on an [`opinion`](Self::opinion) with the same `neighbours` or several
+    /// [pooled](PooledOpinion).
+    pub fn conclude(&self, opinion: &Opinion, neighbours: Option<&Neighbours>) -> Identification {
+        // Without an embedding nobody is compared with the neighbours, and the catalogue alone is named.
+        let catalogue = &self.manifest.catalogue.individuals;
+        let individuals = neighbours
+            .map(Neighbours::individuals)
+            .filter(|individuals| individuals.len() == opinion.probabilities.len())
+            .unwrap_or(catalogue);
+        Identification {
+            decision: decision::decide(&self.manifest.decision, opinion),
             unknown_probability: opinion.unknown,
-            candidates: decision::candidates(individuals, &opinion),
+            candidates: decision::candidates(individuals, opinion),
         }
     }
 
@@ -366,14 +436,22 @@ impl Identifier {
     }
 
     fn identify(&self, mut pixels: FramePixels) -> Result<FrameIdentification, IdentifyError> {
-        let mut times = StageTimes::default();
-        let clock = Stopwatch::start(&pixels);
-        let mut heads = self.find(&mut pixels)?;
-        times.find = clock.stop(&pixels);
-        let clock = Stopwatch::start(&pixels);
-        self.align(&mut pixels, &mut heads)?;
-        times.align = clock.stop(&pixels);
+        let (heads, times) = self.find_and_align(&mut pixels)?;
         self.name(pixels, heads, times)
+    }
+
+    fn find_and_align(
+        &self,
+        pixels: &mut FramePixels,
+    ) -> Result<(Vec<FoundHead>, StageTimes), IdentifyError> {
+        let mut times = StageTimes::default();
+        let clock = Stopwatch::start(pixels);
+        let mut heads = self.find(pixels)?;
+        times.find = clock.stop(pixels);
+        let clock = Stopwatch::start(pixels);
+        self.align(pixels, &mut heads)?;
+        times.align = clock.stop(pixels);
+        Ok((heads, times))
     }
 
     /// The heads of a frame, as the finder sees them, in pixels of the frame.
@@ -673,11 +751,7 @@ impl Identifier {
             height,
             faults: pixels.faults(),
             heads,
-            stages_ms: StageTimes {
-                decode: milliseconds(pixels.decoding),
-                inference: milliseconds(pixels.inference),
-                ..times
-            },
+            stages_ms: with_pixels(times, pixels),
             engine: self.engine(),
         }
     }
@@ -719,6 +793,15 @@ impl Stopwatch {
     fn stop(self, pixels: &FramePixels) -> f64 {
         let decoding = pixels.decoding - self.decoded;
         milliseconds(self.start.elapsed().saturating_sub(decoding))
+    }
+}
+
+/// The times of a frame's stages with what decoding and the networks took.
+fn with_pixels(times: StageTimes, pixels: &FramePixels) -> StageTimes {
+    StageTimes {
+        decode: milliseconds(pixels.decoding),
+        inference: milliseconds(pixels.inference),
+        ..times
     }
 }
 

@@ -25,15 +25,18 @@
 //! before stands.
 
 pub mod aligner;
+mod appearance;
 mod decision;
 mod ensemble;
 mod finder;
 mod frame_pixels;
 mod identifier;
 mod neighbours;
+mod pooling;
 mod report;
 mod statistics;
 
+pub use appearance::{Appearance, AppearanceKind, Likeness};
 pub use ensemble::{
     Evidence, Opinion, Similarities, concentration, opinion, raise as raise_probabilities,
     view as ensemble_view,
@@ -41,7 +44,9 @@ pub use ensemble::{
 pub use finder::FoundHead;
 pub use identifier::{Detection, Identifier, IdentifyError};
 pub use neighbours::{Neighbours, mean_embedding};
+pub use pooling::{FrameCorrelation, PooledOpinion};
 pub use report::{
-    Candidate, Decision, FrameIdentification, FrameReport, HeadIdentification, StageTimes,
+    Candidate, Decision, FrameDetections, FrameIdentification, FrameReport, HeadIdentification,
+    Identification, StageTimes,
 };
 pub use statistics::{Cohort, Compared, Familiarity, GalleryStatistics, relation};

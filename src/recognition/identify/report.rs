@@ -1,6 +1,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Detection;
 use crate::geometry::{Landmarks, Point};
 use crate::pixels::Faults;
 
@@ -35,6 +36,17 @@ pub struct Candidate {
     /// Probability that the head is this individual's, given that the bundle knows the whale; 0…1.
     /// Over the catalogue and who is enrolled these add up to 1.
     pub probability: f32,
+}
+
+/// Whose a head may be, by one frame or several.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Identification {
+    /// What is said of it.
+    pub decision: Decision,
+    /// Probability that the bundle does not know the whale, 0…1.
+    pub unknown_probability: f32,
+    /// Individuals, the most probable first; their probabilities are given that the bundle knows the whale.
+    pub candidates: Vec<Candidate>,
 }
 
 /// A head in a frame and whose it may be.
@@ -82,6 +94,17 @@ pub struct StageTimes {
     pub identify: f64,
     /// Of finding, placing and naming together, what the networks themselves took.
     pub inference: f64,
+}
+
+/// The heads of a frame as the ensemble has seen them, before any is named.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FrameDetections {
+    /// What is wrong with the photograph; nothing, as a rule.
+    pub faults: Faults,
+    /// The heads, the one that the finder is surest of first.
+    pub heads: Vec<Detection>,
+    /// How long it took.
+    pub stages_ms: StageTimes,
 }
 
 /// What was seen in a frame.

@@ -6,6 +6,7 @@
 //! - [`Sea`] draws open water, for any size of picture and of whale.
 //! - [`VirtualWhale`] is one individual, [`Catalogue`] a population of them, some known, some not.
 //! - [`render_head`] draws a head crop, [`Survey`] plans a flight's frames, [`RenderedSurvey`] renders them;
+//!   [`RevisitingSurvey`] plans a flight on which animals are followed over frames and met again;
 //!   [`FramePlan::photograph`] shows them as another camera does.
 //!
 //! Positions follow [`geometry`](crate::geometry). This room knows no networks and no files.
@@ -24,7 +25,8 @@ use crate::geometry::{HeadCrop, Landmarks, Point};
 
 pub use sea::{Colour, Sea, SeaState};
 pub use survey::{
-    FramePlan, PlannedHead, REFERENCE_WIDTH, RenderedSurvey, Survey, VirtualFrame, VirtualHead,
+    FramePlan, PlannedHead, REFERENCE_WIDTH, RenderedSurvey, RevisitingSurvey, Survey,
+    VirtualFrame, VirtualHead,
 };
 pub use whale::{Pose, VirtualWhale};
 

@@ -222,11 +222,10 @@ fn plan_pass(catalogue: &Catalogue, rng: &mut impl Rng, head_length: f64) -> Vec
     let (w, h) = (REFERENCE_WIDTH, REFERENCE_HEIGHT);
     let sizes = [1, 1, 1, 1, 1, 1, 2, 2, 3, 5];
     let group = sizes.choose(rng).copied().unwrap_or(1);
-    let frames = rng.random_range(1..=3);
+    let frames: i32 = rng.random_range(1..=3);
     // The aircraft moves on by a third to half a frame between two photographs.
     let way = Affine::rotation(rng.random_range(0.0..std::f64::consts::TAU))
         .apply(Point::new(rng.random_range(0.25..0.45) * h, 0.0));
-    let middle = (frames as f64 - 1.0) / 2.0;
     let common_heading = rng.random_range(0.0..std::f64::consts::TAU);
     let mut whales: Vec<Passing> = Vec::new();
     let (known, all) = (catalogue.known().len(), catalogue.individuals().len());
@@ -263,11 +262,24 @@ fn plan_pass(catalogue: &Catalogue, rng: &mut impl Rng, head_length: f64) -> Vec
             });
         }
     }
+    frames_of_pass(&mut whales, frames, way, head_length, rng)
+}
+
+/// The heads in each frame of a pass in which the aircraft moves on by `way` between two photographs.
+fn frames_of_pass(
+    whales: &mut [Passing],
+    frames: i32,
+    way: Point,
+    head_length: f64,
+    rng: &mut impl Rng,
+) -> Vec<Vec<PlannedHead>> {
+    let (w, h) = (REFERENCE_WIDTH, REFERENCE_HEIGHT);
+    let middle = (f64::from(frames) - 1.0) / 2.0;
     (0..frames)
         .map(|k| {
             let shift = way * (f64::from(k) - middle);
             let mut heads = Vec::new();
-            for whale in &mut whales {
+            for whale in &mut *whales {
                 whale.heading += rng.random_range(-0.12..0.12);
                 let length = head_length * rng.random_range(0.94..1.06);
                 let landmarks = placed(whale.centre - shift, whale.heading, length);
@@ -303,6 +315,154 @@ fn placed(centre: Point, heading: f64, length: f64) -> Landmarks {
 }
 
 impl Iterator for Survey<'_> {
+    type Item = FramePlan;
+
+    fn next(&mut self) -> Option<FramePlan> {
+        while self.ahead.is_empty() {
+            self.plan_leg();
+        }
+        self.ahead.pop()
+    }
+}
+
+/// An endless flight that is to be tracked: passes of one to four frames over whales and groups of up to twelve, with
+/// up to three frames of empty sea between them. The aircraft keeps its course over the picture to some degrees, and its
+/// speed goes with the size at which heads appear. A quarter of the whales, known and unknown, were seen some passes
+/// before. The same seed gives the same flight.
+pub struct RevisitingSurvey<'a> {
+    catalogue: &'a Catalogue,
+    rng: ChaCha8Rng,
+    number: u64,
+    pass: u64,
+    /// The direction in which the sea moves through the picture, in radians.
+    course: f64,
+    /// Who was met in each pass.
+    met: Vec<Vec<usize>>,
+    /// Frames planned but not yet handed out, the next one last.
+    ahead: Vec<FramePlan>,
+}
+
+/// Nobody is met again before so many other passes.
+const PASSES_BEFORE_SEEN_AGAIN: usize = 2;
+
+impl<'a> RevisitingSurvey<'a> {
+    /// A flight over that population.
+    pub fn new(catalogue: &'a Catalogue, seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        Self {
+            catalogue,
+            number: 0,
+            pass: 0,
+            course: rng.random_range(0.0..std::f64::consts::TAU),
+            rng,
+            met: Vec::new(),
+            ahead: Vec::new(),
+        }
+    }
+
+    fn plan_leg(&mut self) {
+        let sea = SeaState::draw(&mut self.rng);
+        let spread: f64 = StandardNormal.sample(&mut self.rng);
+        // Median and percentiles of real survey frames.
+        let head_length = (269.0 * (0.4 * spread).exp()).clamp(95.0, 660.0);
+        let empty = self.rng.random_range(0..4);
+        let mut frames: Vec<(Option<u64>, Vec<PlannedHead>)> = vec![(None, Vec::new()); empty];
+        if self.catalogue.individuals().is_empty() {
+            frames.push((None, Vec::new()));
+        } else {
+            for heads in self.plan_pass(head_length) {
+                frames.push(((!heads.is_empty()).then_some(self.pass), heads));
+            }
+            self.pass += 1;
+        }
+        for (pass, heads) in frames {
+            self.ahead.push(FramePlan {
+                number: self.number,
+                pass,
+                sea: sea.clone(),
+                head_length,
+                heads,
+                seed: self.rng.random(),
+            });
+            self.number += 1;
+        }
+        self.ahead.reverse();
+    }
+
+    fn plan_pass(&mut self, head_length: f64) -> Vec<Vec<PlannedHead>> {
+        let (w, h) = (REFERENCE_WIDTH, REFERENCE_HEIGHT);
+        let frames = self.rng.random_range(1..=4);
+        let drift: f64 = StandardNormal.sample(&mut self.rng);
+        let speed = self.rng.random_range(2.0..3.0) * head_length;
+        let way = Affine::rotation(self.course + 0.1 * drift)
+            .apply(Point::new(speed.clamp(0.2 * h, 0.4 * h), 0.0));
+        let common_heading = self.rng.random_range(0.0..std::f64::consts::TAU);
+        let mut whales: Vec<Passing> = Vec::new();
+        let group = *[1, 1, 1, 1, 1, 1, 2, 2, 3, 5, 12]
+            .choose(&mut self.rng)
+            .expect("there are sizes");
+        for _ in 0..group {
+            let individual = self.draw_individual();
+            let rng = &mut self.rng;
+            let centre = Point::new(
+                rng.random_range(0.15..0.85) * w,
+                rng.random_range(0.15..0.85) * h,
+            );
+            // Animals of a group do not lie on top of each other, and nobody is in two places.
+            let taken = whales.iter().any(|o| {
+                o.individual == individual || o.centre.distance(centre) < 1.8 * head_length
+            });
+            if taken {
+                continue;
+            }
+            let heading = if rng.random_bool(0.6) {
+                common_heading + rng.random_range(-0.5..0.5)
+            } else {
+                rng.random_range(0.0..std::f64::consts::TAU)
+            };
+            if let Some(pose) = Pose::draw(rng, &placed(centre, heading, head_length)) {
+                whales.push(Passing {
+                    individual,
+                    centre,
+                    heading,
+                    pose,
+                });
+            }
+        }
+        self.met.push(whales.iter().map(|w| w.individual).collect());
+        frames_of_pass(&mut whales, frames, way, head_length, &mut self.rng)
+    }
+
+    /// Somebody who was met before, or anybody.
+    fn draw_individual(&mut self) -> usize {
+        let (known, all) = (
+            self.catalogue.known().len(),
+            self.catalogue.individuals().len(),
+        );
+        let before = self.met.len().saturating_sub(PASSES_BEFORE_SEEN_AGAIN);
+        let (before, lately) = self.met.split_at(before);
+        let lately: Vec<usize> = lately.iter().flatten().copied().collect();
+        let mut again: Vec<usize> = before.iter().flatten().copied().collect();
+        again.retain(|individual| !lately.contains(individual));
+        // One who was met often is not met again more often.
+        again.sort_unstable();
+        again.dedup();
+        let rng = &mut self.rng;
+        if rng.random_bool(0.25)
+            && let Some(individual) = again.choose(rng)
+        {
+            return *individual;
+        }
+        let unknown = known == 0 || (known < all && rng.random_bool(0.2));
+        if unknown {
+            rng.random_range(known..all)
+        } else {
+            rng.random_range(0..known)
+        }
+    }
+}
+
+impl Iterator for RevisitingSurvey<'_> {
     type Item = FramePlan;
 
     fn next(&mut self) -> Option<FramePlan> {

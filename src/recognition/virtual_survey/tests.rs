@@ -1,3 +1,4 @@
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
@@ -287,6 +288,65 @@ proptest! {
                 prop_assert!((0.0..=f64::from(width)).contains(&p.x));
                 prop_assert!((0.0..=f64::from(height)).contains(&p.y));
             }
+        }
+    }
+}
+
+#[test]
+fn a_revisiting_flight_has_passes_that_can_be_followed() {
+    let plans: Vec<FramePlan> = RevisitingSurvey::new(&CATALOGUE, 3).take(1500).collect();
+    let again: Vec<FramePlan> = RevisitingSurvey::new(&CATALOGUE, 3).take(50).collect();
+    for (a, b) in plans.iter().zip(&again) {
+        assert_eq!(
+            a.heads_at(&CATALOGUE, 3072, 2048),
+            b.heads_at(&CATALOGUE, 3072, 2048)
+        );
+    }
+    // The frames in which each animal is seen in each pass, and the passes of each.
+    let mut frames: BTreeMap<(u64, usize), Vec<&FramePlan>> = BTreeMap::new();
+    let mut passes: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
+    let mut largest = 0;
+    for (number, plan) in plans.iter().enumerate() {
+        assert_eq!(plan.number, number as u64);
+        assert_eq!(plan.pass.is_some(), !plan.heads.is_empty());
+        largest = largest.max(plan.heads.len());
+        let mut individuals = BTreeSet::new();
+        for head in &plan.heads {
+            assert!(individuals.insert(head.individual), "in two places");
+            frames
+                .entry((plan.pass.unwrap(), head.individual))
+                .or_default()
+                .push(plan);
+            passes
+                .entry(head.individual)
+                .or_default()
+                .insert(plan.pass.unwrap());
+        }
+    }
+    assert!(largest >= 6, "groups of {largest} at most");
+    let counts: BTreeSet<usize> = frames.values().map(Vec::len).collect();
+    assert_eq!(counts, BTreeSet::from([1, 2, 3, 4]));
+    let known = CATALOGUE.known().len();
+    let met_again = |stranger: bool| {
+        let of_kind = passes.iter().filter(|(i, _)| (**i >= known) == stranger);
+        of_kind.filter(|(_, passes)| passes.len() > 1).count()
+    };
+    assert!(met_again(false) >= 4 && met_again(true) >= 1, "{passes:?}");
+    for ((_, individual), of_pass) in &frames {
+        for pair in of_pass.windows(2) {
+            assert_eq!(
+                pair[0].number + 1,
+                pair[1].number,
+                "it is seen without a gap"
+            );
+            let [before, now] = [pair[0], pair[1]].map(|plan| {
+                let head = plan.heads.iter().find(|h| h.individual == *individual);
+                head.unwrap().pose.landmarks()
+            });
+            let moved = before.centre().distance(now.centre());
+            assert!((350.0..900.0).contains(&moved), "moved by {moved} pixels");
+            let ratio = now.head_length() / before.head_length();
+            assert!((0.8..1.25).contains(&ratio), "grown by {ratio}");
         }
     }
 }
