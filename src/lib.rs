@@ -1,4 +1,4 @@
-//! What flies: frames go one way, camera → [recognition] → [outbox] → MQTT → ground.
+//! What flies: frames go one way, camera → [recognition] → [sighting] → [outbox] → MQTT → ground.
 //!
 //! Each module is a room that owns one thing; its documentation says what it owns and what it may not know.
 
@@ -7,3 +7,4 @@ pub mod observe;
 pub mod outbox;
 pub mod rehearsal;
 pub mod service;
+pub mod sighting;
