@@ -25,10 +25,7 @@ fn a_demo_is_flown_with_another_camera() {
     assert!(output.status.success(), "{said}{complaint}");
     assert!(said.contains("2 looked at"), "{said}");
     let score = said.split("camera: mono (grey)\n").nth(1);
-    assert!(
-        score.is_some_and(|s| s.contains("whales in 2 frames")),
-        "{said}"
-    );
+    assert!(score.is_some_and(|s| s.contains("in 2 frames")), "{said}");
     let frame = out.path().join("virtual-frames/virtual-frame-0000.jpg");
     let frame = image::open(frame).unwrap().to_rgb8();
     let colourless = |p: &image::Rgb<u8>| p[0].abs_diff(p[1]) <= 1 && p[1].abs_diff(p[2]) <= 1;

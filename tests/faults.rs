@@ -18,6 +18,7 @@ use bad_link::{BadLink, Link};
 use callosity::camera::Replay;
 use callosity::outbox::{Kind, Limits, Message, Outbox};
 use callosity::service::{About, Flight, Recognised, Recogniser, fly};
+use callosity::sighting::{SeenFrame, Tracker};
 use flying::{
     Mosquitto, PATIENCE, Recorder, Setup, TwoHeads, check, delivered, flight, flight_with,
     payloads, photographs, presence, take_off,
@@ -26,10 +27,11 @@ use ground::{Received, Receiver};
 use jiff::Timestamp;
 use link::broker::Timing;
 use link::codec::{Encoding, decode};
-use link::message::{CBOR, Presence, Sighting};
+use link::message::{CBOR, Decision, FrameReference, Presence, Sighting, SightingState};
 use link::{BrokerOptions, LinkError};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use recognition::identify::{Identification, Opinion};
 use recognition::pixels::EncodedPhotograph;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
@@ -63,6 +65,10 @@ impl Recogniser for Panics {
         self.frame += 1;
         assert!(!(self.on)(self.frame - 1), "a lens cap of {} mm", 58);
         TwoHeads::default().recognise(photograph)
+    }
+
+    fn identify(&self, opinion: &Opinion) -> Identification {
+        TwoHeads::default().identify(opinion)
     }
 }
 
@@ -138,13 +144,14 @@ async fn a_broker_that_takes_one_message_at_a_time_gets_them_all() {
     while let Some(publish) = client.next_publish().await {
         if is_sighting(&publish) {
             let sighting: Sighting = serde_json::from_slice(&publish.payload).unwrap();
-            assert!(sightings.insert(sighting.occurrence_id), "sent twice");
+            let id = (sighting.occurrence_id, sighting.revision);
+            assert!(sightings.insert(id), "sent twice");
         }
         client.acknowledge(&publish, PubAckReason::Success).await;
     }
     let report = timeout(PATIENCE, flying).await.unwrap().unwrap();
     delivered(&report);
-    assert_eq!((sightings.len(), report.messages.acknowledged), (80, 160));
+    assert_eq!((sightings.len(), report.messages.acknowledged), (160, 240));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,7 +177,7 @@ async fn what_a_broker_refuses_for_the_moment_is_sent_again() {
     }
     let report = timeout(PATIENCE, flying).await.unwrap().unwrap();
     delivered(&report);
-    assert_eq!(report.messages.acknowledged, 40);
+    assert_eq!(report.messages.acknowledged, 60);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -194,7 +201,7 @@ async fn what_a_broker_refuses_for_good_is_kept_and_counted() {
     let report = timeout(PATIENCE, flying).await.unwrap().unwrap();
     assert_eq!(
         (report.messages.sightings, report.messages.set_aside),
-        (6, 6)
+        (12, 12)
     );
     let problem = report.link_problem.unwrap();
     assert!(problem.contains("NotAuthorized"), "{problem}");
@@ -224,14 +231,14 @@ async fn a_new_name_waits_behind_one_crop_at_most() {
             client.acknowledge(&publish, PubAckReason::Success).await;
         }
         // The link has room for a crop only when all names are through.
-        if sightings == 40
+        if sightings == 80
             && let Some(crop) = unacknowledged_crop.take()
         {
             client.acknowledge(&crop, PubAckReason::Success).await;
         }
     }
     delivered(&timeout(PATIENCE, flying).await.unwrap().unwrap());
-    assert_eq!((sightings, crops), (40, 40));
+    assert_eq!((sightings, crops), (80, 40));
 }
 
 fn subscribed(packet: Option<Packet>, code: SubscribeReasonCode) -> Packet {
@@ -547,13 +554,17 @@ fn child_that_is_killed_again_and_again() {
     let folder = Path::new(&folder);
     let broker = std::env::var("FAULTS_TEST_BROKER").unwrap();
     let rate: f64 = std::env::var("FAULTS_TEST_RATE").map_or(100.0, |rate| rate.parse().unwrap());
+    let lost_after = std::env::var("FAULTS_TEST_LOST_AFTER").map_or(0, |s| s.parse().unwrap());
     let mut flight = flight(folder, rate, flying::options_at(broker.parse().unwrap()));
     flight.camera = Box::new(Replay::open(folder, rate, false).unwrap().resuming());
+    flight.lost_after = Duration::from_secs(lost_after);
     fly(flight, &CancellationToken::new()).unwrap();
 }
 
-fn start_child(folder: &Path, port: u16) -> Child {
-    let program = Command::new(std::env::current_exe().unwrap());
+/// A sighting ends when its animal was not seen for `lost_after` seconds.
+fn start_child(folder: &Path, port: u16, lost_after: u64) -> Child {
+    let mut program = Command::new(std::env::current_exe().unwrap());
+    program.env("FAULTS_TEST_LOST_AFTER", lost_after.to_string());
     start_child_by(program, folder, &format!("mqtt://127.0.0.1:{port}"))
 }
 
@@ -573,26 +584,39 @@ fn start_child_by(mut program: Command, folder: &Path, broker: &str) -> Child {
         .unwrap()
 }
 
-/// `kills` times at random moments; the broker is killed each `broker_every` times as well. Returns how many sightings
-/// came more than once.
-async fn fly_and_kill(frames: usize, kills: u32, broker_every: u32) -> usize {
-    let Some(mut broker) = Mosquitto::start_as(Setup::default()) else {
-        return 0;
-    };
+/// What a flight that was killed again and again has said.
+struct Said {
+    /// Every message on a sighting, with how often it came.
+    sightings: BTreeMap<(Uuid, u32), (Sighting, usize)>,
+    /// Messages on sightings that were ever decided.
+    decided: u64,
+}
+
+/// Flies over `frames` and kills the program `kills` times at random moments; the broker is killed each `broker_every`
+/// times as well. A sighting ends when its animal was not seen for `lost_after` seconds.
+async fn fly_and_kill(
+    frames: usize,
+    kills: u32,
+    broker_every: u32,
+    lost_after: u64,
+) -> Option<Said> {
+    let mut broker = Mosquitto::start_as(Setup::default())?;
     let folder = tempfile::tempdir().unwrap();
     photographs(folder.path(), frames, &[]);
     let mut recorder = Recorder::start(broker.port).await;
     let mut random = ChaCha8Rng::seed_from_u64(1);
-    let mut heard: BTreeMap<String, (u64, usize)> = BTreeMap::new();
+    let mut sightings: BTreeMap<(Uuid, u32), (Sighting, usize)> = BTreeMap::new();
     let mut note = |publish: &Publish| {
         if is_sighting(publish) {
             let said: Sighting = serde_json::from_slice(&publish.payload).unwrap();
-            let times = heard.entry(said.occurrence_id.to_string()).or_default();
-            *times = (said.frame.number, times.1 + 1);
+            let key = (said.occurrence_id, said.revision);
+            let heard = sightings.entry(key).or_insert((said.clone(), 0));
+            assert_eq!(heard.0, said, "one revision says two things");
+            heard.1 += 1;
         }
     };
     for kill in 0..kills {
-        let mut child = start_child(folder.path(), broker.port);
+        let mut child = start_child(folder.path(), broker.port, lost_after);
         let lives = Instant::now() + Duration::from_millis(random.random_range(20..420));
         while let Ok(publish) = tokio::time::timeout_at(lives.into(), recorder.heard.recv()).await {
             note(&publish.unwrap());
@@ -604,7 +628,7 @@ async fn fly_and_kill(frames: usize, kills: u32, broker_every: u32) -> usize {
             broker.start_again();
         }
     }
-    let mut child = start_child(folder.path(), broker.port);
+    let mut child = start_child(folder.path(), broker.port, lost_after);
     loop {
         let publish = timeout(PATIENCE, recorder.heard.recv()).await;
         let publish = publish.unwrap().unwrap();
@@ -615,7 +639,6 @@ async fn fly_and_kill(frames: usize, kills: u32, broker_every: u32) -> usize {
     }
     assert!(child.wait().unwrap().success());
     let outbox = Outbox::open(&folder.path().join("state"), Limits::default()).unwrap();
-    assert_eq!(outbox.ever_stored(Kind::Sighting), 2 * frames as u64);
     assert!(outbox.depth().is_empty(), "{:?}", outbox.depth());
     let state = std::fs::read_dir(folder.path().join("state")).unwrap();
     let damaged = state.filter(|file| {
@@ -623,21 +646,164 @@ async fn fly_and_kill(frames: usize, kills: u32, broker_every: u32) -> usize {
         name.to_string_lossy().contains("damaged")
     });
     assert_eq!(damaged.count(), 0, "the outbox was damaged");
-    let mut by_frame = vec![0; frames];
-    for (frame, _) in heard.values() {
-        by_frame[*frame as usize] += 1;
+    Some(Said {
+        sightings,
+        decided: outbox.ever_stored(Kind::Sighting),
+    })
+}
+
+/// Asserts that each head of each frame had one beginning and one end; returns how many messages came more than once.
+fn each_head_is_told_once(said: &Said, frames: usize) -> usize {
+    assert_eq!(said.decided, 4 * frames as u64);
+    let mut by_frame = vec![[0; 2]; frames];
+    for (sighting, _) in said.sightings.values() {
+        let ends = usize::from(sighting.state == SightingState::End);
+        by_frame[sighting.frame.number as usize][ends] += 1;
     }
     assert_eq!(
         by_frame,
-        vec![2; frames],
+        vec![[2; 2]; frames],
         "each frame is decided once, none is lost"
     );
-    heard.values().filter(|(_, times)| *times > 1).count()
+    said.sightings.values().filter(|(_, n)| *n > 1).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_or_decided_twice_when_the_program_is_killed() {
-    fly_and_kill(200, 12, 4).await;
+    if let Some(said) = fly_and_kill(200, 12, 4, 0).await {
+        each_head_is_told_once(&said, 200);
+    }
+}
+
+/// The two animals in view all the time are two sightings, however often the program is killed: each begins once, ends
+/// once, and counts every frame.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sighting_goes_on_when_the_program_is_killed() {
+    let Some(said) = fly_and_kill(150, 8, 4, 3600).await else {
+        return;
+    };
+    let mut by_id: BTreeMap<Uuid, Vec<&Sighting>> = BTreeMap::new();
+    for (sighting, _) in said.sightings.values() {
+        by_id
+            .entry(sighting.occurrence_id)
+            .or_default()
+            .push(sighting);
+    }
+    assert_eq!(by_id.len(), 2);
+    let flights: BTreeSet<_> = said.sightings.values().map(|(s, _)| s.event_id).collect();
+    assert_eq!(flights.len(), 1, "it is one flight");
+    for of_animal in by_id.values() {
+        let revisions = of_animal.iter().map(|s| s.revision);
+        assert!(revisions.eq(0..of_animal.len() as u32), "{of_animal:?}");
+        let (first, last) = (of_animal[0], of_animal[of_animal.len() - 1]);
+        assert_eq!(
+            (first.state, first.frames_seen),
+            (SightingState::New, Some(1))
+        );
+        assert_eq!(
+            (last.state, last.frames_seen),
+            (SightingState::End, Some(150))
+        );
+        let unknown = last.decision == Decision::Unknown;
+        assert_eq!(
+            last.provisional_id.as_deref(),
+            unknown.then_some("unknown 1")
+        );
+    }
+}
+
+/// A flight that was cut short long ago is not gone on with: what was in view has ended, and unknown animals are numbered
+/// anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flight_that_was_cut_short_long_ago_ends_when_the_next_begins() {
+    let Some(broker) = Mosquitto::start(false) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), 1, &[]);
+    let mut recorder = Recorder::start(broker.port).await;
+    let mut child = start_child(folder.path(), broker.port, 3600);
+    let mut first = Vec::new();
+    while first.len() < 2 {
+        let publish = timeout(PATIENCE, recorder.heard.recv())
+            .await
+            .unwrap()
+            .unwrap();
+        if is_sighting(&publish) {
+            let said: Sighting = serde_json::from_slice(&publish.payload).unwrap();
+            first.push(said.occurrence_id);
+        }
+    }
+    // Whether it is killed before its end or not, the state below is what it leaves behind.
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let state = folder.path().join("state");
+    let outbox = Outbox::open(&state, Limits::default()).unwrap();
+    let earlier = Uuid::now_v7();
+    let mut tracker = Tracker::new(Duration::from_secs(6));
+    let jpeg = EncodedPhotograph::open(&folder.path().join("0000.jpg")).unwrap();
+    let mut recogniser = TwoHeads::default();
+    let seen = SeenFrame {
+        camera: "replay".into(),
+        time: "2026-01-01T00:00:00Z".parse().unwrap(),
+        frame: FrameReference {
+            number: 0,
+            file: None,
+            width_pixels: 96,
+            height_pixels: 64,
+            incomplete: None,
+            damaged: None,
+        },
+        motion: None,
+        heads: recogniser.recognise(&jpeg).unwrap().heads,
+    };
+    let judge = |opinion: &Opinion| recogniser.identify(opinion);
+    let left: BTreeSet<Uuid> = tracker
+        .observe(&seen, &judge)
+        .sightings
+        .iter()
+        .map(|s| s.id)
+        .collect();
+    let kept = serde_json::json!({ "event_id": earlier, "tracker": tracker });
+    let bookmark = ("flight", &*kept.to_string());
+    outbox.put_with_bookmarks(Vec::new(), &[bookmark]).unwrap();
+    drop(outbox);
+    let report = timeout(
+        PATIENCE,
+        take_off(
+            flight(folder.path(), 100.0, broker.options()),
+            &CancellationToken::new(),
+        ),
+    );
+    delivered(&report.await.unwrap().unwrap());
+    let mut ended = BTreeSet::new();
+    let mut anew = BTreeSet::new();
+    while ended.len() < 2 || anew.len() < 2 {
+        let publish = timeout(PATIENCE, recorder.heard.recv())
+            .await
+            .unwrap()
+            .unwrap();
+        if !is_sighting(&publish) {
+            continue;
+        }
+        let said: Sighting = serde_json::from_slice(&publish.payload).unwrap();
+        if left.contains(&said.occurrence_id) {
+            assert_eq!(
+                (said.state, said.event_id),
+                (SightingState::End, Some(earlier))
+            );
+            ended.insert(said.occurrence_id);
+        } else if !first.contains(&said.occurrence_id) {
+            assert_ne!(said.event_id, Some(earlier));
+            let unknown = said.decision == Decision::Unknown;
+            assert_eq!(
+                said.provisional_id.as_deref(),
+                unknown.then_some("unknown 1")
+            );
+            anew.insert(said.occurrence_id);
+        }
+    }
+    assert_eq!(ended, left);
 }
 
 /// `cargo test --release --test faults -- --ignored --nocapture a_thousand_kills`; takes about ten minutes.
@@ -645,9 +811,12 @@ async fn nothing_is_lost_or_decided_twice_when_the_program_is_killed() {
 #[ignore = "takes minutes"]
 async fn a_thousand_kills() {
     let start = Instant::now();
-    let twice = fly_and_kill(25_000, 1000, 25).await;
+    let Some(said) = fly_and_kill(25_000, 1000, 25, 0).await else {
+        return;
+    };
+    let twice = each_head_is_told_once(&said, 25_000);
     println!(
-        "1,000 kills, 40 of the broker, 50,000 sightings: 0 lost, 0 twice by id and revision \
+        "1,000 kills, 40 of the broker, 100,000 messages on 50,000 sightings: 0 lost, 0 twice by id and revision \
          ({twice} sent again), outbox whole; {:.0} s",
         start.elapsed().as_secs_f64()
     );

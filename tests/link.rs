@@ -48,10 +48,14 @@ async fn everything_arrives_over_tls_and_with_password() {
         &CancellationToken::new(),
     );
     let (mut sightings, mut crops, mut health) = (BTreeSet::new(), BTreeSet::new(), None);
+    let mut messages = BTreeSet::new();
     let listen = async {
         loop {
             match receiver.next().await {
-                Received::Sighting(s) => assert!(sightings.insert(s.occurrence_id)),
+                Received::Sighting(s) => {
+                    sightings.insert(s.occurrence_id);
+                    assert!(messages.insert((s.occurrence_id, s.revision)));
+                }
                 Received::Crop { sighting, jpeg } => {
                     assert!(jpeg.starts_with(b"\xff\xd8"));
                     crops.insert(sighting);
@@ -67,13 +71,14 @@ async fn everything_arrives_over_tls_and_with_password() {
     let report = flying.await.unwrap();
     delivered(&report);
     assert_eq!((report.frames.captured, report.frames.identified), (7, 5));
-    assert_eq!(sightings.len(), 10);
+    // Each is new and ends.
+    assert_eq!((sightings.len(), messages.len()), (10, 20));
     assert_eq!(crops, sightings);
     let health = health.unwrap();
     assert_eq!(health.frames.failed, 2);
     // The last health message leaves before the last acknowledgements come.
-    assert!(health.link.acknowledged <= 20);
-    assert_eq!(report.messages.acknowledged, 20);
+    assert!(health.link.acknowledged <= 30);
+    assert_eq!(report.messages.acknowledged, 30);
     assert!(health.last_failure.unwrap().file.unwrap().starts_with('x'));
 }
 
@@ -98,7 +103,8 @@ async fn flies_and_is_heard(options: BrokerOptions) {
     };
     timeout(PATIENCE, listen).await.unwrap();
     delivered(&flying.await.unwrap());
-    assert_eq!(sightings, 6);
+    // Two heads in three frames, each with its beginning and its end.
+    assert_eq!(sightings, 12);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -233,7 +239,7 @@ async fn a_flight_may_begin_before_its_broker() {
     broker.start_again();
     let report = timeout(PATIENCE, flying).await.unwrap().unwrap();
     delivered(&report);
-    assert_eq!(report.messages.acknowledged, 40);
+    assert_eq!(report.messages.acknowledged, 60);
     assert_eq!(check(&recorder.until(Presence::Stopped).await).len(), 20);
 }
 
@@ -254,7 +260,7 @@ async fn without_a_ground_station_everything_is_kept_for_the_next_flight() {
     let report = timeout(PATIENCE, fly_over()).await.unwrap().unwrap();
     assert_eq!(
         (report.messages.sightings, report.messages.acknowledged),
-        (20, 0)
+        (40, 0)
     );
     let problem = report.link_problem.unwrap();
     assert!(problem.contains("ground station"), "{problem}");
@@ -404,7 +410,7 @@ async fn a_stop_without_broker_ends_at_its_deadline_and_says_what_is_left() {
     stop.cancel();
     let report = timeout(PATIENCE, flying).await.unwrap().unwrap();
     assert_eq!(report.stragglers, ["publisher"]);
-    assert_eq!(report.messages.sightings, 6);
+    assert_eq!(report.messages.sightings, 12);
 }
 
 /// Two programs of one name throw each other out: each says so, to its log and to the ground, and neither loses anything.
@@ -495,6 +501,8 @@ fn program(folder: &Path, broker: &str) -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_callosity"));
     program
         .args(["run", "--loop", "--rate", "5", "--platform", "test"])
+        // Each look at it is a sighting.
+        .args(["--lost-after", "0"])
         .args(["--engine", "builtin", "--username", USER])
         .args(["--broker", broker, "--source"])
         .arg(folder)

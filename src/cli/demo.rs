@@ -11,16 +11,19 @@ use anyhow::{Context, bail, ensure};
 use callosity::camera::{Camera as _, Replay};
 use callosity::outbox::{Kind, Limits, Outbox};
 use callosity::rehearsal::{EmbeddedBroker, Score, TrueHead, Truth, landmarks};
+use callosity::sighting::{FrameRecord, HeadRecord, Named};
 use ground::{Received, Receiver};
 use indicatif::ProgressIterator;
-use link::message::{Decision, Presence, Sighting};
+use link::message::{Decision, Presence, Sighting, SightingState};
 use link::{BrokerAddress, BrokerOptions};
+use rayon::prelude::*;
 use recognition::annotate::{self, Annotation};
 use recognition::bundle::Bundle;
 use recognition::geometry::HeadCrop;
 use recognition::identify;
 use recognition::pixels::{EncodedPhotograph, encode_jpeg};
-use recognition::virtual_survey::{Catalogue, Survey};
+use recognition::virtual_survey::{Catalogue, RevisitingSurvey};
+use uuid::Uuid;
 
 use super::camera::Camera;
 use super::identify::DEFAULT_BUNDLE;
@@ -44,11 +47,11 @@ const JPEG_QUALITY: u8 = 90;
 
 /// Fly a virtual survey on this machine, with a broker and a ground station of its own.
 ///
-/// The same `run` as in an aircraft looks at the frames and says over MQTT what it sees; what arrives is
-/// printed, drawn into pictures, and compared with the truth. In the middle of the flight it is killed as a loss of
+/// The same `run` as in an aircraft looks at the frames, joins what it sees to sightings of animals and says them over
+/// MQTT; what arrives is printed, drawn into pictures, and compared with the truth, frame by frame and pass by pass. In the middle of the flight it is killed as a loss of
 /// power would kill it, and started again: nothing is lost. With --frames it flies over photographs
 /// of yours; a `frames.csv` in that folder or beside it (image, whale, bonnet_x, bonnet_y, blowhead_x,
-/// blowhead_y) is taken as the truth.
+/// blowhead_y, and where it numbers passes over the same animals, pass) is taken as the truth.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder of photographs to fly over instead of virtual ones
@@ -106,6 +109,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         _ => {}
     }
+    let record = args.out.join("frames.jsonl");
+    fs::write(&record, "").with_context(|| format!("cannot write {}", record.display()))?;
     let broker = EmbeddedBroker::start()?;
     println!(
         "{} frames at {} a second; {}; broker {}",
@@ -114,19 +119,29 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         bundle.manifest().name,
         broker.address()
     );
-    let program = || program(&args, &frames, bundle_folder, &state, &broker.address());
+    let paths = Paths {
+        frames: &frames,
+        bundle: bundle_folder,
+        state: &state,
+        record: &record,
+    };
+    let program = || program(&args, &paths, &broker.address());
     let kill_at = (!args.uninterrupted).then(|| replay.len() as u64 / 2);
-    let flown = watch(program, &broker.address(), kill_at, &frames, &pictures)?;
+    let flown = watch(program, &broker.address(), kill_at)?;
+    let records = read_records(&record)?;
+    draw_all(&records, &flown.sightings, &frames, &pictures);
 
     let outbox = Outbox::open(&state, Limits::default())?;
     let bookmark = replay.bookmark().and_then(|name| outbox.bookmark(&name));
     println!();
     println!(
-        "{} frames: {} looked at; {} sightings decided, {} arrived, {} left in the outbox; pictures in {}",
+        "{} frames: {} looked at; {} sightings; {} messages on them decided, {} arrived, {} left in the outbox; \
+         pictures in {}",
         replay.len(),
         bookmark.as_deref().unwrap_or("0"),
-        outbox.ever_stored(Kind::Sighting),
         flown.sightings.len(),
+        outbox.ever_stored(Kind::Sighting),
+        flown.arrived,
         outbox.depth().sightings,
         pictures.display()
     );
@@ -136,7 +151,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             if args.frames.is_none() {
                 println!("camera: {} ({})", args.camera, args.camera.condition());
             }
-            println!("{}", Score::new(&truth, &flown.sightings, &known));
+            let finally = flown.sightings.iter().map(|(id, s)| (*id, named(s)));
+            let finally = finally.collect();
+            println!("{}", Score::new(&truth, &records, &finally, &known));
         }
         None => summary(&flown.sightings),
     }
@@ -147,14 +164,16 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(code.unwrap_or(super::FAILED)))
 }
 
+/// What `callosity run` reads and writes.
+struct Paths<'a> {
+    frames: &'a Path,
+    bundle: &'a Path,
+    state: &'a Path,
+    record: &'a Path,
+}
+
 /// `callosity run` over the frames.
-fn program(
-    args: &Args,
-    frames: &Path,
-    bundle: &Path,
-    state: &Path,
-    broker: &BrokerAddress,
-) -> anyhow::Result<Child> {
+fn program(args: &Args, paths: &Paths, broker: &BrokerAddress) -> anyhow::Result<Child> {
     let this = std::env::current_exe().context("cannot find this program to start it again")?;
     Command::new(this)
         .args([
@@ -168,11 +187,13 @@ fn program(
         .args(["--rate", &args.rate.to_string()])
         .args(["--broker", &broker.to_string()])
         .arg("--source")
-        .arg(frames)
+        .arg(paths.frames)
         .arg("--bundle")
-        .arg(bundle)
+        .arg(paths.bundle)
         .arg("--state")
-        .arg(state)
+        .arg(paths.state)
+        .arg("--record")
+        .arg(paths.record)
         .args(args.engine.to_arguments())
         .env(
             "CALLOSITY_LOG",
@@ -185,36 +206,34 @@ fn program(
 
 /// What was seen of a flight from the ground.
 struct Flown {
-    sightings: Vec<Sighting>,
+    /// As each was told last.
+    sightings: BTreeMap<Uuid, Sighting>,
+    /// Messages on them.
+    arrived: usize,
     /// Of the last process.
     status: ExitStatus,
     /// Whether somebody asked for an end.
     interrupted: bool,
 }
 
-/// Starts the program, hears the flight to its end and draws what it saw. Once about `kill_at` frames were looked at, the
+/// Starts the program and hears the flight to its end. Once about `kill_at` frames were looked at, the
 /// program is killed and started again.
 fn watch(
     program: impl Fn() -> anyhow::Result<Child>,
     broker: &BrokerAddress,
     mut kill_at: Option<u64>,
-    frames: &Path,
-    pictures: &Path,
 ) -> anyhow::Result<Flown> {
     let stop = interrupt::install()?;
     let heard = listen(BrokerOptions::new(broker.clone(), None, None)?)?;
-    let (draw, to_draw) = mpsc::channel();
-    let artist = {
-        let (frames, pictures) = (frames.to_owned(), pictures.to_owned());
-        thread::spawn(move || draw_all(&to_draw, &frames, &pictures))
-    };
     println!(
-        "{:<12}  {:<20} {:<20} {:>6}  decision",
-        "time", "frame", "whale", "prob."
+        "{:<8}  {:<22} {:<7} {:>6}  {:<14} {:>7}  decision",
+        "sighting", "best frame", "state", "frames", "whale", "prob."
     );
     let mut flying = Flying(program()?);
-    let mut by_frame: BTreeMap<String, Vec<Sighting>> = BTreeMap::new();
-    let mut sightings = Vec::new();
+    let mut sightings: BTreeMap<Uuid, Sighting> = BTreeMap::new();
+    // In the order in which they began.
+    let mut numbers: BTreeMap<Uuid, usize> = BTreeMap::new();
+    let mut arrived = 0;
     let mut asked = false;
     let status = loop {
         if stop.is_cancelled() && !asked {
@@ -225,14 +244,14 @@ fn watch(
         match heard.recv_timeout(Duration::from_millis(100)) {
             Ok(Received::Sighting(sighting)) => {
                 frame = Some(sighting.frame.number);
-                print_sighting(&sighting);
-                if let Some(file) = &sighting.frame.file {
-                    let heads = by_frame.entry(file.clone()).or_default();
-                    heads.push((*sighting).clone());
-                    // Without the artist there are no pictures, which is told at the end.
-                    let _ = draw.send((file.clone(), heads.clone()));
+                arrived += 1;
+                let next = numbers.len() + 1;
+                let number = numbers.entry(sighting.occurrence_id).or_insert(next);
+                print_sighting(*number, &sighting);
+                let told = sightings.get(&sighting.occurrence_id);
+                if told.is_none_or(|told| told.revision < sighting.revision) {
+                    sightings.insert(sighting.occurrence_id, *sighting);
                 }
-                sightings.push(*sighting);
             }
             Ok(Received::Health(health)) => frame = health.frames.captured.checked_sub(1),
             Ok(Received::Status(status)) if status.status == Presence::Stopped => {
@@ -261,12 +280,9 @@ fn watch(
             flying = Flying(program()?);
         }
     };
-    drop(draw);
-    if artist.join().is_err() {
-        eprintln!("callosity: the pictures could not all be drawn");
-    }
     Ok(Flown {
         sightings,
+        arrived,
         status,
         interrupted: stop.is_cancelled(),
     })
@@ -307,28 +323,79 @@ fn listen(broker: BrokerOptions) -> anyhow::Result<mpsc::Receiver<Received>> {
     Ok(heard)
 }
 
-/// Draws each frame's heads as they come to be known.
-fn draw_all(heads: &mpsc::Receiver<(String, Vec<Sighting>)>, frames: &Path, pictures: &Path) {
-    for (file, heads) in heads {
-        let picture = pictures.join(Path::new(&file).with_extension("jpg"));
-        if let Err(e) = draw(
-            &frames.join(&file),
-            &heads,
+/// What was seen in each frame. A frame that was looked at again, since the program was killed over it, counts once.
+fn read_records(path: &Path) -> anyhow::Result<Vec<FrameRecord>> {
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    // A line that was not written to its end belongs to such a frame.
+    let records = text.lines().filter_map(|line| {
+        let record: FrameRecord = serde_json::from_str(line).ok()?;
+        Some((record.frame.number, record))
+    });
+    Ok(records.collect::<BTreeMap<_, _>>().into_values().collect())
+}
+
+/// Draws each frame's heads with the names that their sightings have in the end.
+fn draw_all(
+    records: &[FrameRecord],
+    sightings: &BTreeMap<Uuid, Sighting>,
+    frames: &Path,
+    pictures: &Path,
+) {
+    records.par_iter().for_each(|record| {
+        let Some(file) = record
+            .frame
+            .file
+            .as_ref()
+            .filter(|_| !record.heads.is_empty())
+        else {
+            return;
+        };
+        let picture = pictures.join(Path::new(file).with_extension("jpg"));
+        let drawn = draw(
+            &frames.join(file),
+            record,
+            sightings,
             &HeadCrop::RIGHT_WHALE,
             &picture,
-        ) {
+        );
+        if let Err(e) = drawn {
             eprintln!("callosity: no picture of {file}: {e:#}");
         }
+    });
+}
+
+/// What the last message on a sighting says.
+fn named(sighting: &Sighting) -> Named {
+    let number = sighting.provisional_id.as_deref();
+    Named {
+        decision: sighting.decision,
+        leading: sighting.candidates.first().map(|c| c.organism_id.clone()),
+        stranger: number.and_then(|id| id.strip_prefix("unknown ")?.parse().ok()),
     }
 }
 
-fn print_sighting(sighting: &Sighting) {
+/// What an animal is called: its provisional name, or the individual that is likest.
+fn called(sighting: &Sighting) -> &str {
+    let likest = sighting.candidates.first().map(|c| c.organism_id.as_str());
+    sighting.provisional_id.as_deref().or(likest).unwrap_or("-")
+}
+
+fn print_sighting(number: usize, sighting: &Sighting) {
     let best = sighting.candidates.first();
+    let best = best.filter(|_| sighting.provisional_id.is_none());
     println!(
-        "{:<12}  {:<20} {:<20} {:>6}  {}",
-        sighting.event_date.strftime("%H:%M:%S%.3f"),
+        "{:<8}  {:<22} {:<7} {:>6}  {:<14} {:>7}  {}",
+        number,
         sighting.frame.file.as_deref().unwrap_or("-"),
-        best.map_or("-", |c| &c.organism_id),
+        match sighting.state {
+            SightingState::New => "new",
+            SightingState::Update => "update",
+            SightingState::End => "end",
+            SightingState::Other => "other",
+        },
+        sighting.frames_seen.unwrap_or(1),
+        called(sighting),
         best.map_or_else(String::new, |c| format!("{:.1} %", 100.0 * c.probability)),
         name(sighting.decision),
     );
@@ -343,23 +410,33 @@ fn name(decision: Decision) -> &'static str {
     }
 }
 
-fn draw(frame: &Path, heads: &[Sighting], crop: &HeadCrop, picture: &Path) -> anyhow::Result<()> {
+fn draw(
+    frame: &Path,
+    record: &FrameRecord,
+    sightings: &BTreeMap<Uuid, Sighting>,
+    crop: &HeadCrop,
+    picture: &Path,
+) -> anyhow::Result<()> {
     let encoded = EncodedPhotograph::open(frame)?.accepting_incomplete();
     let scale = f64::from(annotate::LARGEST_WIDTH) / f64::from(encoded.size().0.max(1));
     let photograph = encoded.decode(scale.min(1.0))?;
-    let annotation = |s: &Sighting| Annotation {
-        landmarks: landmarks(&s.head),
-        label: match (s.decision, s.candidates.first()) {
-            (Decision::Unknown, _) | (_, None) => "unknown".to_owned(),
-            (_, Some(c)) => format!("{}  {:.0} %", c.organism_id, 100.0 * c.probability),
-        },
-        decision: match s.decision {
-            Decision::Identified => identify::Decision::Identified,
-            Decision::Uncertain | Decision::Other => identify::Decision::Uncertain,
-            Decision::Unknown => identify::Decision::Unknown,
-        },
+    let annotation = |head: &HeadRecord| {
+        let sighting = sightings.get(&head.occurrence_id)?;
+        let probability = sighting.candidates.first().map_or(0.0, |c| c.probability);
+        Some(Annotation {
+            landmarks: landmarks(&head.head),
+            label: match sighting.decision {
+                Decision::Unknown => called(sighting).to_owned(),
+                _ => format!("{}  {:.0} %", called(sighting), 100.0 * probability),
+            },
+            decision: match sighting.decision {
+                Decision::Identified => identify::Decision::Identified,
+                Decision::Uncertain | Decision::Other => identify::Decision::Uncertain,
+                Decision::Unknown => identify::Decision::Unknown,
+            },
+        })
     };
-    let heads: Vec<_> = heads.iter().map(annotation).collect();
+    let heads: Vec<_> = record.heads.iter().filter_map(annotation).collect();
     let image = annotate::annotate_photograph(&photograph, crop, &heads);
     fs::write(picture, encode_jpeg(&image, JPEG_QUALITY)?)
         .with_context(|| format!("cannot write {}", picture.display()))
@@ -387,7 +464,7 @@ fn draw_survey(folder: &Path, catalogue: &[String], args: &Args) -> anyhow::Resu
     }
     let mut truth = Truth::default();
     let camera = args.camera.condition();
-    let plans = Survey::new(&population, args.seed).take(args.count as usize);
+    let plans = RevisitingSurvey::new(&population, args.seed).take(args.count as usize);
     eprintln!("drawing {} frames", args.count);
     for plan in plans.progress_count(args.count.into()) {
         let frame = plan.photograph(&population, FRAME.0, FRAME.1, &camera)?;
@@ -395,9 +472,11 @@ fn draw_survey(folder: &Path, catalogue: &[String], args: &Args) -> anyhow::Resu
         let path = folder.join(&file);
         fs::write(&path, encode_jpeg(&frame.image, JPEG_QUALITY)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
+        let pass = frame.pass.unwrap_or_default();
         let heads = frame.heads.into_iter().map(|h| TrueHead {
             individual: h.individual,
             landmarks: h.landmarks,
+            pass,
         });
         truth.frames.insert(file, heads.collect());
     }
@@ -418,12 +497,13 @@ fn read_truth(frames: &Path) -> anyhow::Result<Option<Truth>> {
 }
 
 /// Without truth: how many of each decision, and who was seen.
-fn summary(sightings: &[Sighting]) {
+fn summary(sightings: &BTreeMap<Uuid, Sighting>) {
     let mut decisions: BTreeMap<&str, usize> = BTreeMap::new();
     let mut individuals: BTreeMap<&str, usize> = BTreeMap::new();
-    for sighting in sightings {
+    for sighting in sightings.values() {
         *decisions.entry(name(sighting.decision)).or_default() += 1;
-        if let Some(individual) = &sighting.organism_id {
+        let provisional = sighting.provisional_id.as_ref();
+        if let Some(individual) = sighting.organism_id.as_ref().or(provisional) {
             *individuals.entry(individual).or_default() += 1;
         }
     }

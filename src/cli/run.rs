@@ -6,6 +6,7 @@ use anyhow::Context;
 use callosity::camera::{Camera, Replay};
 use callosity::outbox::Limits;
 use callosity::service::{Flight, FlightReport, fly};
+use callosity::sighting::LOST_AFTER;
 use clap::ValueEnum;
 use link::broker::{Credentials, Timing};
 use link::codec::Encoding;
@@ -99,6 +100,13 @@ pub struct Args {
     /// Seconds between health messages
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     health_interval: u32,
+    /// Seconds after which an animal that is not seen any more is left behind; at 0 each head in each frame is a sighting
+    #[arg(long, value_name = "SECONDS", default_value_t = LOST_AFTER.as_secs_f64(), value_parser = seconds)]
+    lost_after: f64,
+    /// File to which a line of JSON is added for each frame: its heads, the sighting each was taken for, and whom the
+    /// frame alone names
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
     /// Seconds from being asked to stop to the end
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=3600))]
     stop_deadline: u32,
@@ -142,11 +150,21 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         largest_message: args.largest_message.map(|bytes| bytes as usize),
         health_interval: Duration::from_secs(args.health_interval.into()),
         stop_deadline: Duration::from_secs(args.stop_deadline.into()),
+        lost_after: Duration::from_secs_f64(args.lost_after),
+        record: args.record,
     };
     let stop = interrupt::install()?;
     let report = fly(flight, &stop)?;
     info!(?report, "ended");
     Ok(exit_code(&report, stop.is_cancelled()))
+}
+
+/// A time from 0 to an hour.
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.0..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("a number from 0 to 3600 is needed".to_owned()),
+    }
 }
 
 /// Where state lies when nobody says where.

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use super::camera::Camera;
 use recognition::geometry::Landmarks;
 use recognition::virtual_survey::{
-    Catalogue, FramePlan, HeadView, Individual, Survey, render_head,
+    Catalogue, FramePlan, HeadView, Individual, RevisitingSurvey, Survey, render_head,
 };
 
 /// Write a data set of drawn right whales, with truth, for training, tests and rehearsals.
@@ -56,6 +56,10 @@ pub struct Args {
     /// Side of a head photograph in pixels
     #[arg(long, value_name = "PIXELS", default_value_t = 224, value_parser = clap::value_parser!(u32).range(16..=4096))]
     pub head_size: u32,
+    /// Frames of a flight that is to be tracked: passes of one to four frames, over groups too, and animals that are met
+    /// again
+    #[arg(long)]
+    revisiting: bool,
     /// The camera that takes heads and frames
     #[arg(long, value_enum, default_value_t = Camera::AsIs)]
     pub camera: Camera,
@@ -201,11 +205,18 @@ fn draw_frames(args: &Args, catalogue: &Catalogue) -> anyhow::Result<()> {
             "bonnet_y",
             "blowhead_x",
             "blowhead_y",
+            "pass",
         ],
     )?;
-    let plans: Vec<FramePlan> = Survey::new(catalogue, args.seed)
-        .take(args.frames)
-        .collect();
+    let plans: Vec<FramePlan> = if args.revisiting {
+        RevisitingSurvey::new(catalogue, args.seed)
+            .take(args.frames)
+            .collect()
+    } else {
+        Survey::new(catalogue, args.seed)
+            .take(args.frames)
+            .collect()
+    };
     let bar = progress(plans.len() as u64, "frames");
     // One after another: a frame is drawn on all cores, and needs memory for one only.
     for plan in bar.wrap_iter(plans.iter()) {
@@ -213,18 +224,20 @@ fn draw_frames(args: &Args, catalogue: &Catalogue) -> anyhow::Result<()> {
         let image = format!("v_{:05}.jpg", frame.number + 1);
         save(&args.out.join("frames").join(&image), &frame.image, QUALITY)?;
         let size = [width.to_string(), height.to_string()];
+        let pass = frame.pass.map(|pass| pass.to_string()).unwrap_or_default();
         for head in &frame.heads {
             let row = [image.clone(), head.individual.clone()]
                 .into_iter()
                 .chain(size.clone())
-                .chain(coordinates(&head.landmarks));
+                .chain(coordinates(&head.landmarks))
+                .chain([pass.clone()]);
             rows.write_record(row)?;
         }
         if frame.heads.is_empty() {
             let row = [image, String::new()]
                 .into_iter()
                 .chain(size)
-                .chain(std::iter::repeat_n(String::new(), 4));
+                .chain(std::iter::repeat_n(String::new(), 5));
             rows.write_record(row)?;
         }
     }
@@ -275,6 +288,7 @@ mod tests {
             frame_width: 96,
             frame_height: 64,
             head_size: 32,
+            revisiting: false,
             camera: Camera::AsIs,
         }
     }

@@ -157,6 +157,8 @@ pub const FIELDS: &[&str] = &[
     "problems",
     "part",
     "since",
+    "framesSeen",
+    "provisionalID",
 ];
 
 /// Values of enumerations by their numbers, for each field that has some. Only ever appended to.
@@ -314,6 +316,8 @@ mod tests {
                     probability: 0.9 / (i + 1) as f32,
                 })
                 .collect(),
+            provisional_id: None,
+            frames_seen: Some(123),
             frame: FrameReference {
                 number: 123_456,
                 file: Some("DSC_0123_4567.JPG".into()),
@@ -347,13 +351,27 @@ mod tests {
 
     #[test]
     fn a_sighting_fits_into_340_bytes() {
-        let bytes = Encoding::Cbor.encode(&sighting());
-        assert!(bytes.len() <= 340, "{} bytes", bytes.len());
+        let unknown = Sighting {
+            state: SightingState::End,
+            revision: 70_000,
+            decision: Decision::Unknown,
+            organism_id: None,
+            provisional_id: Some("unknown 123".into()),
+            frames_seen: Some(70_000),
+            ..sighting()
+        };
+        for said in [sighting(), unknown] {
+            let bytes = Encoding::Cbor.encode(&said);
+            assert!(bytes.len() <= 340, "{} bytes", bytes.len());
+        }
     }
 
     #[test]
     fn a_sighting_reads_back() {
-        let sent = sighting();
+        let sent = Sighting {
+            provisional_id: Some("unknown 3".into()),
+            ..sighting()
+        };
         let json: Sighting =
             read(Encoding::Json, &Encoding::Json.encode(&sent)).expect("JSON of our own");
         assert_eq!(json, sent);

@@ -211,7 +211,7 @@ pub struct Sighting {
     pub state: SightingState,
     /// 0 with `new`, one more with each further message of this sighting.
     pub revision: u32,
-    /// When the frame was taken.
+    /// When the frame that shows it best was taken.
     pub event_date: Timestamp,
     /// Name of the aircraft, as in the topic.
     pub platform: String,
@@ -239,9 +239,21 @@ pub struct Sighting {
     pub unknown_probability: Option<f32>,
     /// The most probable individuals, best first.
     pub candidates: Vec<Candidate>,
-    /// Where it was seen.
+    /// Only where the decision is `unknown`: what the animal is called in this flight (`unknown 3`), in each sighting of
+    /// it. Sent since schema 1.1.
+    #[serde(
+        default,
+        rename = "provisionalID",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub provisional_id: Option<String>,
+    /// Number of frames in which the animal was seen and on which all this rests. Sent since schema 1.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub frames_seen: Option<u32>,
+    /// The frame that shows it best.
     pub frame: FrameReference,
-    /// Where the head lies in the frame.
+    /// Where the head lies in that frame.
     pub head: Head,
 }
 

@@ -295,24 +295,24 @@ impl Outbox {
     /// The disk does not take them. Those that may not be lost are then held in memory and sent all the same, the
     /// others are thrown away.
     pub fn put(&self, messages: Vec<Message>) -> Result<(), OutboxError> {
-        self.put_with_bookmark(messages, None)
+        self.put_with_bookmarks(messages, &[])
     }
 
-    /// As [`put`](Self::put), and in the same transaction writes down a bookmark, by name: how far its owner is with
+    /// As [`put`](Self::put), and in the same transaction writes down bookmarks, by name: how far their owner is with
     /// what these messages come from. So after a crash nothing is decided twice and nothing is passed over.
     ///
     /// # Errors
-    /// As [`put`](Self::put); the bookmark is then not written.
-    pub fn put_with_bookmark(
+    /// As [`put`](Self::put); the bookmarks are then not written.
+    pub fn put_with_bookmarks(
         &self,
         messages: Vec<Message>,
-        bookmark: Option<(&str, &str)>,
+        bookmarks: &[(&str, &str)],
     ) -> Result<(), OutboxError> {
-        if messages.is_empty() && bookmark.is_none() {
+        if messages.is_empty() && bookmarks.is_empty() {
             return Ok(());
         }
         let mut state = self.state();
-        let stored = state.put(messages, bookmark);
+        let stored = state.put(messages, bookmarks);
         state.keep_limits();
         drop(state);
         self.changed.notify_one();
@@ -497,7 +497,7 @@ impl State {
     fn put(
         &mut self,
         messages: Vec<Message>,
-        bookmark: Option<(&str, &str)>,
+        bookmarks: &[(&str, &str)],
     ) -> Result<(), OutboxError> {
         let keyed: Vec<(Key, Message)> = messages
             .into_iter()
@@ -509,14 +509,14 @@ impl State {
         let durable = keyed.iter().any(|(_, message)| !message.kind.is_dropped());
         let stored = self.settle_inner().and_then(|()| {
             let messages = keyed.iter().map(|(key, message)| (*key, message));
-            self.write(durable || bookmark.is_some(), |transaction| {
+            self.write(durable || !bookmarks.is_empty(), |transaction| {
                 for (key, message) in messages.clone() {
                     insert(transaction, key, message)?;
                 }
-                if let Some((name, value)) = bookmark {
+                for (name, value) in bookmarks {
                     transaction.execute(
                         "INSERT OR REPLACE INTO bookmark (name, value) VALUES (?1, ?2)",
-                        [name, value],
+                        [*name, *value],
                     )?;
                 }
                 Ok(())
@@ -1034,7 +1034,7 @@ mod tests {
             .map(|kind| message(kind, &format!("{kind:?}"), 3))
             .collect();
         outbox
-            .put_with_bookmark(put.clone(), Some(("frames", "17")))
+            .put_with_bookmarks(put.clone(), &[("frames", "17"), ("flight", "{}")])
             .unwrap();
         drop(outbox);
         let outbox = open(folder.path());

@@ -6,4 +6,4 @@ mod broker;
 mod score;
 
 pub use broker::{EmbeddedBroker, EmbeddedBrokerError};
-pub use score::{Score, TrueHead, Truth, TruthError, landmarks};
+pub use score::{Names, Score, TrueHead, Truth, TruthError, landmarks};

@@ -5,7 +5,7 @@
 //! | stage | gives to | when it fails |
 //! |---|---|---|
 //! | camera | the mailbox | the flight ends |
-//! | recognition | the [outbox](crate::outbox) | a frame: counted, reported, the next one is looked at; three in a row by defects: the flight ends |
+//! | recognition, with [sightings](crate::sighting) | the [outbox](crate::outbox) | a frame: counted, reported, the next one is looked at; three in a row by defects: the flight ends |
 //! | publisher | the broker | it begins anew; until then, and without a broker, what is decided stays in the outbox |
 //!
 //! A flight ends in order: the camera first, then recognition, then the publisher, which says `stopped` when all is
@@ -30,14 +30,13 @@ use link::topic::Platform;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
-use uuid::Uuid;
 
 use crate::camera::{Camera, Captured, Frame};
 use crate::observe::Counters;
 use crate::outbox::{Depth, Limits, Outbox, OutboxError, Publisher, PublisherCounters};
 use mailbox::{Mailbox, Put};
-pub use recogniser::{About, Recognised, RecognisedHead, Recogniser};
-use sightings::Flown;
+pub use recogniser::{About, Recognised, Recogniser};
+use sightings::Sightings;
 use supervisor::{OnFailure, Supervisor, defect, wait_until};
 
 /// How a flight is flown.
@@ -62,6 +61,12 @@ pub struct Flight<R> {
     pub health_interval: Duration,
     /// From being asked to stop to the end, whatever is not done by then.
     pub stop_deadline: Duration,
+    /// A sighting ends when its animal has not been seen for so long; [`LOST_AFTER`](crate::sighting::LOST_AFTER) as a
+    /// rule.
+    pub lost_after: Duration,
+    /// A file to which a line of JSON is added for each frame that is looked at
+    /// ([`FrameRecord`](crate::sighting::FrameRecord)).
+    pub record: Option<PathBuf>,
 }
 
 /// Default time between health messages.
@@ -153,13 +158,16 @@ pub fn fly<R: Recogniser + 'static>(
     })?;
 
     let mut recognition = Recognition {
-        flown: Flown {
-            platform: flight.platform,
-            event_id: Uuid::now_v7(),
-            camera: camera.name().to_owned(),
-            bookmark,
-            encoding: flight.encoding,
-        },
+        sightings: Sightings::begin(
+            flight.platform,
+            flight.encoding,
+            flight.lost_after,
+            flight.record.as_deref(),
+            &flight.recogniser.about(),
+            &outbox,
+        ),
+        camera: camera.name().to_owned(),
+        bookmark,
         recogniser: flight.recogniser,
         outbox: outbox.clone(),
         counters: counters.clone(),
@@ -294,7 +302,9 @@ fn put(mut frame: Frame, mailbox: &Mailbox<Frame>, stop: &CancellationToken) -> 
 }
 
 struct Recognition<R> {
-    flown: Flown,
+    sightings: Sightings,
+    camera: String,
+    bookmark: Option<String>,
     recogniser: R,
     outbox: Outbox,
     counters: Arc<Counters>,
@@ -303,8 +313,14 @@ struct Recognition<R> {
 }
 
 impl<R: Recogniser> Recognition<R> {
-    /// Looks at frames until the mailbox is closed and empty.
+    /// Looks at frames until the mailbox is closed and empty; then what is in view is left behind.
     fn run(&mut self) -> Result<(), String> {
+        let looked = self.look_at_all();
+        self.sightings.end(&self.recogniser.about(), &self.outbox);
+        looked
+    }
+
+    fn look_at_all(&mut self) -> Result<(), String> {
         let mut defects = 0;
         while let Some(frame) = self.mailbox.take() {
             self.counters.waiting(self.mailbox.len());
@@ -348,27 +364,23 @@ impl<R: Recogniser> Recognition<R> {
             heads = recognised.heads.len(),
             "recognised"
         );
-        let sightings = self.flown.sightings(frame, &recognised, &about);
-        let messages = sightings.iter().map(|s| self.flown.message(s)).collect();
+        let (faults, stages_ms) = (recognised.faults.clone(), recognised.stages_ms.clone());
+        let heads = recognised.heads.len();
+        let mut decided = self
+            .sightings
+            .decide(&self.camera, frame, recognised, &self.recogniser);
+        let pictures = std::mem::take(&mut decided.pictures);
         let next = (frame.tag.number + 1).to_string();
-        let bookmark = self.flown.bookmark.as_deref();
+        let bookmark = self.bookmark.as_deref();
         let bookmark = bookmark.map(|name| (name, next.as_str()));
-        if let Err(e) = self.outbox.put_with_bookmark(messages, bookmark) {
+        if let Err(e) = self.sightings.store(decided, bookmark, &self.outbox) {
             error!("{e}");
             self.counters.has_problem("outbox", e.to_string());
         }
-        self.counters.looked_at(
-            &frame.tag,
-            recognised.heads.len(),
-            &recognised.faults,
-            &recognised.stages_ms,
-            about.engine,
-        );
-        let crops = sightings
-            .iter()
-            .zip(&recognised.heads)
-            .filter_map(|(sighting, head)| self.flown.crop(frame, sighting, &head.landmarks));
-        for crop in crops {
+        self.counters
+            .looked_at(&frame.tag, heads, &faults, &stages_ms, about.engine);
+        let crops = pictures.iter();
+        for crop in crops.filter_map(|picture| self.sightings.draw(frame, picture)) {
             if let Err(e) = self.outbox.put(vec![crop]) {
                 debug!("a crop is lost: {e}");
             }

@@ -1,7 +1,8 @@
-use link::message::{Candidate, Decision, Engine, NetworkEngine};
-use recognition::geometry::Landmarks;
-use recognition::identify::{self, HeadIdentification, Identifier};
+use link::message::{Engine, NetworkEngine};
+use recognition::identify::{Appearance, Detection, Identification, Identifier, Opinion};
 use recognition::pixels::{EncodedPhotograph, Faults};
+
+use crate::sighting::SeenHead;
 
 /// Finds and names the whales in a frame: what the service needs of [`identify`](recognition::identify), so that it can
 /// be flown with known answers in tests.
@@ -14,6 +15,9 @@ pub trait Recogniser: Send {
     /// # Errors
     /// The frame cannot be decoded, or a network failed on it.
     fn recognise(&mut self, photograph: &EncodedPhotograph) -> anyhow::Result<Recognised>;
+
+    /// Names an animal by what one frame says of its head, or several together.
+    fn identify(&self, opinion: &Opinion) -> Identification;
 }
 
 /// What recognises.
@@ -28,27 +32,12 @@ pub struct About {
 /// What was recognised in a frame.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Recognised {
-    /// The heads.
-    pub heads: Vec<RecognisedHead>,
+    /// The heads, not named yet.
+    pub heads: Vec<SeenHead>,
     /// What is wrong with the frame; nothing, as a rule.
     pub faults: Faults,
     /// Time of each stage in milliseconds, by its name.
     pub stages_ms: Vec<(String, f64)>,
-}
-
-/// One head in a frame.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RecognisedHead {
-    /// In the upright frame.
-    pub landmarks: Landmarks,
-    /// Confidence that it is a head, 0…1.
-    pub confidence: f32,
-    /// What to make of the candidates.
-    pub decision: Decision,
-    /// Probability that the bundle does not know the whale, 0…1.
-    pub unknown_probability: f32,
-    /// Most probable first.
-    pub candidates: Vec<Candidate>,
 }
 
 impl Recogniser for Identifier {
@@ -69,7 +58,7 @@ impl Recogniser for Identifier {
     }
 
     fn recognise(&mut self, photograph: &EncodedPhotograph) -> anyhow::Result<Recognised> {
-        let frame = self.identify_frame(photograph)?;
+        let frame = self.examine_frame(photograph)?;
         let times = frame.stages_ms;
         let stages = [
             ("decode", times.decode),
@@ -77,33 +66,20 @@ impl Recogniser for Identifier {
             ("align", times.align),
             ("identify", times.identify),
         ];
+        let seen = |head: Detection| SeenHead {
+            landmarks: head.landmarks,
+            confidence: head.confidence,
+            opinion: self.opinion(&head, self.neighbours()),
+            appearance: Appearance::of(&head),
+        };
         Ok(Recognised {
-            heads: frame.heads.into_iter().map(RecognisedHead::from).collect(),
+            heads: frame.heads.into_iter().map(seen).collect(),
             faults: frame.faults,
             stages_ms: stages.map(|(name, ms)| (name.to_owned(), ms)).into(),
         })
     }
-}
 
-impl From<HeadIdentification> for RecognisedHead {
-    fn from(head: HeadIdentification) -> Self {
-        let candidates = |candidates: Vec<identify::Candidate>| {
-            let candidates = candidates.into_iter().map(|candidate| Candidate {
-                organism_id: candidate.individual,
-                probability: candidate.probability,
-            });
-            candidates.collect()
-        };
-        Self {
-            landmarks: head.landmarks(),
-            confidence: head.confidence,
-            decision: match head.decision {
-                identify::Decision::Identified => Decision::Identified,
-                identify::Decision::Uncertain => Decision::Uncertain,
-                identify::Decision::Unknown => Decision::Unknown,
-            },
-            unknown_probability: head.unknown_probability,
-            candidates: candidates(head.candidates),
-        }
+    fn identify(&self, opinion: &Opinion) -> Identification {
+        self.conclude(opinion, self.neighbours())
     }
 }

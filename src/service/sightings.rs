@@ -1,117 +1,300 @@
-//! From what was recognised in a frame to messages.
+//! From what was recognised in a frame to messages, by way of the [tracker](crate::sighting).
 
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
 use link::codec::Encoding;
 use link::message::{
-    BasisOfRecord, CROP_EXPIRY, Decision, FrameReference, Head, Incomplete, JPEG, PixelPosition,
-    SIGHTING_EXPIRY, Sighting, SightingState,
+    BasisOfRecord, CROP_EXPIRY, Candidate, Decision, FrameReference, Head, Incomplete, JPEG,
+    PixelPosition, SIGHTING_EXPIRY, Sighting, now,
 };
 use link::topic::Platform;
 use recognition::geometry::{HeadCrop, Landmarks, Point, Rectangle};
+use recognition::identify::{self, Identification};
 use recognition::pixels::{OUTSIDE_HEAD_PHOTOGRAPH, encode_jpeg, warp};
-use tracing::warn;
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::{About, Recognised};
+use super::{About, Recognised, Recogniser};
 use crate::camera::Frame;
-use crate::outbox::{Kind, Message};
-
-/// Candidates that a sighting names.
-const CANDIDATES: usize = 5;
+use crate::outbox::{Kind, Message, Outbox, OutboxError};
+use crate::sighting::{
+    FrameRecord, HeadRecord, Named, Observed, SeenFrame, SightingChange, Summary, Tracker,
+};
 
 /// Size of a crop in pixels; un-squeezed, so twice as wide as high.
 const CROP: (u32, u32) = (448, 224);
 
 const CROP_QUALITY: u8 = 80;
 
-/// What all sightings of a flight have in common.
-pub(super) struct Flown {
-    pub platform: Platform,
-    pub event_id: Uuid,
-    pub camera: String,
-    pub bookmark: Option<String>,
-    pub encoding: Encoding,
+/// Name of the bookmark that holds a flight that was not ended in order.
+const BOOKMARK: &str = "flight";
+
+/// A program that begins so long after its flight was cut short goes on with that flight.
+const SAME_FLIGHT: Duration = Duration::from_secs(30 * 60);
+
+/// The sightings of a flight: who flies, what is tracked, and how it is said.
+pub(super) struct Sightings {
+    platform: Platform,
+    encoding: Encoding,
+    flight: OpenFlight,
+    record: Option<File>,
 }
 
-impl Flown {
-    /// Each head is a sighting of its own, until tracking joins them over frames.
-    pub fn sightings(
-        &self,
-        frame: &Frame,
-        recognised: &Recognised,
+/// What must outlive the program that is killed in flight: kept in the outbox, in the same transaction as the messages
+/// that it has led to, so that no sighting is begun twice and none is left without its end.
+#[derive(Clone, Serialize, Deserialize)]
+struct OpenFlight {
+    event_id: Uuid,
+    tracker: Tracker,
+}
+
+/// What a frame has led to.
+pub(super) struct Decided {
+    messages: Vec<Message>,
+    /// The flight after it.
+    flight: OpenFlight,
+    /// Whether it has to be kept.
+    changed: bool,
+    /// What is to be drawn once it is stored.
+    pub pictures: Vec<Picture>,
+}
+
+/// A picture that is to be made of a sighting's head.
+pub(super) struct Picture {
+    sighting: Uuid,
+    time: Timestamp,
+    landmarks: Landmarks,
+}
+
+impl Sightings {
+    /// Goes on with a flight that was cut short not long ago; one that was cut short earlier is ended. `record` names a
+    /// file to which a line is added for each frame that is looked at.
+    pub fn begin(
+        platform: Platform,
+        encoding: Encoding,
+        lost_after: Duration,
+        record: Option<&Path>,
         about: &About,
-    ) -> Vec<Sighting> {
-        let (width, height) = frame.photograph.size();
-        let sighting = |head: &super::RecognisedHead| {
-            let mut candidates = head.candidates.clone();
-            candidates.truncate(CANDIDATES);
-            let best = candidates.first().map(|c| c.organism_id.clone());
-            Sighting {
-                occurrence_id: Uuid::now_v7(),
-                state: SightingState::New,
-                revision: 0,
-                event_date: frame.tag.time,
-                platform: self.platform.to_string(),
-                event_id: Some(self.event_id),
-                camera: Some(self.camera.clone()),
-                basis_of_record: BasisOfRecord::MachineObservation,
-                scientific_name: about.scientific_name.clone(),
-                identified_by: format!(
-                    "callosity {}, {}",
-                    env!("CARGO_PKG_VERSION"),
-                    about.engine.bundle
-                ),
-                decision: head.decision,
-                organism_id: best.filter(|_| head.decision == Decision::Identified),
-                unknown_probability: Some(head.unknown_probability),
-                candidates,
-                frame: FrameReference {
-                    number: frame.tag.number,
-                    file: frame.tag.file.clone(),
-                    width_pixels: width,
-                    height_pixels: height,
-                    incomplete: recognised.faults.incomplete.map(|part| Incomplete {
-                        share_read: part.share_read,
-                    }),
-                    damaged: recognised.faults.damaged.clone(),
-                },
-                head: Head {
-                    bonnet_pixels: pixel_position(head.landmarks.bonnet),
-                    blowhead_pixels: pixel_position(head.landmarks.blowhead),
-                    head_length_pixels: head.landmarks.head_length(),
-                    confidence: head.confidence,
-                },
-            }
+        outbox: &Outbox,
+    ) -> Self {
+        let mut sightings = Self {
+            platform,
+            encoding,
+            flight: OpenFlight {
+                event_id: Uuid::now_v7(),
+                tracker: Tracker::new(lost_after),
+            },
+            record: record.and_then(open_record),
         };
-        recognised.heads.iter().map(sighting).collect()
+        let Some(mut earlier) = read_flight(outbox) else {
+            return sightings;
+        };
+        earlier.tracker = earlier.tracker.with_lost_after(lost_after);
+        let age = earlier
+            .tracker
+            .clock()
+            .map(|seen| now().duration_since(seen));
+        let same = age.is_none_or(|age| age.unsigned_abs() < SAME_FLIGHT);
+        let open = earlier.tracker.open();
+        let new = std::mem::replace(&mut sightings.flight, earlier);
+        if same {
+            info!("going on with a flight that was cut short, with {open} animals in view");
+        } else {
+            info!("{open} sightings of a flight that was cut short end");
+            sightings.end(about, outbox);
+            sightings.flight = new;
+        }
+        sightings
     }
 
-    /// A sighting as the outbox keeps it.
-    pub fn message(&self, sighting: &Sighting) -> Message {
+    /// What a frame leads to. Nothing has changed until it is [stored](Self::store).
+    pub fn decide(
+        &mut self,
+        camera: &str,
+        frame: &Frame,
+        recognised: Recognised,
+        recogniser: &impl Recogniser,
+    ) -> Decided {
+        let seen = seen_frame(camera, frame, recognised);
+        let mut flight = self.flight.clone();
+        let judge = |opinion: &_| recogniser.identify(opinion);
+        let observed = flight.tracker.observe(&seen, &judge);
+        if let Some(record) = &mut self.record {
+            write_record(record, &seen, &observed, recogniser);
+        }
+        let about = recogniser.about();
+        let messages = observed.changes.iter();
+        let messages = messages.map(|change| self.message(change, flight.event_id, &about));
+        let pictures = observed.changes.iter().filter_map(|change| {
+            Some(Picture {
+                sighting: change.sighting.id,
+                time: change.sighting.best.time,
+                landmarks: seen.heads[change.picture?].landmarks,
+            })
+        });
+        Decided {
+            messages: messages.collect(),
+            changed: !observed.changes.is_empty() || !seen.heads.is_empty(),
+            pictures: pictures.collect(),
+            flight,
+        }
+    }
+
+    /// Puts the messages on the disk, with the flight as it is after them and the camera's bookmark.
+    pub fn store(
+        &mut self,
+        decided: Decided,
+        camera: Option<(&str, &str)>,
+        outbox: &Outbox,
+    ) -> Result<(), OutboxError> {
+        self.flight = decided.flight;
+        let state = decided.changed.then(|| text(&self.flight));
+        let state = state.as_deref().map(|state| (BOOKMARK, state));
+        let bookmarks: Vec<_> = camera.into_iter().chain(state).collect();
+        outbox.put_with_bookmarks(decided.messages, &bookmarks)
+    }
+
+    /// Ends all sightings and with them the flight.
+    pub fn end(&mut self, about: &About, outbox: &Outbox) {
+        let ended = self.flight.tracker.end_all();
+        let messages = ended.iter();
+        let messages = messages.map(|change| self.message(change, self.flight.event_id, about));
+        if let Err(e) = outbox.put_with_bookmarks(messages.collect(), &[(BOOKMARK, "")]) {
+            warn!("{e}");
+        }
+    }
+
+    /// A change as the outbox keeps it.
+    fn message(&self, change: &SightingChange, event_id: Uuid, about: &About) -> Message {
+        let sighting = sighting(change, event_id, &self.platform, about);
         Message {
             kind: Kind::Sighting,
             topic: self.platform.sighting(),
             content_type: self.encoding.content_type().to_owned(),
-            time: sighting.event_date,
+            time: change.sighting.last_seen,
             expiry: Some(SIGHTING_EXPIRY),
-            payload: self.encoding.encode(sighting),
+            payload: self.encoding.encode(&sighting),
         }
     }
 
     /// The picture of a sighting's head, as the outbox keeps it; `None` where it cannot be drawn, which is logged.
-    pub fn crop(
-        &self,
-        frame: &Frame,
-        sighting: &Sighting,
-        landmarks: &Landmarks,
-    ) -> Option<Message> {
+    pub fn draw(&self, frame: &Frame, picture: &Picture) -> Option<Message> {
         Some(Message {
             kind: Kind::Crop,
-            topic: self.platform.crop(sighting.occurrence_id),
+            topic: self.platform.crop(picture.sighting),
             content_type: JPEG.to_owned(),
-            time: sighting.event_date,
+            time: picture.time,
             expiry: Some(CROP_EXPIRY),
-            payload: crop(frame, landmarks)?,
+            payload: crop(frame, &picture.landmarks)?,
         })
+    }
+}
+
+fn text(flight: &OpenFlight) -> String {
+    serde_json::to_string(flight).expect("a flight has texts as keys and plain values")
+}
+
+/// The flight that was cut short, if one was.
+fn read_flight(outbox: &Outbox) -> Option<OpenFlight> {
+    let state = outbox.bookmark(BOOKMARK)?;
+    if state.is_empty() {
+        return None;
+    }
+    let flight = serde_json::from_str(&state);
+    flight
+        .inspect_err(|e| warn!("the sightings of a flight that was cut short are lost: {e}"))
+        .ok()
+}
+
+fn seen_frame(camera: &str, frame: &Frame, recognised: Recognised) -> SeenFrame {
+    let (width_pixels, height_pixels) = frame.photograph.size();
+    SeenFrame {
+        camera: camera.to_owned(),
+        time: frame.tag.time,
+        frame: FrameReference {
+            number: frame.tag.number,
+            file: frame.tag.file.clone(),
+            width_pixels,
+            height_pixels,
+            incomplete: recognised.faults.incomplete.map(|part| Incomplete {
+                share_read: part.share_read,
+            }),
+            damaged: recognised.faults.damaged,
+        },
+        motion: None,
+        heads: recognised.heads,
+    }
+}
+
+fn sighting(
+    change: &SightingChange,
+    event_id: Uuid,
+    platform: &Platform,
+    about: &About,
+) -> Sighting {
+    let Summary {
+        id,
+        revision,
+        frames_seen,
+        best,
+        identification,
+        stranger,
+        ..
+    } = change.sighting.clone();
+    let decision = decision(identification.decision);
+    let candidates = identification.candidates.into_iter();
+    let candidates: Vec<_> = candidates
+        .map(|candidate| Candidate {
+            organism_id: candidate.individual,
+            probability: candidate.probability,
+        })
+        .collect();
+    let first = candidates.first().map(|c| c.organism_id.clone());
+    Sighting {
+        occurrence_id: id,
+        state: change.state,
+        revision,
+        event_date: best.time,
+        platform: platform.to_string(),
+        event_id: Some(event_id),
+        camera: Some(best.camera),
+        basis_of_record: BasisOfRecord::MachineObservation,
+        scientific_name: about.scientific_name.clone(),
+        identified_by: format!(
+            "callosity {}, {}",
+            env!("CARGO_PKG_VERSION"),
+            about.engine.bundle
+        ),
+        decision,
+        organism_id: first.filter(|_| decision == Decision::Identified),
+        provisional_id: stranger.map(|number| format!("unknown {number}")),
+        unknown_probability: Some(identification.unknown_probability),
+        candidates,
+        frames_seen: Some(frames_seen),
+        frame: best.frame,
+        head: head(&best.landmarks, best.confidence),
+    }
+}
+
+fn decision(decision: identify::Decision) -> Decision {
+    match decision {
+        identify::Decision::Identified => Decision::Identified,
+        identify::Decision::Uncertain => Decision::Uncertain,
+        identify::Decision::Unknown => Decision::Unknown,
+    }
+}
+
+fn head(landmarks: &Landmarks, confidence: f32) -> Head {
+    Head {
+        bonnet_pixels: pixel_position(landmarks.bonnet),
+        blowhead_pixels: pixel_position(landmarks.blowhead),
+        head_length_pixels: landmarks.head_length(),
+        confidence,
     }
 }
 
@@ -123,6 +306,49 @@ fn pixel_position(point: Point) -> PixelPosition {
     }
 }
 
+fn open_record(path: &Path) -> Option<File> {
+    let opened = OpenOptions::new().create(true).append(true).open(path);
+    opened
+        .inspect_err(|e| {
+            warn!(
+                "frames are not recorded: cannot open {}: {e}",
+                path.display()
+            )
+        })
+        .ok()
+}
+
+fn write_record(
+    record: &mut File,
+    seen: &SeenFrame,
+    observed: &Observed,
+    recogniser: &impl Recogniser,
+) {
+    let named = |said: &Identification, stranger| Named {
+        decision: decision(said.decision),
+        leading: said.candidates.first().map(|c| c.individual.clone()),
+        stranger,
+    };
+    let heads = seen.heads.iter().zip(&observed.sightings);
+    let line = FrameRecord {
+        camera: seen.camera.clone(),
+        time: seen.time,
+        frame: seen.frame.clone(),
+        heads: heads
+            .map(|(seen, sighting)| HeadRecord {
+                occurrence_id: sighting.id,
+                head: head(&seen.landmarks, seen.confidence),
+                alone: named(&recogniser.identify(&seen.opinion), None),
+                sighting: named(&sighting.identification, sighting.stranger),
+            })
+            .collect(),
+    };
+    let mut line = serde_json::to_vec(&line).expect("a record has plain values");
+    line.push(b'\n');
+    if let Err(e) = record.write_all(&line) {
+        warn!("a frame is not recorded: {e}");
+    }
+}
 fn crop(frame: &Frame, landmarks: &Landmarks) -> Option<Vec<u8>> {
     let (width, height) = CROP;
     let crop_from_frame = HeadCrop::RIGHT_WHALE.crop_from_frame(landmarks, width, height)?;

@@ -11,15 +11,15 @@ use std::time::Duration;
 
 use callosity::camera::Replay;
 use callosity::outbox::Limits;
-use callosity::service::{
-    About, Flight, FlightReport, Recognised, RecognisedHead, Recogniser, fly,
-};
+use callosity::service::{About, Flight, FlightReport, Recognised, Recogniser, fly};
+use callosity::sighting::SeenHead;
 use image::RgbImage;
 use link::broker::Credentials;
 use link::codec::Encoding;
-use link::message::{Candidate, Decision, Engine, Presence, SCHEMA_VERSION, Sighting};
+use link::message::{Engine, Presence, SCHEMA_VERSION, Sighting};
 use link::{BrokerAddress, BrokerOptions};
 use recognition::geometry::{Landmarks, Point};
+use recognition::identify::{Candidate, Decision, Identification, Opinion};
 use recognition::pixels::{EncodedPhotograph, encode_jpeg};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
@@ -56,31 +56,38 @@ impl Recogniser for TwoHeads {
     fn recognise(&mut self, photograph: &EncodedPhotograph) -> anyhow::Result<Recognised> {
         photograph.decode(1.0)?;
         std::thread::sleep(self.takes);
-        let head = |x: f64, decision| RecognisedHead {
+        let head = |x: f64, unknown| SeenHead {
             landmarks: Landmarks {
                 bonnet: Point::new(x + 20.0, 30.0),
                 blowhead: Point::new(x, 30.0),
             },
             confidence: 0.75,
-            decision,
-            unknown_probability: if decision == Decision::Unknown {
-                0.875
-            } else {
-                0.125
+            opinion: Opinion {
+                probabilities: vec![0.5, 0.5],
+                unknown,
             },
-            candidates: vec![Candidate {
-                organism_id: "Snowcone".into(),
-                probability: 0.5,
-            }],
+            appearance: None,
         };
         Ok(Recognised {
-            heads: vec![
-                head(10.0, Decision::Identified),
-                head(60.0, Decision::Unknown),
-            ],
+            heads: vec![head(10.0, 0.125), head(60.0, 0.875)],
             faults: photograph.faults(),
             stages_ms: vec![("decode".into(), 1.5)],
         })
+    }
+
+    fn identify(&self, opinion: &Opinion) -> Identification {
+        Identification {
+            decision: if opinion.unknown > 0.5 {
+                Decision::Unknown
+            } else {
+                Decision::Identified
+            },
+            unknown_probability: opinion.unknown,
+            candidates: vec![Candidate {
+                individual: "Snowcone".into(),
+                probability: 0.5,
+            }],
+        }
     }
 }
 
@@ -315,6 +322,8 @@ pub fn flight(folder: &Path, rate_hz: f64, broker: BrokerOptions) -> Flight<TwoH
     flight_with(TwoHeads::default(), folder, rate_hz, broker)
 }
 
+/// Each head of each frame is a sighting of its own, so that what arrives can be counted: it begins with its frame and
+/// ends with the next.
 pub fn flight_with<R>(
     recogniser: R,
     folder: &Path,
@@ -332,6 +341,8 @@ pub fn flight_with<R>(
         largest_message: None,
         health_interval: Duration::from_millis(200),
         stop_deadline: PATIENCE,
+        lost_after: Duration::ZERO,
+        record: None,
     }
 }
 
