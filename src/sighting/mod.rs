@@ -5,13 +5,13 @@
 //! frame, and the same frames give the same sightings but for their ids.
 //!
 //! - *Where is it now?* An animal is expected where the sea has carried it in the picture, give or take its own
-//!   swimming ([`motion`]). All heads of a frame tell together how the sea moved.
+//!   swimming (`motion`). All heads of a frame tell together how the sea moved.
 //! - *Which head is whose?* Place, heading and looks give the log-likelihood ratio of "the same animal" against
-//!   "another one"; all of a frame are assigned at once ([`association`]).
+//!   "another one"; all of a frame are assigned at once (`association`).
 //! - *Who is it?* What single frames say is pooled, tempered because frames of one pass are not independent
 //!   ([`PooledOpinion`](recognition::identify::PooledOpinion)). Each sighting has its own pool: no animal's evidence
 //!   reaches another's.
-//! - *Nobody whom the bundle knows* gets a number, and the same one when it is seen again in the flight ([`strangers`]).
+//! - *Nobody whom the bundle knows* gets a number, and the same one when it is seen again in the flight (`strangers`).
 //!
 //! A sighting belongs to the camera that began it, unless another one sees what looks like the same animal at the same
 //! time. It ends when the animal has not been seen for [`LOST_AFTER`].
