@@ -66,7 +66,7 @@ test: tools torch fmt deny test-callosity lint doc test-training ## install what
 
 .PHONY: tools
 tools: native
-	@.ci/debian mosquitto:mosquitto openssl:openssl
+	@.ci/debian mosquitto:mosquitto openssl:openssl gpsd:gpsd gpsfake:gpsd-clients
 	@.ci/python $(VENV) tests/requirements.txt
 	@touch $(VENV)/.has-onnxruntime
 

@@ -3,8 +3,11 @@
 //! Each module is a room that owns one thing; its documentation says what it owns and what it may not know.
 
 pub mod camera;
+pub mod clock;
+pub mod effort;
 pub mod observe;
 pub mod outbox;
+pub mod position;
 pub mod rehearsal;
 pub mod service;
 pub mod sighting;

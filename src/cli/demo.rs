@@ -258,7 +258,12 @@ fn watch(
                 break flying.0.wait().context("callosity run does not end")?;
             }
             Ok(Received::Malformed { topic, reason }) => eprintln!("callosity: {topic}: {reason}"),
-            Ok(Received::Status(_) | Received::Crop { .. }) => {}
+            Ok(
+                Received::Status(_)
+                | Received::Crop { .. }
+                | Received::Track(_)
+                | Received::Effort(_),
+            ) => {}
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 if let Some(status) = flying.0.try_wait()? {
                     if status.success() || asked {

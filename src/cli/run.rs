@@ -1,11 +1,14 @@
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use callosity::camera::{Camera, Replay};
+use callosity::effort::EffortSettings;
 use callosity::outbox::Limits;
-use callosity::service::{Flight, FlightReport, fly};
+use callosity::position::{GpsdAddress, Mounting};
+use callosity::service::{Flight, FlightReport, Survey, fly};
 use callosity::sighting::LOST_AFTER;
 use clap::ValueEnum;
 use link::broker::{Credentials, Timing};
@@ -110,11 +113,93 @@ pub struct Args {
     /// Seconds from being asked to stop to the end
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=3600))]
     stop_deadline: u32,
+    /// Where gpsd listens, which tells the position: HOST[:PORT], such as localhost
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        help_heading = "Where, when and how the survey is flown"
+    )]
+    gpsd: Option<GpsdAddress>,
+    /// TOML file with a table for each camera: focal_length_millimeters, sensor_width_millimeters, and from straight
+    /// down with the frame's top ahead roll_degrees, pitch_degrees, yaw_degrees
+    #[arg(
+        long,
+        value_name = "FILE",
+        help_heading = "Where, when and how the survey is flown"
+    )]
+    camera_mounting: Option<PathBuf>,
+    /// Seconds between messages that say where the aircraft is
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600),
+        help_heading = "Where, when and how the survey is flown")]
+    track_interval: u32,
+    /// Who observes; once for each. This and the options below have effort messages sent
+    #[arg(
+        long,
+        value_name = "NAME",
+        help_heading = "Where, when and how the survey is flown"
+    )]
+    observer: Vec<String>,
+    /// The survey that this flight belongs to
+    #[arg(
+        long,
+        value_name = "NAME",
+        help_heading = "Where, when and how the survey is flown"
+    )]
+    project: Option<String>,
+    /// Registration or type of the aircraft
+    #[arg(
+        long,
+        value_name = "NAME",
+        help_heading = "Where, when and how the survey is flown"
+    )]
+    aircraft: Option<String>,
+    /// Address of this machine's own, such as 127.0.0.1:8080, at which effort and marks are set over HTTP
+    #[arg(long, value_name = "ADDRESS", value_parser = own_address, help_heading = "Where, when and how the survey is flown")]
+    control: Option<SocketAddr>,
+    /// Let the ground set effort and marks, by messages to callosity/v1/PLATFORM/command
+    #[arg(long, help_heading = "Where, when and how the survey is flown")]
+    commands: bool,
     #[command(flatten)]
     engine: engine::Args,
 }
 
+/// Whoever reaches the address sets the effort without a password, so it has to be this machine's own.
+fn own_address(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| "it is ADDRESS:PORT, such as 127.0.0.1:8080".to_owned())?;
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err("other machines could set the effort there: use 127.0.0.1 or [::1]".to_owned())
+    }
+}
+
+/// Where position and effort come from.
+fn survey(args: &Args) -> anyhow::Result<Survey> {
+    let mountings = args.camera_mounting.as_deref().map(Mounting::read_all);
+    let any = !args.observer.is_empty()
+        || args.project.is_some()
+        || args.aircraft.is_some()
+        || args.control.is_some()
+        || args.commands;
+    Ok(Survey {
+        gpsd: args.gpsd.clone(),
+        mountings: mountings.transpose()?.unwrap_or_default(),
+        track_interval: Duration::from_secs(args.track_interval.into()),
+        effort: any.then(|| EffortSettings {
+            observers: args.observer.clone(),
+            project: args.project.clone(),
+            aircraft: args.aircraft.clone(),
+        }),
+        control: args.control,
+        commands: args.commands,
+        ..Survey::default()
+    })
+}
+
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let survey = survey(&args)?;
     let credentials = Credentials::gather(args.username, args.password_file.as_deref())?;
     let mut broker =
         BrokerOptions::new(args.broker, credentials, args.ca.as_deref())?.with_timing(Timing {
@@ -152,6 +237,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         stop_deadline: Duration::from_secs(args.stop_deadline.into()),
         lost_after: Duration::from_secs_f64(args.lost_after),
         record: args.record,
+        survey,
     };
     let stop = interrupt::install()?;
     let report = fly(flight, &stop)?;

@@ -2,7 +2,9 @@ use std::collections::{BTreeSet, VecDeque};
 
 use link::broker::pauses;
 use link::codec::decode;
-use link::message::{Health, SCHEMA_VERSION, SCHEMA_VERSION_PROPERTY, Sighting, Status};
+use link::message::{
+    Effort, Health, SCHEMA_VERSION, SCHEMA_VERSION_PROPERTY, Sighting, Status, Track,
+};
 use link::topic::{self, EVERYTHING, Kind, Platform};
 use link::{BrokerOptions, LinkError};
 use rumqttc::v5::mqttbytes::QoS;
@@ -37,6 +39,10 @@ pub enum Received {
     },
     /// How a platform fares.
     Health(Box<Health>),
+    /// Where a platform was.
+    Track(Box<Track>),
+    /// How the survey is flown; each flight and revision once, unless many others came between.
+    Effort(Box<Effort>),
     /// A message that is not as it should be.
     Malformed {
         /// Where it came.
@@ -153,7 +159,9 @@ impl Receiver {
     /// `None` for what has been heard before and for topics that are not ours, which are acknowledged at once.
     fn read(&mut self, publish: Publish) -> Option<Received> {
         let topic = String::from_utf8_lossy(&publish.topic).into_owned();
-        let received = topic::parse(&topic).map(|(platform, kind)| {
+        // Commands are heard by aircraft.
+        let parsed = topic::parse(&topic).filter(|(_, kind)| *kind != Kind::Command);
+        let received = parsed.map(|(platform, kind)| {
             read(&publish, &platform, kind).unwrap_or_else(|reason| Received::Malformed {
                 topic: topic.clone(),
                 reason,
@@ -161,7 +169,8 @@ impl Receiver {
         });
         self.unacknowledged = Some(publish);
         let received = received.filter(|received| match received {
-            Received::Sighting(s) => self.is_new(s),
+            Received::Sighting(s) => self.is_new(s.occurrence_id, s.revision),
+            Received::Effort(e) => self.is_new(e.event_id, e.revision),
             _ => true,
         });
         if received.is_none() {
@@ -170,10 +179,8 @@ impl Receiver {
         received
     }
 
-    fn is_new(&mut self, sighting: &Sighting) -> bool {
-        let new = self
-            .seen
-            .insert((sighting.occurrence_id, sighting.revision));
+    fn is_new(&mut self, id: Uuid, revision: u32) -> bool {
+        let new = self.seen.insert((id, revision));
         if self.seen.len() > REMEMBERED {
             self.seen.pop_first();
         }
@@ -212,6 +219,17 @@ fn read(publish: &Publish, platform: &Platform, kind: Kind) -> Result<Received, 
             let said = sighting.platform.clone();
             (Received::Sighting(sighting), Some(said))
         }
+        Kind::Track => {
+            let track: Box<Track> = decode(properties, payload).map_err(|e| e.to_string())?;
+            let said = track.platform.clone();
+            (Received::Track(track), Some(said))
+        }
+        Kind::Effort => {
+            let effort: Box<Effort> = decode(properties, payload).map_err(|e| e.to_string())?;
+            let said = effort.platform.clone();
+            (Received::Effort(effort), Some(said))
+        }
+        Kind::Command => return Err("commands are heard by aircraft".to_owned()),
         Kind::Crop(sighting) => {
             let jpeg = payload.to_vec();
             (Received::Crop { sighting, jpeg }, None)

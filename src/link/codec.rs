@@ -1,8 +1,8 @@
 //! How messages become bytes: JSON, or CBOR (RFC 8949) where the link is thin.
 //!
 //! The CBOR is the JSON with its texts shortened, as SenML does it (RFC 8428 §6): the names of fields are numbers of
-//! [`FIELDS`], values of enumerations numbers of [`LABELS`], UUIDs 16 bytes, times milliseconds since 1970, and numbers
-//! have 32 bits where [`PRECISE`] does not name their field. A field that is not in the tables keeps its name, so that
+//! [`FIELDS`] and [`NEGATIVE_FIELDS`], values of enumerations numbers of [`LABELS`], UUIDs 16 bytes, times milliseconds
+//! since 1970, and numbers have 32 bits, but for those of [`SCALED`] and [`HALF`]. A field that is not in the tables keeps its name, so that
 //! a reader needs only these tables and no version.
 
 use ciborium::Value as Cbor;
@@ -157,8 +157,76 @@ pub const FIELDS: &[&str] = &[
     "problems",
     "part",
     "since",
+    "speedMetersPerSecond",
+    "trackDegrees",
+    "headingDegrees",
+    "rollDegrees",
+    "pitchDegrees",
+    "watch",
+    "observers",
+    "project",
+    "aircraft",
+    "weather",
+    "beaufort",
+    "visibilityKilometers",
+    "cloudPercent",
+    "glareLeft",
+    "glareRight",
+    "mark",
+    "markID",
+    "individualCount",
+    "occurrenceRemarks",
+    "timeCorrectionSeconds",
+    "commandID",
+    "effort",
+    "clock",
+    "correctionSeconds",
+    "position",
+    "connected",
+    "fixes",
+    "attitudes",
+    "malformed",
+    "satellites",
+];
+
+/// More names, by negative numbers from −1 on: the first 24 take one byte too. Only ever appended to.
+pub const NEGATIVE_FIELDS: &[&str] = &[
+    "decimalLatitude",
+    "decimalLongitude",
+    "coordinateUncertaintyInMeters",
+    "fixAgeSeconds",
+    "altitudeMeters",
+    "altitudeDatum",
+    "focalLengthMillimeters",
+    "sensorWidthMillimeters",
+    "headLengthMeters",
+    "headLengthUncertaintyMeters",
+    "timeQuality",
+    "footprint",
     "framesSeen",
     "provisionalID",
+];
+
+/// Fields whose numbers are integers of a fraction of their unit: so many to one.
+pub const SCALED: &[(&str, f64)] = &[
+    ("decimalLatitude", 1e7),
+    ("decimalLongitude", 1e7),
+    ("footprint", 1e6),
+    ("coordinateUncertaintyInMeters", 1.0),
+    ("fixAgeSeconds", 100.0),
+    ("altitudeMeters", 10.0),
+    ("focalLengthMillimeters", 10.0),
+    ("sensorWidthMillimeters", 100.0),
+    ("headLengthMeters", 100.0),
+    ("headLengthUncertaintyMeters", 100.0),
+];
+
+/// Fields whose numbers are rounded to 11 binary digits, which take 16 bits.
+pub const HALF: &[&str] = &[
+    "unknownProbability",
+    "probability",
+    "headLengthPixels",
+    "confidence",
 ];
 
 /// Values of enumerations by their numbers, for each field that has some. Only ever appended to.
@@ -168,12 +236,23 @@ pub const LABELS: &[(&str, &[&str])] = &[
     ("basisOfRecord", &["MachineObservation"]),
     ("status", &["online", "offline", "stopped"]),
     ("scientificName", &["Eubalaena glacialis"]),
+    (
+        "timeQuality",
+        &[
+            "satellite",
+            "network",
+            "unsynchronised",
+            "unset",
+            "corrected",
+        ],
+    ),
+    ("altitudeDatum", &["sea", "ellipsoid", "unsaid"]),
+    ("watch", &["off", "transit", "online", "circling"]),
+    ("glareLeft", &["none", "slight", "moderate", "severe"]),
+    ("glareRight", &["none", "slight", "moderate", "severe"]),
 ];
 
-/// Fields whose numbers keep all 64 bits: in 32 a degree is known to a metre only.
-pub const PRECISE: &[&str] = &["decimalLatitude", "decimalLongitude"];
-
-const UUIDS: &[&str] = &["occurrenceID", "eventID"];
+const UUIDS: &[&str] = &["occurrenceID", "eventID", "markID", "commandID"];
 const TIMES: &[&str] = &["eventDate", "time", "since"];
 
 fn labels(field: &str) -> Option<&'static [&'static str]> {
@@ -186,16 +265,7 @@ fn shorten(field: &str, value: Json) -> Cbor {
     match value {
         Json::Null => Cbor::Null,
         Json::Bool(b) => b.into(),
-        Json::Number(n) => match (n.as_u64(), n.as_i64()) {
-            (Some(n), _) => n.into(),
-            (None, Some(n)) => n.into(),
-            (None, None) => {
-                let n = n.as_f64().unwrap_or(f64::NAN);
-                let rounded = f64::from(n as f32);
-                let exact = PRECISE.contains(&field) || !rounded.is_finite();
-                (if exact { n } else { rounded }).into()
-            }
-        },
+        Json::Number(n) => shorten_number(field, &n),
         Json::String(text) => shorten_text(field, text),
         Json::Array(list) => {
             Cbor::Array(list.into_iter().map(|item| shorten(field, item)).collect())
@@ -203,14 +273,63 @@ fn shorten(field: &str, value: Json) -> Cbor {
         Json::Object(fields) => {
             let short = fields.into_iter().map(|(name, value)| {
                 let value = shorten(&name, value);
-                match FIELDS.iter().position(|known| *known == name) {
-                    Some(number) => ((number as u64).into(), value),
-                    None => (name.into(), value),
-                }
+                (number_of(&name).map_or(name.into(), Cbor::from), value)
             });
             Cbor::Map(short.collect())
         }
     }
+}
+
+fn number_of(name: &str) -> Option<i64> {
+    let place = |names: &[&str]| {
+        let found = names.iter().position(|known| *known == name)?;
+        i64::try_from(found).ok()
+    };
+    place(FIELDS).or_else(|| Some(-1 - place(NEGATIVE_FIELDS)?))
+}
+
+fn name_of(number: i128) -> Option<&'static str> {
+    let (names, place) = if number < 0 {
+        (NEGATIVE_FIELDS, -1 - number)
+    } else {
+        (FIELDS, number)
+    };
+    names.get(usize::try_from(place).ok()?).copied()
+}
+
+fn scale(field: &str) -> Option<f64> {
+    let found = SCALED.iter().find(|(name, _)| *name == field)?;
+    Some(found.1)
+}
+
+fn shorten_number(field: &str, n: &serde_json::Number) -> Cbor {
+    if let (Some(scale), Some(value)) = (scale(field), n.as_f64()) {
+        let scaled = (value * scale).round();
+        if scaled.abs() < 9e15 {
+            return (scaled as i64).into();
+        }
+    }
+    match (n.as_u64(), n.as_i64()) {
+        (Some(n), _) => n.into(),
+        (None, Some(n)) => n.into(),
+        (None, None) => {
+            let n = n.as_f64().unwrap_or(f64::NAN);
+            let short = n as f32;
+            let short = if HALF.contains(&field) {
+                round_to_half(short)
+            } else {
+                short
+            };
+            let short = f64::from(short);
+            (if short.is_finite() { short } else { n }).into()
+        }
+    }
+}
+
+/// To 11 binary digits, half to even.
+fn round_to_half(n: f32) -> f32 {
+    let bits = n.to_bits();
+    f32::from_bits(bits.saturating_add(0x0fff + ((bits >> 13) & 1)) & !0x1fff)
 }
 
 fn shorten_text(field: &str, text: String) -> Cbor {
@@ -247,11 +366,9 @@ fn lengthen(field: &str, value: Cbor) -> Json {
             for (name, value) in fields {
                 let name = match name {
                     Cbor::Text(name) => name,
-                    Cbor::Integer(number) => usize::try_from(number)
-                        .ok()
-                        .and_then(|number| FIELDS.get(number))
-                        // A later program's field, which is ignored as any unknown one.
-                        .map_or_else(|| format!("field {number:?}"), |name| (*name).to_owned()),
+                    // One of a later program is ignored as any unknown one.
+                    Cbor::Integer(number) => name_of(number.into())
+                        .map_or_else(|| format!("field {number:?}"), str::to_owned),
                     _ => continue,
                 };
                 let value = lengthen(&name, value);
@@ -264,6 +381,9 @@ fn lengthen(field: &str, value: Cbor) -> Json {
 }
 
 fn lengthen_integer(field: &str, n: i128) -> Json {
+    if let Some(scale) = scale(field) {
+        return (n as f64 / scale).into();
+    }
     if TIMES.contains(&field) {
         let time = i64::try_from(n).ok().map(Timestamp::from_millisecond);
         return match time {
@@ -290,8 +410,9 @@ mod tests {
 
     use super::*;
     use crate::message::{
-        BasisOfRecord, Candidate, Decision, FrameReference, Head, PixelPosition, Sighting,
-        SightingState,
+        AltitudeDatum, BasisOfRecord, Candidate, Corner, Decision, Effort, EffortReason,
+        FrameReference, Georeference, Glare, Head, Mark, PixelPosition, Place, Sighting,
+        SightingState, TimeQuality, Track, Watch, Weather,
     };
     use crate::schema;
 
@@ -338,7 +459,121 @@ mod tests {
                 head_length_pixels: 234.911_23,
                 confidence: 0.987_654_3,
             },
+            time_quality: Some(TimeQuality::Satellite),
+            georeference: Georeference {
+                place: Some(place()),
+                altitude_meters: Some(304.8),
+                altitude_datum: Some(AltitudeDatum::Sea),
+                focal_length_millimeters: Some(50.0),
+                sensor_width_millimeters: Some(35.87),
+                head_length_meters: Some(2.5),
+                head_length_uncertainty_meters: Some(0.25),
+                footprint: None,
+            },
         }
+    }
+
+    fn place() -> Place {
+        Place {
+            decimal_latitude: 41.123_456_7,
+            decimal_longitude: -69.765_432_1,
+            coordinate_uncertainty_in_meters: 31.0,
+            fix_age_seconds: 0.25,
+        }
+    }
+
+    fn track() -> Track {
+        Track {
+            platform: "N57RW".into(),
+            event_id: Uuid::now_v7(),
+            time: "2026-11-30T18:19:20.123Z".parse().unwrap(),
+            time_quality: TimeQuality::Network,
+            place: place(),
+            altitude_meters: Some(304.8),
+            altitude_datum: Some(AltitudeDatum::Ellipsoid),
+            speed_meters_per_second: Some(51.5),
+            track_degrees: Some(359.5),
+            heading_degrees: None,
+            roll_degrees: Some(-2.5),
+            pitch_degrees: Some(1.5),
+            watch: Some(Watch::OnLine),
+        }
+    }
+
+    fn effort() -> Effort {
+        let time = "2026-11-30T18:19:20.123Z".parse().unwrap();
+        Effort {
+            platform: "N57RW".into(),
+            event_id: Uuid::now_v7(),
+            revision: 7,
+            time,
+            time_quality: TimeQuality::Corrected,
+            reason: EffortReason::Mark,
+            watch: Watch::Circling,
+            observers: vec!["A. Okafor".into(), "B. Lindqvist".into()],
+            project: Some("Gulf of Maine 2026".into()),
+            aircraft: None,
+            weather: Weather {
+                beaufort: Some(3),
+                visibility_kilometers: Some(18.5),
+                cloud_percent: Some(75),
+                glare_left: Some(Glare::Slight),
+                glare_right: Some(Glare::None),
+            },
+            place: Some(place()),
+            mark: Some(Mark {
+                mark_id: Uuid::now_v7(),
+                revision: 1,
+                time,
+                time_quality: TimeQuality::Corrected,
+                place: None,
+                scientific_name: Some("Eubalaena glacialis".into()),
+                individual_count: Some(2),
+                occurrence_remarks: None,
+            }),
+            time_correction_seconds: None,
+        }
+    }
+
+    /// As it is read back from both encodings.
+    fn there_and_back<T>(sent: &T)
+    where
+        T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
+    {
+        for encoding in [Encoding::Json, Encoding::Cbor] {
+            let back: T = read(encoding, &encoding.encode(sent)).unwrap();
+            assert_eq!(back, *sent, "{encoding:?}");
+        }
+    }
+
+    #[test]
+    fn tracks_and_effort_read_back() {
+        there_and_back(&track());
+        there_and_back(&effort());
+        let nowhere = Effort {
+            place: None,
+            mark: None,
+            weather: Weather::default(),
+            ..effort()
+        };
+        there_and_back(&nowhere);
+        let json = serde_json::to_value(&nowhere).unwrap();
+        assert!(json.get("decimalLatitude").is_none(), "{json}");
+    }
+
+    #[test]
+    fn a_sighting_of_before_positions_is_read() {
+        let sent = Sighting {
+            time_quality: None,
+            georeference: Georeference::default(),
+            ..sighting()
+        };
+        let json = serde_json::to_value(&sent).unwrap();
+        for name in ["decimalLatitude", "altitudeMeters", "timeQuality"] {
+            assert!(json.get(name).is_none(), "{name}");
+        }
+        let back: Sighting = serde_json::from_value(json).unwrap();
+        assert_eq!(back, sent);
     }
 
     fn read<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<T, CodecError> {
@@ -382,8 +617,25 @@ mod tests {
         };
         close(read.head.bonnet_pixels, sent.head.bonnet_pixels);
         close(read.head.blowhead_pixels, sent.head.blowhead_pixels);
+        // To 11 binary digits.
+        let near = |a: f32, b: f32| assert!((a - b).abs() <= b / 2000.0, "{a} {b}");
+        near(
+            read.head.head_length_pixels as f32,
+            sent.head.head_length_pixels as f32,
+        );
+        near(read.head.confidence, sent.head.confidence);
+        near(
+            read.unknown_probability.unwrap(),
+            sent.unknown_probability.unwrap(),
+        );
+        for (read, sent) in read.candidates.iter().zip(&sent.candidates) {
+            near(read.probability, sent.probability);
+            assert_eq!(read.organism_id, sent.organism_id);
+        }
         let exact = Sighting {
             head: sent.head.clone(),
+            unknown_probability: sent.unknown_probability,
+            candidates: sent.candidates.clone(),
             ..read
         };
         assert_eq!(exact, sent);
@@ -411,8 +663,9 @@ mod tests {
                 properties(&schema, &mut names);
             }
         }
-        let numbered: BTreeSet<_> = FIELDS.iter().map(|name| (*name).to_owned()).collect();
-        assert_eq!(numbered.len(), FIELDS.len(), "a field stands twice");
+        let all = FIELDS.iter().chain(NEGATIVE_FIELDS);
+        let numbered: BTreeSet<_> = all.clone().map(|name| (*name).to_owned()).collect();
+        assert_eq!(numbered.len(), all.count(), "a field stands twice");
         let missing: Vec<_> = names.difference(&numbered).collect();
         assert!(missing.is_empty(), "append to FIELDS: {missing:?}");
     }
@@ -432,6 +685,25 @@ mod tests {
     }
 
     proptest! {
+        /// A footprint over a thin link is right to a decimetre, a place to a centimetre.
+        #[test]
+        fn places_keep_their_digits(latitude in -90.0..90.0_f64, longitude in -180.0..180.0_f64) {
+            let mut sent = sighting();
+            let corner = Corner { latitude, longitude };
+            sent.georeference.footprint = Some([corner; 4]);
+            let place = sent.georeference.place.as_mut().unwrap();
+            place.decimal_latitude = latitude;
+            place.decimal_longitude = longitude;
+            let read: Sighting = read(Encoding::Cbor, &Encoding::Cbor.encode(&sent)).unwrap();
+            let place = read.georeference.place.unwrap();
+            prop_assert!((place.decimal_latitude - latitude).abs() < 6e-8);
+            prop_assert!((place.decimal_longitude - longitude).abs() < 6e-8);
+            for corner in read.georeference.footprint.unwrap() {
+                prop_assert!((corner.latitude - latitude).abs() < 6e-7);
+                prop_assert!((corner.longitude - longitude).abs() < 6e-7);
+            }
+        }
+
         #[test]
         fn any_bytes_are_a_message_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = read::<Sighting>(Encoding::Cbor, &bytes);

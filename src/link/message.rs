@@ -39,6 +39,10 @@ pub const HISTORICAL_AFTER: Duration = Duration::from_secs(60);
 pub const SIGHTING_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 /// After this time a crop is of no use: the outbox and the broker forget it.
 pub const CROP_EXPIRY: Duration = Duration::from_secs(24 * 3600);
+/// After this time the broker forgets where an aircraft was.
+pub const TRACK_EXPIRY: Duration = Duration::from_secs(24 * 3600);
+/// After this time the broker forgets a change of effort that no receiver has taken.
+pub const EFFORT_EXPIRY: Duration = SIGHTING_EXPIRY;
 /// After this time the broker forgets how the service fared.
 pub const HEALTH_EXPIRY: Duration = Duration::from_secs(300);
 
@@ -184,6 +188,116 @@ impl From<PixelPosition> for [f64; 2] {
     }
 }
 
+/// Where a time comes from, and so how far it can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TimeQuality {
+    /// From the satellites of the positioning system, by gpsd.
+    Satellite,
+    /// From a clock that the operating system keeps synchronised.
+    Network,
+    /// Told by a clock that is not synchronised: it may be wrong by minutes, or by more.
+    Unsynchronised,
+    /// The clock was not set: it counts from the last time that is known to have been, so that times of one flight are
+    /// right to each other and too early.
+    Unset,
+    /// Told by a clock that was wrong, and put right by the time that had passed when it became synchronised.
+    Corrected,
+    /// A value of a later schema.
+    #[serde(other)]
+    Other,
+}
+
+/// What an altitude is measured from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AltitudeDatum {
+    /// Mean sea level, by the receiver's model of the geoid.
+    Sea,
+    /// The WGS 84 ellipsoid, which lies up to 107 m from the sea.
+    Ellipsoid,
+    /// The receiver does not say.
+    Unsaid,
+    /// A value of a later schema.
+    #[serde(other)]
+    Other,
+}
+
+/// A place on Earth (WGS 84).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Place {
+    /// Degrees, north positive.
+    #[schemars(range(min = -90.0, max = 90.0))]
+    pub decimal_latitude: f64,
+    /// Degrees, east positive.
+    #[schemars(range(min = -180.0, max = 180.0))]
+    pub decimal_longitude: f64,
+    /// Radius of the circle around it that holds the true place with a probability of 95 %.
+    pub coordinate_uncertainty_in_meters: f64,
+    /// Time between the moment that is meant and the nearest fix. The place of an old fix is carried on along its track,
+    /// and its uncertainty says so.
+    pub fix_age_seconds: f64,
+}
+
+/// A place on Earth (WGS 84) as the pair `[latitude, longitude]` in degrees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(from = "[f64; 2]", into = "[f64; 2]")]
+#[schemars(with = "[f64; 2]")]
+pub struct Corner {
+    /// Degrees, north positive.
+    pub latitude: f64,
+    /// Degrees, east positive.
+    pub longitude: f64,
+}
+
+impl From<[f64; 2]> for Corner {
+    fn from([latitude, longitude]: [f64; 2]) -> Self {
+        Self {
+            latitude,
+            longitude,
+        }
+    }
+}
+
+impl From<Corner> for [f64; 2] {
+    fn from(corner: Corner) -> Self {
+        [corner.latitude, corner.longitude]
+    }
+}
+
+/// Where on Earth something in a frame was, and what that was computed from. What is not known is missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Georeference {
+    /// Where the head was on the sea; only where the aircraft's position is known. Without an altitude or a camera
+    /// mounting it is the place of the aircraft, with an uncertainty that says so.
+    #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+    /// Altitude of the aircraft, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub altitude_meters: Option<f64>,
+    /// What the altitude is measured from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub altitude_datum: Option<AltitudeDatum>,
+    /// Focal length of the lens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub focal_length_millimeters: Option<f64>,
+    /// Width of the sensor, which is that of the frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sensor_width_millimeters: Option<f64>,
+    /// From bonnet to blowhead on the sea, where altitude and mounting are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head_length_meters: Option<f64>,
+    /// Half of the interval around `headLengthMeters` that holds the true length with a probability of 95 %.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head_length_uncertainty_meters: Option<f64>,
+    /// Corners of the frame on the sea: top left, top right, bottom right, bottom left. Not over thin links, and not
+    /// where a corner looks above the horizon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub footprint: Option<[Corner; 4]>,
+}
+
 /// Where the head lies in the upright frame.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -255,6 +369,220 @@ pub struct Sighting {
     pub frame: FrameReference,
     /// Where the head lies in that frame.
     pub head: Head,
+    /// Where `eventDate` comes from. Sent since schema 1.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_quality: Option<TimeQuality>,
+    /// Where on Earth. Sent since schema 1.1.
+    #[serde(default, flatten)]
+    pub georeference: Georeference,
+}
+
+/// Topic `callosity/v1/<platform>/track`: where the aircraft was, every few seconds while its position is known.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Track {
+    /// Name of the aircraft, as in the topic.
+    pub platform: String,
+    /// The flight.
+    #[serde(rename = "eventID")]
+    pub event_id: Uuid,
+    /// When it was there.
+    pub time: Timestamp,
+    /// Where `time` comes from.
+    pub time_quality: TimeQuality,
+    /// Where.
+    #[serde(flatten)]
+    pub place: Place,
+    /// Altitude, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub altitude_meters: Option<f64>,
+    /// What the altitude is measured from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub altitude_datum: Option<AltitudeDatum>,
+    /// Speed over ground.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed_meters_per_second: Option<f64>,
+    /// Course over ground, clockwise from true north.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub track_degrees: Option<f64>,
+    /// Where the nose points, clockwise from true north; only where an attitude sensor says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heading_degrees: Option<f64>,
+    /// Right wing down positive; only where an attitude sensor says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roll_degrees: Option<f64>,
+    /// Nose up positive; only where an attitude sensor says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pitch_degrees: Option<f64>,
+    /// What the observers do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watch: Option<Watch>,
+}
+
+/// What the observers do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Watch {
+    /// Nobody searches.
+    #[default]
+    Off,
+    /// On the way to or between lines.
+    Transit,
+    /// On a line of the survey, searching.
+    OnLine,
+    /// Around animals that were sighted, to photograph them.
+    Circling,
+    /// A value of a later schema.
+    #[serde(other)]
+    Other,
+}
+
+/// How much the sun's reflection hides of one side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Glare {
+    /// Nothing.
+    None,
+    /// A little.
+    Slight,
+    /// A good part.
+    Moderate,
+    /// Nearly all.
+    Severe,
+    /// A value of a later schema.
+    #[serde(other)]
+    Other,
+}
+
+/// Why an effort message was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EffortReason {
+    /// The service started.
+    Begin,
+    /// Watch, weather, or who flies changed.
+    Change,
+    /// An observer marked the moment, or wrote more of a mark.
+    Mark,
+    /// The clock was put right; `timeCorrectionSeconds` says by how much.
+    Clock,
+    /// The service ends in order.
+    End,
+    /// A value of a later schema.
+    #[serde(other)]
+    Other,
+}
+
+/// Conditions of sighting. What nobody has said is missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Weather {
+    /// Sea state on the Beaufort scale, 0…12.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 12))]
+    pub beaufort: Option<u8>,
+    /// How far one sees, 0…200.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 200.0))]
+    pub visibility_kilometers: Option<f64>,
+    /// Part of the sky that clouds cover, 0…100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub cloud_percent: Option<u8>,
+    /// Glare to the left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub glare_left: Option<Glare>,
+    /// Glare to the right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub glare_right: Option<Glare>,
+}
+
+/// A moment that an observer marked with one touch; the rest may be filled in later.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Mark {
+    /// UUID version 7.
+    #[serde(rename = "markID")]
+    pub mark_id: Uuid,
+    /// 0 at the touch, one more each time that more is filled in.
+    pub revision: u32,
+    /// The moment of the touch.
+    pub time: Timestamp,
+    /// Where `time` comes from.
+    pub time_quality: TimeQuality,
+    /// Where the aircraft was, where that is known.
+    #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+    /// What was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scientific_name: Option<String>,
+    /// How many, 1…10000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub individual_count: Option<u32>,
+    /// Anything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub occurrence_remarks: Option<String>,
+}
+
+/// Topic `callosity/v1/<platform>/effort`: how the survey is flown, said at each change.
+///
+/// Delivered at least once: receivers drop what has the same `eventID` and `revision`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Effort {
+    /// Name of the aircraft, as in the topic.
+    pub platform: String,
+    /// The flight: one start of the service to its end.
+    #[serde(rename = "eventID")]
+    pub event_id: Uuid,
+    /// 0 with `begin`, one more with each further effort message of this flight.
+    pub revision: u32,
+    /// When it became so.
+    pub time: Timestamp,
+    /// Where `time` comes from.
+    pub time_quality: TimeQuality,
+    /// Why this was written.
+    pub reason: EffortReason,
+    /// What the observers do from now on.
+    pub watch: Watch,
+    /// Who observes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub observers: Vec<String>,
+    /// The survey that this flight belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// Registration or type of the aircraft, where its name in topics does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aircraft: Option<String>,
+    /// Conditions from now on.
+    #[serde(default)]
+    pub weather: Weather,
+    /// Where the aircraft was, where that is known.
+    #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+    /// The mark that this message is about; only with `mark`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Mark>,
+    /// To be added to the times of this flight's messages that came before and are `unset` or `unsynchronised`; only
+    /// with `clock`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_correction_seconds: Option<f64>,
+}
+
+/// Topic `callosity/v1/<platform>/command`: what the ground asks the aircraft to set. The effort message that follows is
+/// the answer; a command that makes no sense is reported as a health problem of the part `command`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Command {
+    /// UUID: a command that comes again is not done again.
+    #[serde(rename = "commandID")]
+    pub command_id: Uuid,
+    /// Fields of the effort to change, as `PUT /effort` on the box takes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effort: Option<serde_json::Value>,
+    /// A mark to set now, as `POST /marks` on the box takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<serde_json::Value>,
 }
 
 /// What became of the frames since the service started.
@@ -373,6 +701,38 @@ pub struct LinkCounts {
     pub reconnects: u64,
 }
 
+/// The clock of the aircraft.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClockHealth {
+    /// Where its times come from.
+    pub time_quality: TimeQuality,
+    /// By how much the times of this flight were put right, in all.
+    pub correction_seconds: f64,
+}
+
+/// Positioning since the service started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PositionHealth {
+    /// Whether gpsd can be reached.
+    pub connected: bool,
+    /// Connections to gpsd after the first.
+    pub reconnects: u64,
+    /// Fixes received.
+    pub fixes: u64,
+    /// Attitudes received.
+    pub attitudes: u64,
+    /// What gpsd said that makes no sense.
+    pub malformed: u64,
+    /// Age of the latest fix, where there ever was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fix_age_seconds: Option<f64>,
+    /// Satellites used in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub satellites: Option<u32>,
+}
+
 /// Something that is wrong at the moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -421,6 +781,12 @@ pub struct Health {
     pub stages: BTreeMap<String, StageTime>,
     /// The link.
     pub link: LinkCounts,
+    /// The clock. Sent since schema 1.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockHealth>,
+    /// Positioning, where there is a gpsd. Sent since schema 1.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<PositionHealth>,
     /// What is wrong at the moment; nothing, as a rule.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,

@@ -9,8 +9,9 @@ use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 use super::message::{
-    CBOR, CROP_EXPIRY, HEALTH_EXPIRY, HISTORICAL_PROPERTY, Health, JPEG, JSON, SCHEMA_VERSION,
-    SCHEMA_VERSION_PROPERTY, SIGHTING_EXPIRY, Sighting, Status,
+    CBOR, CROP_EXPIRY, Command, EFFORT_EXPIRY, Effort, HEALTH_EXPIRY, HISTORICAL_PROPERTY, Health,
+    JPEG, JSON, SCHEMA_VERSION, SCHEMA_VERSION_PROPERTY, SIGHTING_EXPIRY, Sighting, Status,
+    TRACK_EXPIRY, Track,
 };
 use super::topic::ROOT;
 
@@ -20,6 +21,9 @@ pub fn documents() -> Vec<(&'static str, Value)> {
         ("status.json", schema::<Status>()),
         ("sighting.json", schema::<Sighting>()),
         ("health.json", schema::<Health>()),
+        ("track.json", schema::<Track>()),
+        ("effort.json", schema::<Effort>()),
+        ("command.json", schema::<Command>()),
         ("asyncapi.json", asyncapi()),
     ]
 }
@@ -105,18 +109,33 @@ fn asyncapi() -> Value {
                 "messages": { "crop": { "$ref": "#/components/messages/crop" } },
             },
             "health": channel("health", "How the service fares: periodic."),
+            "track": channel("track", "Where the aircraft was: every few seconds while its position is known."),
+            "effort": channel("effort", "How the survey is flown: watch, weather, observers' marks; said at each \
+                change. Delivered at least once: drop what has the same eventID and revision."),
+            "command": channel("command", "What the ground asks the aircraft to set, where the aircraft is told to \
+                listen. Not to be retained: retained commands are refused."),
         },
         "operations": {
             "sendStatus": operation("status", 1, true, None),
             "sendSighting": operation("sighting", 1, false, Some(SIGHTING_EXPIRY)),
             "sendCrop": operation("crop", 1, false, Some(CROP_EXPIRY)),
             "sendHealth": operation("health", 0, false, Some(HEALTH_EXPIRY)),
+            "sendTrack": operation("track", 1, false, Some(TRACK_EXPIRY)),
+            "sendEffort": operation("effort", 1, false, Some(EFFORT_EXPIRY)),
+            "receiveCommand": {
+                "action": "receive",
+                "channel": { "$ref": "#/channels/command" },
+                "bindings": { "mqtt": { "qos": 1, "retain": false, "bindingVersion": "0.2.0" } },
+            },
         },
         "components": {
             "messages": {
                 "status": message("status", "Whether the platform is there."),
                 "sighting": message("sighting", "A head that was seen."),
                 "health": message("health", "How the service fares."),
+                "track": message("track", "Where the aircraft was."),
+                "effort": message("effort", "How the survey is flown."),
+                "command": message("command", "What the ground asks the aircraft to set."),
                 "crop": {
                     "name": "crop",
                     "summary": "JPEG picture of a head.",

@@ -50,6 +50,21 @@ impl Platform {
         self.topic("health")
     }
 
+    /// Where the aircraft was.
+    pub fn track(&self) -> String {
+        self.topic("track")
+    }
+
+    /// How the survey is flown.
+    pub fn effort(&self) -> String {
+        self.topic("effort")
+    }
+
+    /// What the ground asks the aircraft to set.
+    pub fn command(&self) -> String {
+        self.topic("command")
+    }
+
     fn topic(&self, last: &str) -> String {
         format!("{ROOT}/{}/{last}", self.0)
     }
@@ -84,6 +99,12 @@ pub enum Kind {
     Crop(Uuid),
     /// [`Platform::health`].
     Health,
+    /// [`Platform::track`].
+    Track,
+    /// [`Platform::effort`].
+    Effort,
+    /// [`Platform::command`].
+    Command,
 }
 
 /// Reads a topic, or `None` where it is none of ours.
@@ -95,6 +116,9 @@ pub fn parse(topic: &str) -> Option<(Platform, Kind)> {
             "status" => Kind::Status,
             "sighting" => Kind::Sighting,
             "health" => Kind::Health,
+            "track" => Kind::Track,
+            "effort" => Kind::Effort,
+            "command" => Kind::Command,
             _ => return None,
         },
         Some(("crop", sighting)) => Kind::Crop(sighting.parse().ok()?),
@@ -119,6 +143,9 @@ mod tests {
                 (platform.sighting(), Kind::Sighting),
                 (platform.crop(id), Kind::Crop(id)),
                 (platform.health(), Kind::Health),
+                (platform.track(), Kind::Track),
+                (platform.effort(), Kind::Effort),
+                (platform.command(), Kind::Command),
             ] {
                 prop_assert_eq!(parse(&topic), Some((platform.clone(), kind)));
             }

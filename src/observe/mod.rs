@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use link::message::{
-    Engine, FrameCounts, FrameFailure, Health, LinkCounts, Problem, QueueDepths, StageTime, now,
+    ClockHealth, Engine, FrameCounts, FrameFailure, Health, LinkCounts, PositionHealth, Problem,
+    QueueDepths, StageTime,
 };
 use link::topic::Platform;
 use recognition::pixels::Faults;
@@ -34,6 +35,8 @@ struct State {
     stages: BTreeMap<String, StageTime>,
     /// By part.
     problems: BTreeMap<String, Problem>,
+    clock: Option<ClockHealth>,
+    position: Option<PositionHealth>,
 }
 
 impl Counters {
@@ -58,6 +61,8 @@ impl Counters {
                 engine,
                 stages: BTreeMap::new(),
                 problems: BTreeMap::new(),
+                clock: None,
+                position: None,
             }),
         }
     }
@@ -132,6 +137,21 @@ impl Counters {
         self.state().problems.remove(part);
     }
 
+    /// A part of the service has this problem, or none.
+    pub fn says(&self, part: &str, problem: Option<String>) {
+        match problem {
+            Some(reason) => self.has_problem(part, reason),
+            None => self.is_well(part),
+        }
+    }
+
+    /// How clock and position fare.
+    pub fn survey(&self, clock: ClockHealth, position: Option<PositionHealth>) {
+        let mut state = self.state();
+        state.clock = Some(clock);
+        state.position = position;
+    }
+
     /// What became of the frames.
     pub fn frames(&self) -> FrameCounts {
         self.state().frames.clone()
@@ -143,7 +163,7 @@ impl Counters {
         let state = self.state();
         Health {
             platform: self.platform.to_string(),
-            time: now(),
+            time: self.outbox.now(),
             program_version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             frames: state.frames.clone(),
@@ -168,6 +188,8 @@ impl Counters {
                 crops_dropped: outbox.dropped,
                 reconnects: self.link.connections().saturating_sub(1),
             },
+            clock: state.clock.clone(),
+            position: state.position.clone(),
             problems: state
                 .problems
                 .values()

@@ -11,17 +11,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use link::broker::{BrokerOptions, LinkError, pauses};
 use link::codec::Encoding;
 use link::message::{
     HEALTH_EXPIRY, HISTORICAL_AFTER, HISTORICAL_PROPERTY, Health, JSON, Presence, Problem,
-    SCHEMA_VERSION, SCHEMA_VERSION_PROPERTY, Status, now,
+    SCHEMA_VERSION, SCHEMA_VERSION_PROPERTY, Status,
 };
 use link::topic::Platform;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    LastWill, LastWillProperties, Packet, PubAckReason, PublishProperties,
+    LastWill, LastWillProperties, Packet, PubAckReason, Publish, PublishProperties,
 };
 use rumqttc::v5::{AsyncClient, Event, EventLoop};
 use rumqttc::{Outgoing, valid_topic};
@@ -121,6 +120,8 @@ pub struct Publisher {
     pub complete: CancellationToken,
     /// What was done.
     pub counters: Arc<PublisherCounters>,
+    /// Hears commands from the ground, where this aircraft obeys some.
+    pub commands: Option<Arc<dyn Fn(&Publish) + Send + Sync>>,
 }
 
 /// What is with the client.
@@ -221,7 +222,7 @@ impl Publisher {
         self.encoding.encode(&Status {
             platform: self.platform.to_string(),
             status,
-            time: now(),
+            time: self.outbox.now(),
             program_version: env!("CARGO_PKG_VERSION").to_owned(),
         })
     }
@@ -274,6 +275,17 @@ impl Connection<'_> {
                     );
                     self.publisher.outbox.retry_set_aside();
                     self.say_status(Presence::Online, Sent::Online);
+                    if self.publisher.commands.is_some() {
+                        let topic = self.publisher.platform.command();
+                        if let Err(e) = self.client.try_subscribe(topic, QoS::AtLeastOnce) {
+                            warn!("commands are not heard: {e}");
+                        }
+                    }
+                }
+                Event::Incoming(Packet::Publish(publish)) => {
+                    if let Some(obey) = &self.publisher.commands {
+                        obey(&publish);
+                    }
                 }
                 // The client sends in the order in which messages were handed over; 0 is the id of those that are not
                 // acknowledged.
@@ -391,7 +403,7 @@ impl Connection<'_> {
             return;
         }
         debug!("sending to {}", message.topic);
-        let age = Timestamp::now().duration_since(message.time);
+        let age = self.publisher.outbox.now().duration_since(message.time);
         let age = Duration::try_from(age).unwrap_or_default();
         // What may not be lost has all its time from now on, however long it waited here.
         let left = message.expiry.map(|expiry| {

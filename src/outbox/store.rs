@@ -202,6 +202,8 @@ pub struct Outbox {
     changed: Arc<Notify>,
 }
 
+type Now = Box<dyn Fn() -> Timestamp + Send>;
+
 struct State {
     path: PathBuf,
     limits: Limits,
@@ -216,6 +218,9 @@ struct State {
     counts: BTreeMap<Kind, Counts>,
     acknowledged: u64,
     dropped: u64,
+    /// The first key of this process.
+    own: i64,
+    now: Now,
 }
 
 #[derive(Clone, Copy)]
@@ -317,6 +322,31 @@ impl Outbox {
         drop(state);
         self.changed.notify_one();
         stored
+    }
+
+    /// Tells the age of messages by another clock than the one on the wall.
+    pub fn set_clock(&self, now: impl Fn() -> Timestamp + Send + 'static) {
+        self.state().now = Box::new(now);
+    }
+
+    /// Now, by the clock that tells the age of messages.
+    pub fn now(&self) -> Timestamp {
+        (self.state().now)()
+    }
+
+    /// Changes messages of a kind that were put in since the outbox was opened and wait, sent or not: each for which
+    /// `revise` gives another one. Returns how many.
+    ///
+    /// # Errors
+    /// The file cannot be read or the disk does not take them; some may be changed then.
+    pub fn revise(
+        &self,
+        kind: Kind,
+        revise: impl Fn(&Message) -> Option<Message>,
+    ) -> Result<usize, OutboxError> {
+        let mut state = self.state();
+        let revised = state.revise(kind, revise);
+        revised.map_err(|source| state.not_durable(source))
     }
 
     /// The value of a bookmark.
@@ -491,6 +521,8 @@ impl State {
             counts,
             acknowledged: 0,
             dropped: 0,
+            own: next,
+            now: Box::new(Timestamp::now),
         })
     }
 
@@ -606,11 +638,51 @@ impl State {
         Ok(())
     }
 
+    fn revise(
+        &mut self,
+        kind: Kind,
+        revise: impl Fn(&Message) -> Option<Message>,
+    ) -> rusqlite::Result<usize> {
+        let mut revised = 0;
+        for ((of, _), message) in &mut self.volatile {
+            if *of == kind
+                && let Some(other) = revise(message)
+            {
+                *message = other;
+                revised += 1;
+            }
+        }
+        let mut from = Key(self.own);
+        // One by one, so that crops need not all be in memory.
+        while let Some(key) = first_key(&self.database, kind, from)? {
+            from = Key(key.0 + 1);
+            let Some(message) = read(&self.database, key)? else {
+                continue;
+            };
+            let Some(other) = revise(&message) else {
+                continue;
+            };
+            self.write(!kind.is_dropped(), |transaction| {
+                transaction.execute(
+                    "UPDATE message SET time = ?2, payload = ?3 WHERE key = ?1",
+                    params![key.0, other.time.as_millisecond(), other.payload],
+                )?;
+                Ok(())
+            })?;
+            if let Some(counts) = self.counts.get_mut(&kind) {
+                counts.bytes = (counts.bytes + other.payload.len() as u64)
+                    .saturating_sub(message.payload.len() as u64);
+            }
+            revised += 1;
+        }
+        Ok(revised)
+    }
+
     /// The first message of a kind that is not under way and not set aside. What has expired goes.
     fn first(&mut self, kind: Kind) -> Option<(Key, Message)> {
         loop {
             let (key, message) = self.first_of_any_age(kind)?;
-            let age = Timestamp::now().duration_since(message.time);
+            let age = (self.now)().duration_since(message.time);
             let expired = message
                 .expiry
                 .is_some_and(|expiry| age > expiry.try_into().unwrap_or(age));
@@ -788,8 +860,10 @@ fn is_damage(error: &rusqlite::Error) -> bool {
 
 /// Moves a damaged file aside, begins anew, and copies over what can be read of the old one.
 fn replace(path: &Path, damage: &rusqlite::Error) -> rusqlite::Result<Connection> {
-    let time = Timestamp::now().strftime("%Y%m%dT%H%M%S%3fZ");
-    let aside = path.with_extension(format!("damaged-{time}.sqlite"));
+    // Named by a number: the clock may be wrong.
+    let named = |number: u32| path.with_extension(format!("damaged-{number}.sqlite"));
+    let free = (1..).map(named).find(|aside| !aside.exists());
+    let aside = free.unwrap_or_else(|| named(0));
     let with_suffix = |path: &Path, suffix: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);

@@ -6,6 +6,8 @@
 //! |---|---|---|
 //! | camera | the mailbox | the flight ends |
 //! | recognition, with [sightings](crate::sighting) | the [outbox](crate::outbox) | a frame: counted, reported, the next one is looked at; three in a row by defects: the flight ends |
+//! | position | itself: where the aircraft is | it begins anew; sightings carry an old position or none |
+//! | survey | the outbox: track and effort; clock and HTTP | it begins anew |
 //! | publisher | the broker | it begins anew; until then, and without a broker, what is decided stays in the outbox |
 //!
 //! A flight ends in order: the camera first, then recognition, then the publisher, which says `stopped` when all is
@@ -13,6 +15,7 @@
 //! when asked to stop, waiting frames are dropped. Then, and after a failure, all must be done by a deadline, at which
 //! the stages that still run are named. What is not delivered then is in the outbox's file, and the next flight sends it.
 
+mod aloft;
 mod mailbox;
 mod recogniser;
 mod sightings;
@@ -27,13 +30,18 @@ use link::BrokerOptions;
 use link::codec::Encoding;
 use link::message::FrameCounts;
 use link::topic::Platform;
+use rumqttc::v5::mqttbytes::v5::Publish;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
 use crate::camera::{Camera, Captured, Frame};
+use crate::clock::Clock;
+use crate::effort::FlightOf;
 use crate::observe::Counters;
 use crate::outbox::{Depth, Limits, Outbox, OutboxError, Publisher, PublisherCounters};
+use aloft::{Aloft, Places};
+pub use aloft::{Survey, TRACK_INTERVAL};
 use mailbox::{Mailbox, Put};
 pub use recogniser::{About, Recognised, Recogniser};
 use sightings::Sightings;
@@ -67,6 +75,8 @@ pub struct Flight<R> {
     /// A file to which a line of JSON is added for each frame that is looked at
     /// ([`FrameRecord`](crate::sighting::FrameRecord)).
     pub record: Option<PathBuf>,
+    /// Where position, time and effort come from.
+    pub survey: Survey,
 }
 
 /// Default time between health messages.
@@ -84,6 +94,8 @@ const DEFECTS_IN_A_ROW: u32 = 3;
 const CAMERA: &str = "camera";
 const RECOGNITION: &str = "recognition";
 const PUBLISHER: &str = "publisher";
+const POSITION: &str = "position";
+const SURVEY: &str = "survey";
 
 /// How a flight went.
 #[derive(Clone, Debug)]
@@ -136,6 +148,24 @@ pub fn fly<R: Recogniser + 'static>(
         outbox.clone(),
         link.clone(),
     ));
+    let commands = flight.survey.commands;
+    let places = Places::begin(&flight.survey, flight.encoding, &outbox);
+    let sightings = Sightings::begin(
+        flight.platform.clone(),
+        flight.encoding,
+        flight.lost_after,
+        flight.record.as_deref(),
+        &flight.recogniser.about(),
+        &outbox,
+        places.clone(),
+    );
+    let flight_of = FlightOf {
+        platform: flight.platform.clone(),
+        event_id: sightings.event_id(),
+        encoding: flight.encoding,
+    };
+    let aloft = Aloft::begin(flight.survey, &places, flight_of, outbox.clone());
+    let landed = CancellationToken::new();
     let complete = CancellationToken::new();
     let mut supervisor = Supervisor::new();
 
@@ -151,21 +181,33 @@ pub fn fly<R: Recogniser + 'static>(
             health_interval: flight.health_interval,
             complete: complete.clone(),
             counters: link.clone(),
+            commands: aloft
+                .effort
+                .clone()
+                .filter(|_| commands)
+                .map(|effort| Arc::new(move |publish: &Publish| effort.command(publish)) as _),
         }
     };
     supervisor.start(PUBLISHER, OnFailure::Retry(RETRY), move || {
         publish(&publisher)
     })?;
 
+    if aloft.has_position() {
+        let (aloft, landed) = (aloft.clone(), landed.clone());
+        supervisor.start(POSITION, OnFailure::Retry(RETRY), move || {
+            aloft.listen(&landed);
+            Ok(())
+        })?;
+    }
+    {
+        let (aloft, landed, counters) = (aloft.clone(), landed.clone(), counters.clone());
+        supervisor.start(SURVEY, OnFailure::Retry(RETRY), move || {
+            aloft.run(&counters, &landed)
+        })?;
+    }
+
     let mut recognition = Recognition {
-        sightings: Sightings::begin(
-            flight.platform,
-            flight.encoding,
-            flight.lost_after,
-            flight.record.as_deref(),
-            &flight.recogniser.about(),
-            &outbox,
-        ),
+        sightings,
         camera: camera.name().to_owned(),
         bookmark,
         recogniser: flight.recogniser,
@@ -181,7 +223,13 @@ pub fn fly<R: Recogniser + 'static>(
     let capture_ends = capturing.clone();
     let (frames, counted) = (mailbox.clone(), counters.clone());
     supervisor.start(CAMERA, OnFailure::EndFlight, move || {
-        capture(camera.as_mut(), &frames, &counted, &capture_ends);
+        capture(
+            camera.as_mut(),
+            &frames,
+            &counted,
+            &aloft.clock,
+            &capture_ends,
+        );
         Ok(())
     })?;
 
@@ -208,16 +256,23 @@ pub fn fly<R: Recogniser + 'static>(
             }
         }
         if !supervisor.is_running(CAMERA) && !supervisor.is_running(RECOGNITION) {
-            complete.cancel();
+            landed.cancel();
+            if !supervisor.is_running(SURVEY) {
+                complete.cancel();
+            }
         }
         if settled.elapsed() >= RETRY {
             settled = Instant::now();
             settle(&outbox, &counters);
         }
     }
+    landed.cancel();
     // A publisher that is late still says `stopped` if it can.
     complete.cancel();
-    let stragglers = supervisor.running();
+    // Those two are asked to end only now.
+    let told_late = |stage: &&'static str| matches!(*stage, POSITION | SURVEY);
+    let mut stragglers = supervisor.running();
+    stragglers.retain(|stage| !told_late(&stage));
     for stage in &stragglers {
         let seconds = flight.stop_deadline.as_secs_f64();
         error!("{stage} was not done {seconds} s after being asked to stop");
@@ -267,17 +322,20 @@ fn capture(
     camera: &mut dyn Camera,
     mailbox: &Mailbox<Frame>,
     counters: &Counters,
+    clock: &Clock,
     stop: &CancellationToken,
 ) {
     while !stop.is_cancelled() {
         match camera.next(TICK) {
             Captured::Nothing => {}
             Captured::End => return,
-            Captured::Unusable(unusable) => {
+            Captured::Unusable(mut unusable) => {
+                unusable.tag.time = clock.at_wall(unusable.tag.time).time;
                 counters.captured();
                 counters.failed(&unusable.tag, unusable.reason);
             }
-            Captured::Frame(frame) => {
+            Captured::Frame(mut frame) => {
+                frame.tag.time = clock.at_wall(frame.tag.time).time;
                 counters.captured();
                 if let Some(unseen) = put(*frame, mailbox, stop) {
                     debug!(frame = unseen.tag.number, "no time to look at it");

@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use link::codec::Encoding;
 use link::message::{
-    BasisOfRecord, CROP_EXPIRY, Candidate, Decision, FrameReference, Head, Incomplete, JPEG,
-    PixelPosition, SIGHTING_EXPIRY, Sighting, now,
+    BasisOfRecord, CROP_EXPIRY, Candidate, Decision, FrameReference, Georeference, Head,
+    Incomplete, JPEG, PixelPosition, SIGHTING_EXPIRY, Sighting,
 };
 use link::topic::Platform;
 use recognition::geometry::{HeadCrop, Landmarks, Point, Rectangle};
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use super::aloft::Places;
 use super::{About, Recognised, Recogniser};
 use crate::camera::Frame;
 use crate::outbox::{Kind, Message, Outbox, OutboxError};
@@ -43,6 +44,7 @@ pub(super) struct Sightings {
     encoding: Encoding,
     flight: OpenFlight,
     record: Option<File>,
+    places: Places,
 }
 
 /// What must outlive the program that is killed in flight: kept in the outbox, in the same transaction as the messages
@@ -81,6 +83,7 @@ impl Sightings {
         record: Option<&Path>,
         about: &About,
         outbox: &Outbox,
+        places: Places,
     ) -> Self {
         let mut sightings = Self {
             platform,
@@ -90,6 +93,7 @@ impl Sightings {
                 tracker: Tracker::new(lost_after),
             },
             record: record.and_then(open_record),
+            places,
         };
         let Some(mut earlier) = read_flight(outbox) else {
             return sightings;
@@ -98,7 +102,7 @@ impl Sightings {
         let age = earlier
             .tracker
             .clock()
-            .map(|seen| now().duration_since(seen));
+            .map(|seen| outbox.now().duration_since(seen));
         let same = age.is_none_or(|age| age.unsigned_abs() < SAME_FLIGHT);
         let open = earlier.tracker.open();
         let new = std::mem::replace(&mut sightings.flight, earlier);
@@ -110,6 +114,11 @@ impl Sightings {
             sightings.flight = new;
         }
         sightings
+    }
+
+    /// The flight.
+    pub fn event_id(&self) -> Uuid {
+        self.flight.event_id
     }
 
     /// What a frame leads to. Nothing has changed until it is [stored](Self::store).
@@ -171,7 +180,8 @@ impl Sightings {
 
     /// A change as the outbox keeps it.
     fn message(&self, change: &SightingChange, event_id: Uuid, about: &About) -> Message {
-        let sighting = sighting(change, event_id, &self.platform, about);
+        let mut sighting = sighting(change, event_id, &self.platform, about);
+        self.places.complete(&mut sighting);
         Message {
             kind: Kind::Sighting,
             topic: self.platform.sighting(),
@@ -278,6 +288,8 @@ fn sighting(
         frames_seen: Some(frames_seen),
         frame: best.frame,
         head: head(&best.landmarks, best.confidence),
+        time_quality: None,
+        georeference: Georeference::default(),
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use callosity::camera::Replay;
 use callosity::outbox::Limits;
-use callosity::service::{About, Flight, FlightReport, Recognised, Recogniser, fly};
+use callosity::service::{About, Flight, FlightReport, Recognised, Recogniser, Survey, fly};
 use callosity::sighting::SeenHead;
 use image::RgbImage;
 use link::broker::Credentials;
@@ -343,6 +343,7 @@ pub fn flight_with<R>(
         stop_deadline: PATIENCE,
         lost_after: Duration::ZERO,
         record: None,
+        survey: Survey::default(),
     }
 }
 
@@ -439,7 +440,7 @@ pub fn presence(publish: &Publish) -> Option<Presence> {
 /// Asserts that every message is as the committed schema says and carries its properties; returns the
 /// ids of the sightings.
 pub fn check(heard: &[Publish]) -> BTreeSet<String> {
-    let schemas: BTreeMap<_, _> = ["status", "sighting", "health"]
+    let schemas: BTreeMap<_, _> = ["status", "sighting", "health", "track", "effort"]
         .into_iter()
         .map(|name| {
             let path = format!("{}/src/link/schema/{name}.json", env!("CARGO_MANIFEST_DIR"));

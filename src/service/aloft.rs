@@ -1,0 +1,407 @@
+//! Where and when the flight is, and how it is flown.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use link::codec::{Encoding, decode};
+use link::message::{Effort, Georeference, Sighting, SightingState, TRACK_EXPIRY, Track};
+use rumqttc::v5::mqttbytes::v5::PublishProperties;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use super::{RETRY, TICK};
+use crate::clock::{Clock, SystemTime, TimeSource, is_trusted};
+use crate::effort::{EffortLog, EffortSettings, FlightOf, put_right, serve};
+use crate::observe::Counters;
+use crate::outbox::{Kind, Message, Outbox};
+use crate::position::{Gpsd, GpsdAddress, Mountings, Positioning, Source, View};
+
+/// Where position, time and effort of a flight come from.
+pub struct Survey {
+    /// The clocks of this machine.
+    pub time: Arc<dyn TimeSource>,
+    /// Where gpsd listens; without it there are no positions.
+    pub gpsd: Option<GpsdAddress>,
+    /// How the cameras sit in the airframe, by their names.
+    pub mountings: Mountings,
+    /// Time between messages that say where the aircraft is.
+    pub track_interval: Duration,
+    /// Who flies; without it there are no effort messages.
+    pub effort: Option<EffortSettings>,
+    /// Where the box is asked and told over HTTP; needs `effort`.
+    pub control: Option<SocketAddr>,
+    /// Whether the ground may set the effort; needs `effort`.
+    pub commands: bool,
+}
+
+/// Default time between messages that say where the aircraft is.
+pub const TRACK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Neither positions nor effort; the time is this machine's.
+impl Default for Survey {
+    fn default() -> Self {
+        Self {
+            time: Arc::new(SystemTime),
+            gpsd: None,
+            mountings: Mountings::new(),
+            track_interval: TRACK_INTERVAL,
+            effort: None,
+            control: None,
+            commands: false,
+        }
+    }
+}
+
+/// Under this name the outbox keeps the last trusted time.
+const LAST_SEEN: &str = "last trusted time";
+/// Time between writing it down.
+const REMEMBER: Duration = Duration::from_secs(60);
+/// So long after the time became trusted, records that were under way within the program are put right too.
+const STRAGGLERS: Duration = Duration::from_secs(10);
+
+/// Gives sightings their places and times. Clones share what they know.
+#[derive(Clone)]
+pub(super) struct Places {
+    clock: Clock,
+    positioning: Option<Positioning>,
+    mountings: Arc<Mountings>,
+    encoding: Encoding,
+    /// By sighting that has not ended: the moment of its best frame by the monotonic clock, with the frame's time as it
+    /// was told, and the place.
+    known: Arc<Mutex<BTreeMap<Uuid, Known>>>,
+}
+
+#[derive(Clone, Copy)]
+struct Known {
+    told: Timestamp,
+    moment: Duration,
+    georeference: Georeference,
+}
+
+impl Places {
+    /// Starts the flight's clock, which tells the outbox the time too.
+    pub fn begin(survey: &Survey, encoding: Encoding, outbox: &Outbox) -> Self {
+        let seen = outbox.bookmark(LAST_SEEN);
+        let seen = seen.and_then(|seen| seen.parse::<Timestamp>().ok());
+        let clock = Clock::start(survey.time.clone(), seen);
+        let told = clock.clone();
+        outbox.set_clock(move || told.now().time);
+        Self {
+            clock,
+            positioning: survey.gpsd.as_ref().map(|_| Positioning::default()),
+            mountings: Arc::new(survey.mountings.clone()),
+            encoding,
+            known: Arc::default(),
+        }
+    }
+
+    /// Gives a sighting the place of its best frame, and its time where that became known since the frame was taken.
+    pub fn complete(&self, sighting: &mut Sighting) {
+        let id = sighting.occurrence_id;
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = sighting.event_date;
+        let earlier = all.get(&id).filter(|known| known.told == told).copied();
+        let known = earlier.unwrap_or_else(|| {
+            let moment = self.clock.again(told).monotonic;
+            Known {
+                told,
+                moment,
+                georeference: self.georeference(sighting, moment),
+            }
+        });
+        if sighting.state == SightingState::End {
+            all.remove(&id);
+        } else {
+            all.insert(id, known);
+        }
+        let stamp = self.clock.at(known.moment);
+        sighting.event_date = stamp.time;
+        sighting.time_quality = Some(stamp.quality);
+        sighting.georeference = known.georeference;
+    }
+
+    fn georeference(&self, sighting: &Sighting, moment: Duration) -> Georeference {
+        let pose = self.positioning.as_ref().and_then(|p| p.at(moment));
+        let Some(pose) = pose else {
+            return Georeference::default();
+        };
+        let camera = sighting.camera.as_ref();
+        let mounting = camera.and_then(|name| self.mountings.get(name));
+        let mut georeference = match mounting {
+            Some(mounting) => {
+                let frame = &sighting.frame;
+                let view = View::new(pose, *mounting, (frame.width_pixels, frame.height_pixels));
+                let head = &sighting.head;
+                let (bonnet, blowhead) = (head.bonnet_pixels, head.blowhead_pixels);
+                view.georeference((bonnet.x, bonnet.y), (blowhead.x, blowhead.y))
+            }
+            None => pose.georeference(),
+        };
+        if self.encoding == Encoding::Cbor {
+            georeference.footprint = None;
+        }
+        georeference
+    }
+}
+
+/// What the stages of a flight know of place and time. Clones share it.
+#[derive(Clone)]
+pub(super) struct Aloft {
+    pub clock: Clock,
+    pub effort: Option<EffortLog>,
+    positioning: Option<Positioning>,
+    flight: FlightOf,
+    outbox: Outbox,
+    gpsd: Option<GpsdAddress>,
+    track_interval: Duration,
+    control: Option<SocketAddr>,
+}
+
+impl Aloft {
+    pub fn begin(survey: Survey, places: &Places, flight: FlightOf, outbox: Outbox) -> Self {
+        let (clock, positioning) = (places.clock.clone(), places.positioning.clone());
+        let effort = survey.effort.map(|settings| {
+            EffortLog::begin(
+                flight.clone(),
+                settings,
+                outbox.clone(),
+                clock.clone(),
+                positioning.clone(),
+            )
+        });
+        Self {
+            clock,
+            effort,
+            positioning,
+            flight,
+            outbox,
+            gpsd: survey.gpsd,
+            track_interval: survey.track_interval.max(TICK),
+            control: survey.control,
+        }
+    }
+
+    /// Whether there is a gpsd to listen to.
+    pub fn has_position(&self) -> bool {
+        self.gpsd.is_some()
+    }
+
+    /// Listens to gpsd until `landed`.
+    pub fn listen(&self, landed: &CancellationToken) {
+        if let (Some(address), Some(positioning)) = (&self.gpsd, &self.positioning) {
+            let gpsd = Gpsd {
+                address: address.clone(),
+                clock: self.clock.clone(),
+                positioning: positioning.clone(),
+            };
+            gpsd.run(landed);
+        }
+    }
+
+    /// Watches the clock, says where the aircraft is and answers over HTTP until `landed`.
+    pub fn run(&self, counters: &Counters, landed: &CancellationToken) -> Result<(), String> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| format!("no runtime: {e}"))?;
+        runtime.block_on(async {
+            tokio::select! {
+                () = landed.cancelled() => {}
+                () = self.watch(counters) => {}
+                () = self.track() => {}
+                () = self.answer(counters) => {}
+            }
+        });
+        self.remember();
+        if let Some(effort) = &self.effort {
+            effort.end();
+        }
+        Ok(())
+    }
+
+    /// Each second: how clock and position fare, and whether times are to be put right.
+    async fn watch(&self, counters: &Counters) {
+        let mut each_second = interval(Duration::from_secs(1));
+        each_second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut known_since: Option<Duration> = None;
+        let mut remembered: Option<Duration> = None;
+        loop {
+            each_second.tick().await;
+            self.clock.check();
+            let now = self.clock.monotonic();
+            counters.says("clock", self.clock.problem());
+            let positioning = self.positioning.as_ref();
+            if let Some(positioning) = positioning {
+                counters.says("position", positioning.problem(now));
+            }
+            if let Some(effort) = &self.effort {
+                counters.says("command", effort.problem());
+            }
+            let position = positioning.map(|positioning| positioning.health(now));
+            counters.survey(self.clock.health(), position);
+            if let Some(by) = self.clock.correction() {
+                let first = known_since.is_none();
+                let since = *known_since.get_or_insert(now);
+                if now.saturating_sub(since) <= STRAGGLERS {
+                    self.put_right(by, first);
+                }
+            }
+            if remembered.is_none_or(|at| now.saturating_sub(at) >= REMEMBER) {
+                remembered = Some(now);
+                self.remember();
+            }
+        }
+    }
+
+    /// Puts the times of this flight's records that wait right. Only the `first` time pictures, whose times are not
+    /// said.
+    fn put_right(&self, by: SignedDuration, first: bool) {
+        let revise = |kind, revise: &dyn Fn(&Message) -> Option<Message>| match self
+            .outbox
+            .revise(kind, revise)
+        {
+            Ok(0) => {}
+            Ok(n) => info!("the times of {n} messages were put right"),
+            Err(e) => warn!("times of messages are not put right: {e}"),
+        };
+        revise(Kind::Sighting, &|message| {
+            revised(message, |sighting: &mut Sighting| {
+                let quality = sighting.time_quality.as_mut()?;
+                put_right(&mut sighting.event_date, quality, by).then_some(sighting.event_date)
+            })
+        });
+        revise(Kind::Effort, &|message| {
+            revised(message, |effort: &mut Effort| {
+                if let Some(mark) = &mut effort.mark {
+                    put_right(&mut mark.time, &mut mark.time_quality, by);
+                }
+                put_right(&mut effort.time, &mut effort.time_quality, by).then_some(effort.time)
+            })
+        });
+        revise(Kind::Track, &|message| {
+            revised(message, |track: &mut Track| {
+                put_right(&mut track.time, &mut track.time_quality, by).then_some(track.time)
+            })
+        });
+        if first {
+            revise(Kind::Crop, &|message| {
+                let time = message.time.checked_add(by).ok()?;
+                Some(Message {
+                    time,
+                    ..message.clone()
+                })
+            });
+            if let Some(effort) = &self.effort {
+                effort.clock_was_put_right(by);
+            }
+        }
+    }
+
+    /// Writes the time down, so that the next flight's clock is not before it.
+    fn remember(&self) {
+        let now = self.clock.now();
+        if is_trusted(now.quality) {
+            let time = now.time.to_string();
+            if let Err(e) = self
+                .outbox
+                .put_with_bookmarks(vec![], &[(LAST_SEEN, time.as_str())])
+            {
+                warn!("{e}");
+            }
+        }
+    }
+
+    async fn track(&self) {
+        let mut due = interval(self.track_interval);
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            due.tick().await;
+            if let Some(track) = self.track_now() {
+                let message = Message {
+                    kind: Kind::Track,
+                    topic: self.flight.platform.track(),
+                    content_type: self.flight.encoding.content_type().to_owned(),
+                    time: track.time,
+                    expiry: Some(TRACK_EXPIRY),
+                    payload: self.flight.encoding.encode(&track),
+                };
+                if let Err(e) = self.outbox.put(vec![message]) {
+                    warn!("{e}");
+                }
+            }
+        }
+    }
+
+    fn track_now(&self) -> Option<Track> {
+        let stamp = self.clock.now();
+        let pose = self.positioning.as_ref()?.at(stamp.monotonic)?;
+        let measured = |(value, source): (f64, Source)| {
+            (source == Source::Measured).then_some((value * 10.0).round() / 10.0)
+        };
+        let rounded = |value: f64| (value * 10.0).round() / 10.0;
+        let Georeference {
+            altitude_meters,
+            altitude_datum,
+            ..
+        } = pose.georeference();
+        Some(Track {
+            platform: self.flight.platform.to_string(),
+            event_id: self.flight.event_id,
+            time: stamp.time,
+            time_quality: stamp.quality,
+            place: pose.place(),
+            altitude_meters,
+            altitude_datum,
+            speed_meters_per_second: pose.fix.speed.map(rounded),
+            track_degrees: pose.fix.track.map(rounded),
+            heading_degrees: measured(pose.heading),
+            roll_degrees: measured(pose.roll),
+            pitch_degrees: measured(pose.pitch),
+            watch: self.effort.as_ref().map(|effort| effort.now().watch),
+        })
+    }
+
+    /// Answers over HTTP; tries again without end where the address is taken.
+    async fn answer(&self, counters: &Counters) {
+        let (Some(address), Some(effort)) = (self.control, &self.effort) else {
+            return std::future::pending().await;
+        };
+        loop {
+            if let Err(e) = serve(address, effort.clone()).await {
+                let reason = format!("cannot answer at http://{address}: {e}");
+                error!("{reason}");
+                counters.has_problem("control", reason);
+            }
+            sleep(RETRY).await;
+        }
+    }
+}
+
+/// A message with its content changed; `change` gives its new time, or `None` where nothing is to change.
+fn revised<T: Serialize + DeserializeOwned>(
+    message: &Message,
+    change: impl Fn(&mut T) -> Option<Timestamp>,
+) -> Option<Message> {
+    let properties = PublishProperties {
+        content_type: Some(message.content_type.clone()),
+        ..PublishProperties::default()
+    };
+    let mut content: T = decode(Some(&properties), &message.payload).ok()?;
+    let time = change(&mut content)?;
+    let encoding = match message.content_type.as_str() {
+        link::message::CBOR => Encoding::Cbor,
+        _ => Encoding::Json,
+    };
+    Some(Message {
+        time,
+        payload: encoding.encode(&content),
+        ..message.clone()
+    })
+}
