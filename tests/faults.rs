@@ -988,10 +988,9 @@ async fn nothing_is_lost_when_the_clock_jumps() {
         .flat_map(BTreeMap::values)
         .map(|time| time.strftime("%Y").to_string())
         .collect();
-    assert!(
-        years.len() == 3 && years.contains("1970") && years.contains("2100"),
-        "{years:?}"
-    );
+    // Within a flight the monotonic clock counts.
+    let this = jiff::Timestamp::now().strftime("%Y").to_string();
+    assert_eq!(years, BTreeSet::from([this]));
     println!(
         "{} sightings while the clock jumps: 0 lost, 0 twice by id",
         2 * FRAMES
