@@ -10,7 +10,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use callosity::camera::v4l2::{self, Listed, Setting, Settings, V4l2Device, Wanted};
-use callosity::camera::{Camera, Captured, Device, DeviceError, Frame, Live, Stream};
+use callosity::camera::{Camera, Captured, Device, DeviceError, Frame, Live};
 use callosity::outbox::Limits;
 use callosity::rehearsal::EmbeddedBroker;
 use callosity::service::{Flight, HEALTH_INTERVAL, fly};
@@ -238,11 +238,9 @@ fn what_is_asked_for_and_given_is_reported_and_settings_are_made() {
     );
     println!("  {complaint}");
 
-    // The other device is another camera, and this one is nobody else's.
+    // While it is open it is nobody else's.
     let mut same = device(VIVID, wanted(PixelFormat::Yuyv));
     assert!(matches!(same.open(), Err(DeviceError::Taken(_))));
-    let other = device("platform-vivid.1", wanted(PixelFormat::Yuyv)).open();
-    println!("  beside it: {}", other.unwrap().format());
     let missing = device("platform-vivid.7", wanted(PixelFormat::Yuyv)).open();
     assert!(matches!(missing, Err(DeviceError::Missing(_))));
     let unread = device(

@@ -157,7 +157,9 @@ fn uncompressed_frames_are_converted_as_opencv_does() {
             _ if expected.format.ends_with("12") => (pixels, 12),
             _ => (pixels, 8),
         };
-        let samples = noise(count, bits).into_iter();
+        let is_luma = matches!(format, PixelFormat::Yuyv | PixelFormat::Nv12);
+        let least = if is_luma { 16 } else { 0 };
+        let samples = noise(count, bits).into_iter().map(|v| v.max(least));
         let bytes = if bits == 8 {
             samples.map(|v| v as u8).collect()
         } else {

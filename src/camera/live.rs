@@ -24,6 +24,9 @@ const STALLED_FRAMES: u32 = 5;
 const SAME_PICTURES: u32 = 10;
 /// A time stamp further back is not believed.
 const OLDEST_STAMP: Duration = Duration::from_secs(10);
+/// A time stamp that lies no further ahead, or by no more than the time from one frame to the next, is now: some drivers
+/// work out when a frame will have ended.
+const AHEAD: Duration = Duration::from_millis(100);
 /// A gap of more frames than this is a counter that began anew.
 const LARGEST_GAP: u32 = 100_000;
 
@@ -269,7 +272,8 @@ impl<D: Device, C: Clock> Live<D, C> {
         let mut tag = FrameTag::new(self.name.clone(), self.number, utc);
         tag.lost_before = open.lost_before(exposure.sequence);
         if let Some(stamp) = exposure.stamp {
-            let age = monotonic.checked_sub(stamp);
+            let ahead = AHEAD.max(open.stream.period().unwrap_or_default());
+            let age = (stamp <= monotonic + ahead).then(|| monotonic.saturating_sub(stamp));
             let in_order = open.stamp.is_none_or(|before| stamp > before);
             let age = age.filter(|age| in_order && *age <= OLDEST_STAMP);
             tag.exposed = age.and_then(|age| rounded(utc.checked_sub(age).ok()?));
@@ -749,6 +753,8 @@ mod tests {
             Some(200_000),
             Some(5),
             None,
+            // Less than the time to the next frame ahead.
+            Some(108_300),
         ]);
         let exposed: Vec<_> = seen.iter().map(|(_, _, exposed)| *exposed).collect();
         let expected = [
@@ -759,10 +765,14 @@ mod tests {
             None,
             None,
             None,
+            Some(108_000),
         ];
         assert_eq!(exposed, expected.map(|ms| ms.map(at)));
         let doubtful: Vec<_> = seen.iter().map(|(doubtful, ..)| *doubtful).collect();
-        assert_eq!(doubtful, [false, false, true, false, true, true, false]);
+        assert_eq!(
+            doubtful,
+            [false, false, true, false, true, true, false, false]
+        );
         assert_eq!(
             seen[2].1,
             at(103_000),

@@ -49,14 +49,16 @@ def yuyv_planes(raw):
 
 def formats():
     pixels = WIDTH * HEIGHT
-    yuyv = noise(2 * pixels, 8).astype(np.uint8)
+    # OpenCV takes what is darker than black as black before it adds the colour, the definition after that.
+    yuyv = np.maximum(noise(2 * pixels, 8), 16).astype(np.uint8)
     yield "YUYV", "", cv2.cvtColor(yuyv.reshape(HEIGHT, WIDTH, 2), cv2.COLOR_YUV2RGB_YUYV)
     planes = yuyv_planes(yuyv)
+    yield "YUYV", "601", by_definition(*planes, 0.299, 0.114, False)
     yield "YUYV", "601 full", by_definition(*planes, 0.299, 0.114, True)
     yield "YUYV", "709", by_definition(*planes, 0.2126, 0.0722, False)
     yield "YUYV", "709 full", by_definition(*planes, 0.2126, 0.0722, True)
     yield "YUYV", "2020", by_definition(*planes, 0.2627, 0.0593, False)
-    nv12 = noise(pixels * 3 // 2, 8).astype(np.uint8)
+    nv12 = np.maximum(noise(pixels * 3 // 2, 8), 16).astype(np.uint8)
     yield "NV12", "", cv2.cvtColor(nv12.reshape(HEIGHT * 3 // 2, WIDTH), cv2.COLOR_YUV2RGB_NV12)
     rgb = noise(3 * pixels, 8).astype(np.uint8).reshape(HEIGHT, WIDTH, 3)
     yield "RGB3", "", rgb
