@@ -121,8 +121,9 @@ fn bars(image: &Image) -> Vec<[f64; 3]> {
     (0..8).map(bar).collect()
 }
 
+/// By the weights of BT.709, with which vivid makes its grey formats.
 fn luma([red, green, blue]: [f64; 3]) -> f64 {
-    0.299 * red + 0.587 * green + 0.114 * blue
+    0.2126 * red + 0.7152 * green + 0.0722 * blue
 }
 
 /// The kernel draws its colour bars in each format: all show the colours that its RGB shows.
@@ -545,11 +546,12 @@ fn whales_before_a_webcam_arrive_by_name() {
     // Plugged in after the flight has begun.
     let webcam = Webcam::at_rate(1, &[]);
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let (mut right, mut wrong, mut seen) = (0, Vec::new(), 0);
+    let (mut right, mut wrong, mut seen) = (0, Vec::<String>::new(), 0);
     runtime.block_on(async {
         let mut receiver = Receiver::connect(options, "ground").await.unwrap();
         let listen = async {
-            while seen < 8 {
+            // The emulated processor takes minutes for each frame.
+            while seen < 3 {
                 let Received::Sighting(sighting) = receiver.next().await else {
                     continue;
                 };
@@ -576,12 +578,12 @@ fn whales_before_a_webcam_arrive_by_name() {
                 }
             }
         };
-        let heard = tokio::time::timeout(Duration::from_secs(600), listen).await;
+        let heard = tokio::time::timeout(Duration::from_secs(900), listen).await;
         assert!(heard.is_ok(), "only {seen} sightings came");
     });
     stop.cancel();
     let report = flying.join().unwrap();
     webcam.pull_out();
     println!("  {:?}", report.frames);
-    assert!(right >= 6, "{right} right, wrong: {wrong:?}");
+    assert_eq!((right, wrong), (3, vec![]));
 }
