@@ -15,6 +15,9 @@ export CALLOSITY_DATA ?= $(abspath ../shared/data/right_whales)
 export CARGO_TERM_COLOR ?= auto
 # Where .ci/native puts what Debian could not install.
 export PATH := $(abspath .venv/native/bin):$(PATH)
+# Where it has put libclang, which then lacks the compiler's own headers.
+export LIBCLANG_PATH = $(abspath $(wildcard .venv/native/libclang))
+export BINDGEN_EXTRA_CLANG_ARGS = $(if $(LIBCLANG_PATH),-I$(shell cc -print-file-name=include))
 
 venv := $(abspath $(VENV))
 torch := $(abspath $(TORCH_VENV))
@@ -106,6 +109,14 @@ doc: native torch ## check and build the documentation
 photographs:
 	@if [ -e "$(CALLOSITY_DATA)/heads.csv" ]; then echo "== real photographs: $(CALLOSITY_DATA)"; \
 		else echo "== SKIPPING tests on real photographs: none in $(CALLOSITY_DATA) (CALLOSITY_DATA)"; fi
+
+.PHONY: test-cameras
+test-cameras: native ## test cameras on the kernel's own drivers, in a virtual machine: some minutes
+	$(say) "tests of cameras in a virtual machine"
+	@.ci/debian qemu-system-x86_64:qemu-system-x86 cpio:cpio modprobe:kmod xz:xz-utils
+	@program=$$(cargo test --locked --release --test camera_drivers --no-run --message-format json \
+		| sed -n 's/.*"executable":"\([^"]*camera_drivers-[^"]*\)".*/\1/p' | tail -1); \
+	tests/vm/run "$$program" $(VM_TESTS)
 
 # Without libtorch in sight: the program that flies must not need it.
 .PHONY: test-callosity

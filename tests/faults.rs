@@ -32,7 +32,7 @@ use link::{BrokerOptions, LinkError};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use recognition::identify::{Identification, Opinion};
-use recognition::pixels::EncodedPhotograph;
+use recognition::pixels::{EncodedPhotograph, Image};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
     Packet, PubAckReason, Publish, PublishProperties, SubAck, SubscribeReasonCode,
@@ -61,10 +61,10 @@ impl Recogniser for Panics {
         TwoHeads::default().about()
     }
 
-    fn recognise(&mut self, photograph: &EncodedPhotograph) -> anyhow::Result<Recognised> {
+    fn recognise(&mut self, image: &Image) -> anyhow::Result<Recognised> {
         self.frame += 1;
         assert!(!(self.on)(self.frame - 1), "a lens cap of {} mm", 58);
-        TwoHeads::default().recognise(photograph)
+        TwoHeads::default().recognise(image)
     }
 
     fn identify(&self, opinion: &Opinion) -> Identification {
@@ -74,7 +74,7 @@ impl Recogniser for Panics {
 
 fn panicking(folder: &Path, broker: BrokerOptions, on: fn(u64) -> bool) -> Flight<Panics> {
     let mut flight = flight_with(Panics { frame: 0, on }, folder, 100.0, broker);
-    flight.camera = Box::new(Replay::open(folder, 100.0, true).unwrap());
+    flight.cameras = vec![Replay::open(folder, 100.0, true).unwrap().into()];
     flight
 }
 
@@ -514,7 +514,7 @@ async fn half_an_hour_of_ten_sightings_a_second_leaves_memory_flat() {
     photographs(folder.path(), 1, &[]);
     let mut recorder = Recorder::start(broker.port).await;
     let mut flight = flight(folder.path(), 5.0, broker.options());
-    flight.camera = Box::new(Replay::open(folder.path(), 5.0, true).unwrap());
+    flight.cameras = vec![Replay::open(folder.path(), 5.0, true).unwrap().into()];
     let stop = CancellationToken::new();
     let flying = take_off(flight, &stop);
     let end = Instant::now() + Duration::from_secs(60 * minutes);
@@ -556,7 +556,7 @@ fn child_that_is_killed_again_and_again() {
     let rate: f64 = std::env::var("FAULTS_TEST_RATE").map_or(100.0, |rate| rate.parse().unwrap());
     let lost_after = std::env::var("FAULTS_TEST_LOST_AFTER").map_or(0, |s| s.parse().unwrap());
     let mut flight = flight(folder, rate, flying::options_at(broker.parse().unwrap()));
-    flight.camera = Box::new(Replay::open(folder, rate, false).unwrap().resuming());
+    flight.cameras = vec![Replay::open(folder, rate, false).unwrap().resuming().into()];
     flight.lost_after = Duration::from_secs(lost_after);
     fly(flight, &CancellationToken::new()).unwrap();
 }
@@ -741,7 +741,8 @@ async fn a_flight_that_was_cut_short_long_ago_ends_when_the_next_begins() {
     let outbox = Outbox::open(&state, Limits::default()).unwrap();
     let earlier = Uuid::now_v7();
     let mut tracker = Tracker::new(Duration::from_secs(6));
-    let jpeg = EncodedPhotograph::open(&folder.path().join("0000.jpg")).unwrap();
+    let jpeg = EncodedPhotograph::open(&folder.path().join("0000.jpg"));
+    let jpeg = Image::from(jpeg.unwrap());
     let mut recogniser = TwoHeads::default();
     let seen = SeenFrame {
         camera: "replay".into(),

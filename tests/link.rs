@@ -348,7 +348,12 @@ async fn a_live_camera_drops_the_frames_for_which_there_is_no_time() {
     let mut recorder = Recorder::start(broker.port).await;
     let mut flight = flight(folder.path(), 200.0, broker.options());
     flight.recogniser.takes = Duration::from_millis(60);
-    flight.camera = Box::new(Replay::open(folder.path(), 200.0, false).unwrap().as_live());
+    flight.cameras = vec![
+        Replay::open(folder.path(), 200.0, false)
+            .unwrap()
+            .as_live()
+            .into(),
+    ];
     let flying = take_off(flight, &CancellationToken::new());
     let heard = recorder.until(Presence::Stopped).await;
     let report = flying.await.unwrap();
@@ -426,7 +431,7 @@ async fn two_aircraft_of_one_name_are_told() {
     for folder in &folders {
         photographs(folder.path(), 1, &[]);
         let mut flight = flight(folder.path(), 5.0, broker.options());
-        flight.camera = Box::new(Replay::open(folder.path(), 5.0, true).unwrap());
+        flight.cameras = vec![Replay::open(folder.path(), 5.0, true).unwrap().into()];
         flying.push(take_off(flight, &stop));
     }
     let words = "Two aircraft need two names";
@@ -457,7 +462,7 @@ async fn child_that_is_killed() {
     let folder = tempfile::tempdir().unwrap();
     photographs(folder.path(), 1, &[]);
     let mut flight = flight(folder.path(), 10.0, options_of(port.parse().unwrap()));
-    flight.camera = Box::new(Replay::open(folder.path(), 10.0, true).unwrap());
+    flight.cameras = vec![Replay::open(folder.path(), 10.0, true).unwrap().into()];
     fly(flight, &CancellationToken::new()).unwrap();
 }
 

@@ -8,7 +8,9 @@ use image::{Rgb, RgbImage};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use recognition::geometry::{Affine, HeadCrop, Landmarks, Point};
-use recognition::pixels::{CameraCondition, EncodedPhotograph, warp};
+use recognition::pixels::{
+    CameraCondition, EncodedPhotograph, Image, PixelFormat, RawImage, YCbCr, YCbCrMatrix, warp,
+};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -111,6 +113,85 @@ fn decoding_agrees_with_pillow_and_opencv() {
         println!("{name:<16} mean {mean:.2}, largest {largest}");
         assert!(mean <= 1.0, "{name}: {mean} grey levels on average");
     }
+}
+
+#[derive(Deserialize)]
+struct RawReference {
+    size: (u32, u32),
+    images: Vec<RawReferenceImage>,
+}
+
+#[derive(Deserialize)]
+struct RawReferenceImage {
+    format: String,
+    colour: String,
+    /// Levels of all pixels but those at the edge.
+    inner: Vec<u8>,
+}
+
+/// The same generator stands in `reference/raw_images.py`.
+fn noise(count: usize, bits: u32) -> Vec<u32> {
+    let mut state = 1_u32;
+    let next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state >> (32 - bits)
+    };
+    std::iter::repeat_with(next).take(count).collect()
+}
+
+#[test]
+fn uncompressed_frames_are_converted_as_opencv_does() {
+    let text = std::fs::read_to_string(here("reference/raw_images.json")).unwrap();
+    let reference: RawReference = serde_json::from_str(&text).unwrap();
+    let (width, height) = reference.size;
+    let pixels = (width * height) as usize;
+    let mut compared = BTreeMap::new();
+    for expected in &reference.images {
+        let mut format = PixelFormat::ALL.into_iter();
+        let format = format.find(|f| f.to_string() == expected.format).unwrap();
+        let (count, bits) = match format {
+            PixelFormat::Yuyv => (2 * pixels, 8),
+            PixelFormat::Nv12 => (pixels * 3 / 2, 8),
+            PixelFormat::Rgb24 | PixelFormat::Bgr24 => (3 * pixels, 8),
+            _ if expected.format.ends_with("10") => (pixels, 10),
+            _ if expected.format.ends_with("12") => (pixels, 12),
+            _ => (pixels, 8),
+        };
+        let is_luma = matches!(format, PixelFormat::Yuyv | PixelFormat::Nv12);
+        let least = if is_luma { 16 } else { 0 };
+        let samples = noise(count, bits).into_iter().map(|v| v.max(least));
+        let bytes = if bits == 8 {
+            samples.map(|v| v as u8).collect()
+        } else {
+            samples.flat_map(|v| (v as u16).to_le_bytes()).collect()
+        };
+        let colour = YCbCr {
+            matrix: match expected.colour.split(' ').next() {
+                Some("709") => YCbCrMatrix::Bt709,
+                Some("2020") => YCbCrMatrix::Bt2020,
+                _ => YCbCrMatrix::Bt601,
+            },
+            full_range: expected.colour.ends_with("full"),
+        };
+        let raw = RawImage::new(format, (width, height), 0, bytes, colour).unwrap();
+        let ours = Image::from(raw).decode(1.0).unwrap().pixels;
+        let inner = image::imageops::crop_imm(&ours, 1, 1, width - 2, height - 2).to_image();
+        let differences = inner.as_raw().iter().zip(&expected.inner);
+        let largest = differences.map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        assert_eq!(inner.as_raw().len(), expected.inner.len());
+        println!(
+            "{:<4} {:<8} differs by {largest}",
+            expected.format, expected.colour
+        );
+        assert!(
+            largest <= 1,
+            "{} {}: {largest}",
+            expected.format,
+            expected.colour
+        );
+        *compared.entry(format.to_string()).or_insert(0) += 1;
+    }
+    assert_eq!(compared.len(), PixelFormat::ALL.len(), "{compared:?}");
 }
 
 #[test]

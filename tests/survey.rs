@@ -162,7 +162,7 @@ fn time_of(value: &Value, field: &str) -> Timestamp {
 fn endless(folder: &Path, broker: BrokerOptions) -> Flight<TwoHeads> {
     photographs(folder, 3, &[]);
     let mut flight = flight(folder, 5.0, broker);
-    flight.camera = Box::new(Replay::open(folder, 5.0, true).unwrap());
+    flight.cameras = vec![Replay::open(folder, 5.0, true).unwrap().into()];
     flight
 }
 

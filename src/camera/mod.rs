@@ -1,28 +1,73 @@
 //! Sources of frames. A frame carries its time, its number and its pixels as they came.
 //!
-//! A [`Camera`] blocks, on a thread of its own. Here is a folder of photographs replayed at a rate; V4L2 devices are to
-//! come into this room. It knows nothing of what happens to frames.
+//! A [`Camera`] blocks, on a thread of its own; it knows nothing of what happens to frames.
+//!
+//! | source | what it is |
+//! |---|---|
+//! | [`v4l2`] | a device of Linux, by its USB path or serial number |
+//! | [`WatchedFolder`] | a folder that other software fills |
+//! | [`Replay`] | a folder of photographs at a rate |
+//!
+//! [`Live`] keeps a device open: what fails, stalls or freezes is closed whole and opened whole. A [`Mask`] says which
+//! parts of a frame show the aircraft.
 
+mod live;
+mod mask;
 mod replay;
+#[cfg(target_os = "linux")]
+pub mod v4l2;
+mod watched_folder;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use recognition::pixels::{EncodedPhotograph, READ_ENDINGS};
+use recognition::pixels::{Image, Place, READ_ENDINGS};
 use thiserror::Error;
 
+pub use live::{Clock, Device, DeviceError, Exposure, Live, Stream, SystemClock};
+pub use mask::{Mask, MaskError};
 pub use replay::Replay;
+pub use watched_folder::{Watch, WatchedFolder};
 
 /// Which frame.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FrameTag {
-    /// Running number since the start, from 0; one that could not be read has its own.
+    /// Name of the camera, as in messages.
+    pub camera: Arc<str>,
+    /// Running number of this camera since the start, from 0; one that could not be read has its own.
     pub number: u64,
-    /// When it was taken. In a replay, when it was its turn: a rehearsed flight happens now.
+    /// When it was taken: as `exposed` says, or else when it came. In a replay, when it was its turn: a rehearsed flight
+    /// happens now.
     pub time: Timestamp,
-    /// Name of the photograph, where there is one; with `/` between folders below the replayed one.
+    /// When it was exposed, by the kernel's time stamp or by EXIF; `None` where nobody says.
+    pub exposed: Option<Timestamp>,
+    /// `exposed` cannot be: it lies in the future, long ago, or before that of the frame before. The frame is good, and
+    /// `time` is when it came.
+    pub time_doubtful: bool,
+    /// Where it was taken, where the file says so.
+    pub place: Option<Place>,
+    /// Name of the photograph, where there is one; with `/` between folders below the camera's.
     pub file: Option<String>,
+    /// Frames that the camera took between the one before and this one, and that did not reach us.
+    pub lost_before: u64,
+}
+
+impl FrameTag {
+    /// A frame that came at `time`, of which nothing more is known.
+    pub fn new(camera: Arc<str>, number: u64, time: Timestamp) -> Self {
+        Self {
+            camera,
+            number,
+            time,
+            exposed: None,
+            time_doubtful: false,
+            place: None,
+            file: None,
+            lost_before: 0,
+        }
+    }
 }
 
 /// One photograph of a flight.
@@ -30,7 +75,7 @@ pub struct Frame {
     /// Which.
     pub tag: FrameTag,
     /// Its pixels as they came.
-    pub photograph: EncodedPhotograph,
+    pub image: Image,
 }
 
 /// A frame that the camera could not give.
@@ -67,6 +112,14 @@ pub enum CameraError {
         /// In words, which photographs are of a kind that is not read.
         passed_over: Option<String>,
     },
+    /// It cannot be watched.
+    #[error("cannot watch {}: {reason}", folder.display())]
+    Watch {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// No pace.
     #[error(
         "a rate of {rate_hz} frames a second cannot be flown: it must be above 0.001 and at most 1000"
@@ -85,6 +138,8 @@ pub enum Captured {
     Unusable(UnusableFrame),
     /// Nothing within the time that was waited.
     Nothing,
+    /// No frames at the moment: what is wrong, and where it helps, what to do. The camera goes on trying.
+    Trouble(String),
     /// There will be no more.
     End,
 }
@@ -106,8 +161,21 @@ pub trait Camera: Send {
     /// What becomes of frames that come faster than they are looked at.
     fn backlog(&self) -> Backlog;
 
-    /// Waits for the next frame, and for no longer than `timeout`.
+    /// Waits for the next frame, and for no longer than `timeout`; opening a device may take longer.
     fn next(&mut self, timeout: Duration) -> Captured;
+
+    /// Lets go of what is open; [`next`](Self::next) opens it anew. Called after a defect.
+    fn close(&mut self) {}
+
+    /// In words, what it was asked for and what it gives; `None` while that is not known.
+    fn format(&self) -> Option<String> {
+        None
+    }
+
+    /// What is not as it was asked for, though frames come, such as a setting that the camera has not got.
+    fn complaint(&self) -> Option<String> {
+        None
+    }
 
     /// Where a flight may go on from where an earlier one ended, even by a crash: the name under which the service keeps
     /// the number of the next frame to look at.
@@ -117,4 +185,21 @@ pub trait Camera: Send {
 
     /// Begins with the frame of this number, which the service has kept under [`bookmark`](Self::bookmark).
     fn begin_with(&mut self, _number: u64) {}
+}
+
+/// A camera in its place on the aircraft.
+pub struct MountedCamera {
+    /// The camera.
+    pub camera: Box<dyn Camera>,
+    /// What of its frames shows the aircraft.
+    pub mask: Mask,
+}
+
+impl<C: Camera + 'static> From<C> for MountedCamera {
+    fn from(camera: C) -> Self {
+        Self {
+            camera: Box::new(camera),
+            mask: Mask::default(),
+        }
+    }
 }

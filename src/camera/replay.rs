@@ -1,4 +1,5 @@
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ const BACKLOG: usize = 4;
 
 /// A folder of photographs replayed at a rate, in the order of their names.
 pub struct Replay {
+    name: Arc<str>,
     folder: PathBuf,
     files: Vec<String>,
     period: Duration,
@@ -55,6 +57,7 @@ impl Replay {
             .map(|name| name.to_string_lossy().into_owned())
             .collect();
         Ok(Self {
+            name: "replay".into(),
             folder: folder.to_owned(),
             files,
             period: Duration::from_secs_f64(1.0 / rate_hz),
@@ -64,6 +67,12 @@ impl Replay {
             resuming: false,
             number: 0,
         })
+    }
+
+    /// What it is called in messages, instead of `replay`.
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = name.into();
+        self
     }
 
     /// Behaves as a live camera does: photographs for which there is no time are not looked at.
@@ -96,7 +105,7 @@ impl Replay {
 
 impl Camera for Replay {
     fn name(&self) -> &str {
-        "replay"
+        &self.name
     }
 
     fn backlog(&self) -> Backlog {
@@ -124,16 +133,15 @@ impl Camera for Replay {
         let name = self.files[index % self.files.len()].clone();
         let path = self.folder.join(&name);
         let tag = FrameTag {
-            number: self.number,
-            time: now(),
             file: Some(name),
+            ..FrameTag::new(self.name.clone(), self.number, now())
         };
         self.number += 1;
         // The tag names the file.
         match EncodedPhotograph::open_unnamed(&path) {
             Ok(photograph) => Captured::Frame(Box::new(Frame {
                 tag,
-                photograph: photograph.accepting_incomplete(),
+                image: photograph.accepting_incomplete().into(),
             })),
             Err(e) => Captured::Unusable(UnusableFrame {
                 tag,

@@ -5,6 +5,8 @@
 
 mod bundle;
 mod camera;
+mod camera_argument;
+mod cameras;
 mod demo;
 mod engine;
 mod identify;
@@ -66,6 +68,8 @@ commands! {
     Bundle => bundle,
     /// Fly: name whales as frames come and say so over MQTT
     Run => run,
+    /// List the cameras that are plugged in
+    Cameras => cameras,
     /// Fly a virtual survey on this machine, with a broker and a ground station of its own
     Demo => demo,
     /// Write a data set of drawn right whales, with truth

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use callosity::camera::{Camera, Replay};
+use callosity::camera::Replay;
 use callosity::effort::EffortSettings;
 use callosity::outbox::Limits;
 use callosity::position::{GpsdAddress, Mounting};
@@ -19,6 +19,7 @@ use recognition::bundle::Bundle;
 use recognition::identify::Identifier;
 use tracing::info;
 
+use super::camera_argument::{self, CameraArgument};
 use super::identify::DEFAULT_BUNDLE;
 use super::{FAILED, PARTLY_FAILED, engine, interrupt};
 
@@ -41,19 +42,34 @@ enum MessageEncoding {
 /// CALLOSITY_LOG chooses them, such as CALLOSITY_LOG=debug.
 #[derive(clap::Args)]
 pub struct Args {
+    /// Camera, as KIND:WHICH[,OPTION]…; may be given several times
+    ///
+    /// v4l2:PATH-OR-SERIAL is a video device as `callosity cameras` names it, with format=MJPG, size=1920x1080, rate=5
+    /// and settings in the driver's units: exposure=, gain=, white-balance=, focus= (a number or auto), control.NAME=.
+    /// folder:DIR is a folder that other software fills, with watch=poll where its changes are not told and all where no
+    /// photograph may be passed over. replay:DIR is a folder of photographs, with rate=, loop and live. Each takes name=
+    /// and mask=X:Y/X:Y/X:Y, a polygon in shares of the frame's width and height where the aircraft is seen: heads with
+    /// their centre in it are dropped
+    #[arg(long = "camera", value_name = "CAMERA")]
+    cameras: Vec<CameraArgument>,
     /// Folder of photographs that are replayed in the order of their names
-    #[arg(long, value_name = "DIR")]
-    source: PathBuf,
-    /// Frames a second
+    #[arg(
+        long,
+        visible_alias = "source",
+        value_name = "DIR",
+        required_unless_present = "cameras"
+    )]
+    replay: Option<PathBuf>,
+    /// Frames a second of --replay
     #[arg(long, value_name = "HZ", default_value_t = 1.0)]
     rate: f64,
-    /// Begin again after the last photograph, without end
+    /// Begin again after the last photograph of --replay, without end
     #[arg(long = "loop")]
     again_and_again: bool,
-    /// As a live camera: look at the newest photograph only, and drop those for which there was no time
+    /// --replay as a live camera: look at the newest photograph only, and drop those for which there was no time
     #[arg(long)]
     live: bool,
-    /// Go on after the last photograph that an earlier run with this --state looked at
+    /// Go on after the last photograph of --replay that an earlier run with this --state looked at
     #[arg(long)]
     resume: bool,
     /// Folder for what must outlive the program, such as the outbox
@@ -210,17 +226,20 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let (Some(certificate), Some(key)) = (&args.client_certificate, &args.client_key) {
         broker = broker.with_client_certificate(certificate, key)?;
     }
-    let mut camera = Replay::open(&args.source, args.rate, args.again_and_again)?;
-    if args.live {
-        camera = camera.as_live();
+    let mut cameras = camera_argument::mount(args.cameras)?;
+    if let Some(folder) = &args.replay {
+        let mut camera = Replay::open(folder, args.rate, args.again_and_again)?;
+        if args.live {
+            camera = camera.as_live();
+        }
+        if args.resume {
+            camera = camera.resuming();
+        }
+        cameras.push(camera.into());
     }
-    if args.resume {
-        camera = camera.resuming();
-    }
-    let camera: Box<dyn Camera> = Box::new(camera);
     let bundle = Bundle::open(&args.bundle)?;
     let flight = Flight {
-        camera,
+        cameras,
         recogniser: Identifier::new(&bundle, &args.engine.config(None))?,
         broker,
         platform: args.platform,

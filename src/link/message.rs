@@ -147,7 +147,7 @@ pub struct Incomplete {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FrameReference {
-    /// Running number of the frame since the service started.
+    /// Running number of the camera's frame since the service started.
     pub number: u64,
     /// Name of the photograph, where the camera gives one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -605,6 +605,41 @@ pub struct FrameCounts {
     pub damaged: u64,
     /// Heads found in the frames that were looked at.
     pub heads: u64,
+    /// Frames that cameras took and that were lost before they reached the program, by the numbers that cameras give them.
+    /// Sent since schema 1.1.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lost: u64,
+    /// Frames whose time stamp cannot be, such as one before that of the frame before: they were looked at, and dated by
+    /// when they came. Sent since schema 1.1.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub time_doubtful: u64,
+    /// Detections that lay where a camera sees the aircraft itself, and were dropped. Sent since schema 1.1.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub masked: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// How a camera fares.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CameraHealth {
+    /// Its name, as in sightings.
+    pub name: String,
+    /// In words, what it gives and was asked for; only while it is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// Frames that it gave, usable or not.
+    pub captured: u64,
+    /// Frames that it took and that did not reach the program.
+    pub lost: u64,
+    /// Times that it failed and was closed, to be opened again.
+    pub failures: u64,
+    /// When its last frame came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_frame: Option<Timestamp>,
 }
 
 /// The last frame that could not be used.
@@ -613,6 +648,9 @@ pub struct FrameCounts {
 pub struct FrameFailure {
     /// When.
     pub time: Timestamp,
+    /// Name of the camera. Sent since schema 1.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub camera: Option<String>,
     /// The frame's running number.
     pub frame: u64,
     /// Name of the photograph, where the camera gives one.
@@ -768,8 +806,11 @@ pub struct Health {
     pub program_version: String,
     /// Time since the service started.
     pub uptime_seconds: f64,
-    /// What became of the frames.
+    /// What became of the frames, of all cameras.
     pub frames: FrameCounts,
+    /// Each camera. Sent since schema 1.1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cameras: Vec<CameraHealth>,
     /// The last frame that could not be used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<FrameFailure>,

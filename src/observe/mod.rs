@@ -4,11 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use link::message::{
-    ClockHealth, Engine, FrameCounts, FrameFailure, Health, LinkCounts, PositionHealth, Problem,
-    QueueDepths, StageTime,
+    CameraHealth, ClockHealth, Engine, FrameCounts, FrameFailure, Health, LinkCounts,
+    PositionHealth, Problem, QueueDepths, StageTime,
 };
 use link::topic::Platform;
 use recognition::pixels::Faults;
@@ -37,7 +38,29 @@ struct State {
     problems: BTreeMap<String, Problem>,
     clock: Option<ClockHealth>,
     position: Option<PositionHealth>,
+    /// By name.
+    cameras: BTreeMap<Arc<str>, CameraState>,
 }
+
+#[derive(Default)]
+struct CameraState {
+    health: CameraHealth,
+    preview: Option<Preview>,
+    /// When the last preview was asked for.
+    preview_asked: Option<Instant>,
+}
+
+/// A whole frame as the finder sees it, reduced.
+#[derive(Clone, Debug)]
+pub struct Preview {
+    /// When the frame was taken.
+    pub time: Timestamp,
+    /// The picture.
+    pub jpeg: Arc<[u8]>,
+}
+
+/// Least time between two previews of a camera.
+const PREVIEW_EVERY: Duration = Duration::from_secs(1);
 
 impl Counters {
     /// Nothing done yet. `frame_queue` is how many frames can wait to be looked at.
@@ -63,13 +86,65 @@ impl Counters {
                 problems: BTreeMap::new(),
                 clock: None,
                 position: None,
+                cameras: BTreeMap::new(),
             }),
         }
     }
 
-    /// The camera gave a frame, usable or not.
-    pub fn captured(&self) {
-        self.state().frames.captured += 1;
+    /// There is a camera of this name.
+    pub fn has_camera(&self, name: &str) {
+        self.state().camera(name);
+    }
+
+    /// A camera gave a frame, usable or not.
+    pub fn captured(&self, tag: &FrameTag) {
+        let mut state = self.state();
+        state.frames.captured += 1;
+        state.frames.lost += tag.lost_before;
+        state.frames.time_doubtful += u64::from(tag.time_doubtful);
+        let camera = &mut state.camera(&tag.camera).health;
+        camera.captured += 1;
+        camera.lost += tag.lost_before;
+        camera.last_frame = Some(tag.time);
+    }
+
+    /// What a camera gives; `None` while it is not open.
+    pub fn camera_gives(&self, name: &str, format: Option<String>) {
+        self.state().camera(name).health.format = format;
+    }
+
+    /// A camera failed and was closed.
+    pub fn camera_failed(&self, name: &str) {
+        let mut state = self.state();
+        let camera = &mut state.camera(name).health;
+        camera.failures += 1;
+        camera.format = None;
+    }
+
+    /// Whether it is time for a camera's next preview; who is told so makes one.
+    pub fn wants_preview(&self, camera: &str) -> bool {
+        let mut state = self.state();
+        let asked = &mut state.camera(camera).preview_asked;
+        let is_due = asked.is_none_or(|at| at.elapsed() >= PREVIEW_EVERY);
+        if is_due {
+            *asked = Some(Instant::now());
+        }
+        is_due
+    }
+
+    /// What a camera sees.
+    pub fn has_preview(&self, camera: &str, preview: Preview) {
+        self.state().camera(camera).preview = Some(preview);
+    }
+
+    /// What a camera saw last, at most one a second; `None` where there is no such camera or it gave no frame yet.
+    pub fn preview(&self, camera: &str) -> Option<Preview> {
+        self.state().cameras.get(camera)?.preview.clone()
+    }
+
+    /// Detections were dropped because the aircraft is where they lay.
+    pub fn masked(&self, heads: usize) {
+        self.state().frames.masked += heads as u64;
     }
 
     /// So many frames wait to be looked at.
@@ -85,6 +160,7 @@ impl Counters {
     /// A frame cannot be used.
     pub fn failed(&self, tag: &FrameTag, reason: String) {
         warn!(
+            camera = &*tag.camera,
             frame = tag.number,
             file = tag.file,
             "frame cannot be used: {reason}"
@@ -93,6 +169,7 @@ impl Counters {
         state.frames.failed += 1;
         state.last_failure = Some(FrameFailure {
             time: tag.time,
+            camera: Some(tag.camera.to_string()),
             frame: tag.number,
             file: tag.file.clone(),
             reason,
@@ -167,6 +244,7 @@ impl Counters {
             program_version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             frames: state.frames.clone(),
+            cameras: state.cameras.values().map(|c| c.health.clone()).collect(),
             last_failure: state.last_failure.clone(),
             queues: QueueDepths {
                 frames: state.waiting,
@@ -202,5 +280,19 @@ impl Counters {
     fn state(&self) -> MutexGuard<'_, State> {
         // Counters are whole after each statement.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn camera(&mut self, name: &str) -> &mut CameraState {
+        self.cameras
+            .entry(name.into())
+            .or_insert_with(|| CameraState {
+                health: CameraHealth {
+                    name: name.to_owned(),
+                    ..CameraHealth::default()
+                },
+                ..CameraState::default()
+            })
     }
 }

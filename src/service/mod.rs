@@ -4,13 +4,13 @@
 //!
 //! | stage | gives to | when it fails |
 //! |---|---|---|
-//! | camera | the mailbox | the flight ends |
+//! | each camera | its place in the mailbox | it begins anew; the others go on |
 //! | recognition, with [sightings](crate::sighting) | the [outbox](crate::outbox) | a frame: counted, reported, the next one is looked at; three in a row by defects: the flight ends |
 //! | position | itself: where the aircraft is | it begins anew; sightings carry an old position or none |
 //! | survey | the outbox: track and effort; clock and HTTP | it begins anew |
 //! | publisher | the broker | it begins anew; until then, and without a broker, what is decided stays in the outbox |
 //!
-//! A flight ends in order: the camera first, then recognition, then the publisher, which says `stopped` when all is
+//! A flight ends when all cameras have, and in order: the cameras first, then recognition, then the publisher, which says `stopped` when all is
 //! delivered. After the last frame of a replay, frames that wait are still looked at and delivery has no time limit;
 //! when asked to stop, waiting frames are dropped. Then, and after a failure, all must be done by a deadline, at which
 //! the stages that still run are named. What is not delivered then is in the outbox's file, and the next flight sends it.
@@ -21,6 +21,7 @@ mod recogniser;
 mod sightings;
 mod supervisor;
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,16 +31,19 @@ use link::BrokerOptions;
 use link::codec::Encoding;
 use link::message::FrameCounts;
 use link::topic::Platform;
+use recognition::geometry::Affine;
+use recognition::pixels::{OUTSIDE_FRAME, encode_jpeg, reduce_to_fit, warp};
 use rumqttc::v5::mqttbytes::v5::Publish;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
-use crate::camera::{Camera, Captured, Frame};
+use crate::camera::{Camera, Captured, Frame, Mask, MountedCamera};
 use crate::clock::Clock;
 use crate::effort::FlightOf;
-use crate::observe::Counters;
+use crate::observe::{Counters, Preview};
 use crate::outbox::{Depth, Limits, Outbox, OutboxError, Publisher, PublisherCounters};
+use crate::sighting::SeenHead;
 use aloft::{Aloft, Places};
 pub use aloft::{Survey, TRACK_INTERVAL};
 use mailbox::{Mailbox, Put};
@@ -49,8 +53,8 @@ use supervisor::{OnFailure, Supervisor, defect, wait_until};
 
 /// How a flight is flown.
 pub struct Flight<R> {
-    /// Where frames come from.
-    pub camera: Box<dyn Camera>,
+    /// Where frames come from; at least one, each with a name of its own.
+    pub cameras: Vec<MountedCamera>,
     /// What looks at them.
     pub recogniser: R,
     /// Where sightings go.
@@ -91,7 +95,6 @@ const RETRY: Duration = Duration::from_secs(2);
 /// Frames in a row on which recognition fails by a defect before the flight ends, so that the program is started anew.
 const DEFECTS_IN_A_ROW: u32 = 3;
 
-const CAMERA: &str = "camera";
 const RECOGNITION: &str = "recognition";
 const PUBLISHER: &str = "publisher";
 const POSITION: &str = "position";
@@ -113,7 +116,7 @@ pub struct FlightReport {
     /// Why the flight ended before its time.
     pub failure: Option<String>,
     /// Stages that were not done at the deadline.
-    pub stragglers: Vec<&'static str>,
+    pub stragglers: Vec<String>,
 }
 
 /// A flight that could not be begun.
@@ -123,23 +126,36 @@ pub enum FlightError {
     /// Nothing can be kept.
     #[error(transparent)]
     Outbox(#[from] OutboxError),
+    /// Nothing to look at.
+    #[error("a flight needs a camera")]
+    NoCamera,
+    /// Two cameras that messages could not tell apart.
+    #[error("two cameras are called {0}: give each a name of its own")]
+    SameName(String),
     /// The system has no thread for us.
     #[error("cannot start the thread of a stage")]
     Thread(#[from] std::io::Error),
 }
 
-/// Flies until the camera has no more frames or `stop` is cancelled.
+/// Longer side of a preview in pixels.
+const PREVIEW_SIDE: u32 = 640;
+const PREVIEW_QUALITY: u8 = 75;
+
+/// Flies until no camera has more frames or `stop` is cancelled.
 ///
 /// # Errors
-/// The outbox cannot be opened, or the system gives no threads.
+/// There is no camera or two have one name, the outbox cannot be opened, or the system gives no threads.
 pub fn fly<R: Recogniser + 'static>(
     flight: Flight<R>,
     stop: &CancellationToken,
 ) -> Result<FlightReport, FlightError> {
+    check_names(&flight.cameras)?;
     let outbox = Outbox::open(&flight.state, flight.outbox)?;
-    let mut camera = flight.camera;
-    let bookmark = go_on(camera.as_mut(), &outbox);
-    let mailbox = Arc::new(Mailbox::new(camera.backlog()));
+    tell_what_waits(&outbox);
+    let mut cameras = flight.cameras;
+    let seats: Vec<Seat> = cameras.iter_mut().map(|c| Seat::of(c, &outbox)).collect();
+    let backlogs = cameras.iter().map(|mounted| mounted.camera.backlog());
+    let mailbox = Arc::new(Mailbox::new(backlogs.collect()));
     let link = Arc::new(PublisherCounters::default());
     let counters = Arc::new(Counters::new(
         flight.platform.clone(),
@@ -208,8 +224,7 @@ pub fn fly<R: Recogniser + 'static>(
 
     let mut recognition = Recognition {
         sightings,
-        camera: camera.name().to_owned(),
-        bookmark,
+        seats,
         recogniser: flight.recogniser,
         outbox: outbox.clone(),
         counters: counters.clone(),
@@ -220,18 +235,26 @@ pub fn fly<R: Recogniser + 'static>(
 
     // Ends capture when the flight is asked to stop and when recognition has ended.
     let capturing = stop.child_token();
-    let capture_ends = capturing.clone();
-    let (frames, counted) = (mailbox.clone(), counters.clone());
-    supervisor.start(CAMERA, OnFailure::EndFlight, move || {
-        capture(
-            camera.as_mut(),
-            &frames,
-            &counted,
-            &aloft.clock,
-            &capture_ends,
-        );
-        Ok(())
-    })?;
+    let mut stages = Vec::new();
+    for (place, mounted) in cameras.into_iter().enumerate() {
+        let mut capture = Capture {
+            camera: mounted.camera,
+            place,
+            mailbox: mailbox.clone(),
+            counters: counters.clone(),
+            clock: aloft.clock.clone(),
+            stop: capturing.clone(),
+            begun: false,
+            complaint: None,
+        };
+        let stage = camera_stage(capture.camera.name());
+        counters.has_camera(capture.camera.name());
+        supervisor.start(stage.clone(), OnFailure::Retry(RETRY), move || {
+            capture.run();
+            Ok(())
+        })?;
+        stages.push(stage);
+    }
 
     let mut failure = None;
     let mut deadline = None;
@@ -247,15 +270,17 @@ pub fn fly<R: Recogniser + 'static>(
         if let Some(ended) = supervisor.next_ended(wait_until(deadline, TICK)) {
             if let Some(reason) = ended.failure {
                 error!("{} ended: {reason}", ended.stage);
-                counters.has_problem(ended.stage, reason.clone());
+                counters.has_problem(&ended.stage, reason.clone());
                 failure.get_or_insert(format!("{} ended: {reason}", ended.stage));
             }
-            capturing.cancel();
-            if !supervisor.is_running(CAMERA) {
-                mailbox.close();
+            // A camera that has no more frames leaves the others to theirs.
+            match stages.iter().position(|stage| *stage == ended.stage) {
+                Some(place) => mailbox.close(place),
+                None => capturing.cancel(),
             }
         }
-        if !supervisor.is_running(CAMERA) && !supervisor.is_running(RECOGNITION) {
+        let is_running = |stage: &String| supervisor.is_running(stage);
+        if !stages.iter().any(is_running) && !supervisor.is_running(RECOGNITION) {
             landed.cancel();
             if !supervisor.is_running(SURVEY) {
                 complete.cancel();
@@ -270,9 +295,8 @@ pub fn fly<R: Recogniser + 'static>(
     // A publisher that is late still says `stopped` if it can.
     complete.cancel();
     // Those two are asked to end only now.
-    let told_late = |stage: &&'static str| matches!(*stage, POSITION | SURVEY);
     let mut stragglers = supervisor.running();
-    stragglers.retain(|stage| !told_late(&stage));
+    stragglers.retain(|stage| !matches!(stage.as_str(), POSITION | SURVEY));
     for stage in &stragglers {
         let seconds = flight.stop_deadline.as_secs_f64();
         error!("{stage} was not done {seconds} s after being asked to stop");
@@ -280,8 +304,26 @@ pub fn fly<R: Recogniser + 'static>(
     Ok(report(&counters, &outbox, &link, failure, stragglers))
 }
 
-/// Begins where an earlier flight ended, where this camera can; returns the camera's bookmark.
-fn go_on(camera: &mut dyn Camera, outbox: &Outbox) -> Option<String> {
+/// What a camera's stage is called.
+fn camera_stage(name: &str) -> String {
+    format!("camera {name}")
+}
+
+fn check_names(cameras: &[MountedCamera]) -> Result<(), FlightError> {
+    if cameras.is_empty() {
+        return Err(FlightError::NoCamera);
+    }
+    let mut names = BTreeSet::new();
+    for mounted in cameras {
+        let name = mounted.camera.name();
+        if !names.insert(name) {
+            return Err(FlightError::SameName(name.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn tell_what_waits(outbox: &Outbox) {
     let left = outbox.depth();
     if !left.is_empty() {
         info!(
@@ -289,14 +331,31 @@ fn go_on(camera: &mut dyn Camera, outbox: &Outbox) -> Option<String> {
             left.messages
         );
     }
-    let bookmark = camera.bookmark()?;
-    if let Some(next) = outbox.bookmark(&bookmark)
-        && let Ok(next) = next.parse()
-    {
-        info!("going on with frame {next}");
-        camera.begin_with(next);
+}
+
+/// What recognition knows of a camera.
+struct Seat {
+    bookmark: Option<String>,
+    mask: Mask,
+}
+
+impl Seat {
+    /// Has the camera begin where an earlier flight ended, where it can.
+    fn of(mounted: &mut MountedCamera, outbox: &Outbox) -> Self {
+        let bookmark = mounted.camera.bookmark();
+        let next = bookmark.as_deref().and_then(|name| outbox.bookmark(name));
+        if let Some(next) = next.and_then(|next| next.parse().ok()) {
+            info!(
+                "camera {}: going on with frame {next}",
+                mounted.camera.name()
+            );
+            mounted.camera.begin_with(next);
+        }
+        Self {
+            bookmark,
+            mask: std::mem::take(&mut mounted.mask),
+        }
     }
-    Some(bookmark)
 }
 
 /// Runs the publisher to its end, on a runtime of its own, so that nothing else can keep it from its work.
@@ -317,52 +376,103 @@ fn settle(outbox: &Outbox, counters: &Counters) {
     }
 }
 
-/// Takes frames from the camera until it has no more or is asked to stop.
-fn capture(
-    camera: &mut dyn Camera,
-    mailbox: &Mailbox<Frame>,
-    counters: &Counters,
-    clock: &Clock,
-    stop: &CancellationToken,
-) {
-    while !stop.is_cancelled() {
-        match camera.next(TICK) {
-            Captured::Nothing => {}
-            Captured::End => return,
-            Captured::Unusable(mut unusable) => {
-                unusable.tag.time = clock.at_wall(unusable.tag.time).time;
-                counters.captured();
-                counters.failed(&unusable.tag, unusable.reason);
-            }
-            Captured::Frame(mut frame) => {
-                frame.tag.time = clock.at_wall(frame.tag.time).time;
-                counters.captured();
-                if let Some(unseen) = put(*frame, mailbox, stop) {
-                    debug!(frame = unseen.tag.number, "no time to look at it");
-                    counters.dropped(1);
+/// One camera and where its frames go.
+struct Capture {
+    camera: Box<dyn Camera>,
+    /// In the mailbox.
+    place: usize,
+    mailbox: Arc<Mailbox<Frame>>,
+    counters: Arc<Counters>,
+    clock: Clock,
+    stop: CancellationToken,
+    /// Whether it ran before, and ended by a defect.
+    begun: bool,
+    complaint: Option<String>,
+}
+
+impl Capture {
+    /// Takes frames until there are no more or the flight is to stop.
+    fn run(&mut self) {
+        let name = self.camera.name().to_owned();
+        let part = camera_stage(&name);
+        if std::mem::replace(&mut self.begun, true) {
+            let reason = "a defect in the program; the camera is opened anew".to_owned();
+            self.counters.has_problem(&part, reason);
+            self.counters.camera_failed(&name);
+            self.camera.close();
+        }
+        let mut is_well = false;
+        while !self.stop.is_cancelled() {
+            match self.camera.next(TICK) {
+                Captured::Nothing => {}
+                Captured::End => return,
+                Captured::Trouble(reason) => {
+                    is_well = false;
+                    self.counters.camera_failed(&name);
+                    self.counters.has_problem(&part, reason);
                 }
-                counters.waiting(mailbox.len());
+                Captured::Unusable(mut unusable) => {
+                    unusable.tag.time = self.clock.at_wall(unusable.tag.time).time;
+                    self.counters.captured(&unusable.tag);
+                    self.counters.failed(&unusable.tag, unusable.reason);
+                }
+                Captured::Frame(mut frame) => {
+                    frame.tag.time = self.clock.at_wall(frame.tag.time).time;
+                    if !is_well {
+                        is_well = true;
+                        self.counters.is_well(&part);
+                        self.counters.camera_gives(&name, self.camera.format());
+                    }
+                    self.look_at_settings(&name);
+                    self.counters.captured(&frame.tag);
+                    if let Some(unseen) = self.put(*frame) {
+                        debug!(
+                            camera = name,
+                            frame = unseen.tag.number,
+                            "no time to look at it"
+                        );
+                        self.counters.dropped(1);
+                    }
+                    self.counters.waiting(self.mailbox.len());
+                }
             }
         }
     }
-}
 
-/// Waits for room in the mailbox as long as the flight is not to stop; returns the frame that nobody will look at.
-fn put(mut frame: Frame, mailbox: &Mailbox<Frame>, stop: &CancellationToken) -> Option<Frame> {
-    loop {
-        match mailbox.put(frame, TICK) {
-            Put::Waits => return None,
-            Put::InPlaceOf(earlier) => return Some(earlier),
-            Put::NoRoom(same) if stop.is_cancelled() => return Some(same),
-            Put::NoRoom(same) => frame = same,
+    /// Tells what could not be set.
+    fn look_at_settings(&mut self, name: &str) {
+        let complaint = self.camera.complaint();
+        if complaint == self.complaint {
+            return;
+        }
+        let part = format!("settings of camera {name}");
+        match &complaint {
+            Some(said) => {
+                warn!("{part}: {said}");
+                self.counters.has_problem(&part, said.clone());
+            }
+            None => self.counters.is_well(&part),
+        }
+        self.complaint = complaint;
+    }
+
+    /// Waits for room in the mailbox as long as the flight is not to stop; returns the frame that nobody will look at.
+    fn put(&self, mut frame: Frame) -> Option<Frame> {
+        loop {
+            match self.mailbox.put(self.place, frame, TICK) {
+                Put::Waits => return None,
+                Put::InPlaceOf(earlier) => return Some(earlier),
+                Put::NoRoom(same) if self.stop.is_cancelled() => return Some(same),
+                Put::NoRoom(same) => frame = same,
+            }
         }
     }
 }
 
 struct Recognition<R> {
     sightings: Sightings,
-    camera: String,
-    bookmark: Option<String>,
+    /// Of each camera.
+    seats: Vec<Seat>,
     recogniser: R,
     outbox: Outbox,
     counters: Arc<Counters>,
@@ -380,13 +490,13 @@ impl<R: Recogniser> Recognition<R> {
 
     fn look_at_all(&mut self) -> Result<(), String> {
         let mut defects = 0;
-        while let Some(frame) = self.mailbox.take() {
+        while let Some((place, frame)) = self.mailbox.take() {
             self.counters.waiting(self.mailbox.len());
             if self.stop.is_cancelled() {
                 self.counters.dropped(1);
                 continue;
             }
-            let looked = catch_unwind(AssertUnwindSafe(|| self.look_at(&frame)));
+            let looked = catch_unwind(AssertUnwindSafe(|| self.look_at(place, &frame)));
             let reason = match looked {
                 Ok(Ok(())) => {
                     defects = 0;
@@ -414,8 +524,12 @@ impl<R: Recogniser> Recognition<R> {
     }
 
     /// Sightings are on the disk before anything else is made of the frame.
-    fn look_at(&mut self, frame: &Frame) -> anyhow::Result<()> {
-        let recognised = self.recogniser.recognise(&frame.photograph)?;
+    fn look_at(&mut self, place: usize, frame: &Frame) -> anyhow::Result<()> {
+        if self.counters.wants_preview(&frame.tag.camera) {
+            self.show(frame);
+        }
+        let mut recognised = self.recogniser.recognise(&frame.image)?;
+        self.drop_masked(place, frame, &mut recognised);
         let about = self.recogniser.about();
         debug!(
             frame = frame.tag.number,
@@ -424,12 +538,12 @@ impl<R: Recogniser> Recognition<R> {
         );
         let (faults, stages_ms) = (recognised.faults.clone(), recognised.stages_ms.clone());
         let heads = recognised.heads.len();
-        let mut decided = self
-            .sightings
-            .decide(&self.camera, frame, recognised, &self.recogniser);
+        let mut decided =
+            self.sightings
+                .decide(&frame.tag.camera, frame, recognised, &self.recogniser);
         let pictures = std::mem::take(&mut decided.pictures);
         let next = (frame.tag.number + 1).to_string();
-        let bookmark = self.bookmark.as_deref();
+        let bookmark = self.seats[place].bookmark.as_deref();
         let bookmark = bookmark.map(|name| (name, next.as_str()));
         if let Err(e) = self.sightings.store(decided, bookmark, &self.outbox) {
             error!("{e}");
@@ -447,12 +561,60 @@ impl<R: Recogniser> Recognition<R> {
     }
 }
 
+impl<R> Recognition<R> {
+    /// Keeps a preview of the frame.
+    fn show(&self, frame: &Frame) {
+        match preview(frame) {
+            Ok(preview) => self.counters.has_preview(&frame.tag.camera, preview),
+            // Recognition tells what is wrong with the frame.
+            Err(e) => debug!(frame = frame.tag.number, "no preview: {e:#}"),
+        }
+    }
+
+    /// Drops what lies where the aircraft is.
+    fn drop_masked(&self, place: usize, frame: &Frame, recognised: &mut Recognised) {
+        let mask = &self.seats[place].mask;
+        if mask.is_empty() {
+            return;
+        }
+        let found = recognised.heads.len();
+        let size = frame.image.size();
+        let covered = |head: &SeenHead| mask.covers(head.landmarks.centre(), size);
+        recognised.heads.retain(|head| !covered(head));
+        self.counters.masked(found - recognised.heads.len());
+    }
+}
+
+/// The whole frame, at the scale of the finder.
+fn preview(frame: &Frame) -> anyhow::Result<Preview> {
+    let size = frame.image.size();
+    let preview_from_frame = reduce_to_fit(size, PREVIEW_SIDE, PREVIEW_SIDE);
+    // The picture is as wide and as high as the frame is, without the borders that a square one would have.
+    let scale = preview_from_frame.xx;
+    let side = |side: u32| (f64::from(side) * scale).round().max(1.0) as u32;
+    let photograph = frame.image.decode(scale)?;
+    let shown = photograph
+        .frame_from_pixels()
+        .then(&Affine::scaling(scale, scale));
+    let picture = warp(
+        &photograph.pixels,
+        &shown,
+        side(size.0),
+        side(size.1),
+        OUTSIDE_FRAME,
+    );
+    Ok(Preview {
+        time: frame.tag.time,
+        jpeg: encode_jpeg(&picture, PREVIEW_QUALITY)?.into(),
+    })
+}
+
 fn report(
     counters: &Counters,
     outbox: &Outbox,
     link: &PublisherCounters,
     failure: Option<String>,
-    stragglers: Vec<&'static str>,
+    stragglers: Vec<String>,
 ) -> FlightReport {
     let report = FlightReport {
         frames: counters.frames(),
@@ -480,4 +642,50 @@ fn report(
         );
     }
     report
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use recognition::pixels::{EncodedPhotograph, PixelFormat, RawImage, YCbCr};
+
+    use super::*;
+    use crate::camera::FrameTag;
+
+    #[test]
+    fn a_preview_shows_the_whole_frame_reduced() {
+        let (width, height) = (1280_u32, 900_u32);
+        let pixel = |x: u32| {
+            if x < width / 2 {
+                [200, 30, 30]
+            } else {
+                [30, 30, 200]
+            }
+        };
+        let row: Vec<u8> = (0..width).flat_map(pixel).collect();
+        let bytes = row.repeat(height as usize);
+        let image = RawImage::new(
+            PixelFormat::Rgb24,
+            (width, height),
+            0,
+            bytes,
+            YCbCr::default(),
+        );
+        let frame = Frame {
+            tag: FrameTag::new("left".into(), 7, Timestamp::UNIX_EPOCH),
+            image: image.unwrap().into(),
+        };
+        let shown = preview(&frame).unwrap();
+        assert_eq!(shown.time, Timestamp::UNIX_EPOCH);
+        let shown = EncodedPhotograph::from_bytes(shown.jpeg.to_vec()).unwrap();
+        assert_eq!(shown.size(), (640, 450));
+        let pixels = shown.decode(1.0).unwrap().pixels;
+        for (x, y, expected) in [(5, 5, 0), (300, 440, 0), (340, 10, 2), (634, 445, 2)] {
+            let pixel = pixels.get_pixel(x, y).0;
+            assert!(
+                pixel[expected] > 150 && pixel[2 - expected] < 80,
+                "{pixel:?} at {x}, {y}"
+            );
+        }
+    }
 }

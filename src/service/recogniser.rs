@@ -1,6 +1,6 @@
 use link::message::{Engine, NetworkEngine};
 use recognition::identify::{Appearance, Detection, Identification, Identifier, Opinion};
-use recognition::pixels::{EncodedPhotograph, Faults};
+use recognition::pixels::{Faults, Image};
 
 use crate::sighting::SeenHead;
 
@@ -14,7 +14,7 @@ pub trait Recogniser: Send {
     ///
     /// # Errors
     /// The frame cannot be decoded, or a network failed on it.
-    fn recognise(&mut self, photograph: &EncodedPhotograph) -> anyhow::Result<Recognised>;
+    fn recognise(&mut self, image: &Image) -> anyhow::Result<Recognised>;
 
     /// Names an animal by what one frame says of its head, or several together.
     fn identify(&self, opinion: &Opinion) -> Identification;
@@ -57,8 +57,8 @@ impl Recogniser for Identifier {
         }
     }
 
-    fn recognise(&mut self, photograph: &EncodedPhotograph) -> anyhow::Result<Recognised> {
-        let frame = self.examine_frame(photograph)?;
+    fn recognise(&mut self, image: &Image) -> anyhow::Result<Recognised> {
+        let frame = self.examine_image(image)?;
         let times = frame.stages_ms;
         let stages = [
             ("decode", times.decode),

@@ -222,7 +222,7 @@ fn read_flight(outbox: &Outbox) -> Option<OpenFlight> {
 }
 
 fn seen_frame(camera: &str, frame: &Frame, recognised: Recognised) -> SeenFrame {
-    let (width_pixels, height_pixels) = frame.photograph.size();
+    let (width_pixels, height_pixels) = frame.image.size();
     SeenFrame {
         camera: camera.to_owned(),
         time: frame.tag.time,
@@ -368,7 +368,7 @@ fn crop(frame: &Frame, landmarks: &Landmarks) -> Option<Vec<u8>> {
     // The crop is un-squeezed: one scale for both axes.
     let scale = crop_from_frame.determinant().abs().sqrt();
     let drawn = frame
-        .photograph
+        .image
         .decode_part(&part, scale)
         .map_err(anyhow::Error::from)
         .and_then(|photograph| {

@@ -19,7 +19,7 @@ pub(super) enum OnFailure {
 /// The end of a stage.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Ended {
-    pub stage: &'static str,
+    pub stage: String,
     /// What went wrong, where it did and the stage was not begun anew.
     pub failure: Option<String>,
 }
@@ -28,7 +28,7 @@ pub(super) struct Ended {
 pub(super) struct Supervisor {
     say: Sender<Ended>,
     hear: Receiver<Ended>,
-    running: BTreeSet<&'static str>,
+    running: BTreeSet<String>,
 }
 
 impl Supervisor {
@@ -44,33 +44,32 @@ impl Supervisor {
     /// Starts a stage. An `Err` and a panic are failures.
     pub fn start(
         &mut self,
-        stage: &'static str,
+        stage: impl Into<String>,
         on_failure: OnFailure,
         mut work: impl FnMut() -> Result<(), String> + Send + 'static,
     ) -> std::io::Result<()> {
-        let say = self.say.clone();
-        thread::Builder::new()
-            .name(stage.to_owned())
-            .spawn(move || {
-                let failure = loop {
-                    let done = catch_unwind(AssertUnwindSafe(&mut work));
-                    let failure = match done {
-                        Ok(Ok(())) => break None,
-                        Ok(Err(reason)) => reason,
-                        Err(panic) => defect(&*panic),
-                    };
-                    match on_failure {
-                        OnFailure::EndFlight => break Some(failure),
-                        OnFailure::Retry(pause) => {
-                            error!("{stage} failed and begins anew: {failure}");
-                            thread::sleep(pause);
-                        }
-                    }
+        let (say, stage) = (self.say.clone(), stage.into());
+        let name = stage.clone();
+        thread::Builder::new().name(stage.clone()).spawn(move || {
+            let failure = loop {
+                let done = catch_unwind(AssertUnwindSafe(&mut work));
+                let failure = match done {
+                    Ok(Ok(())) => break None,
+                    Ok(Err(reason)) => reason,
+                    Err(panic) => defect(&*panic),
                 };
-                // Nobody listens once the deadline has passed.
-                let _ = say.send(Ended { stage, failure });
-            })?;
-        self.running.insert(stage);
+                match on_failure {
+                    OnFailure::EndFlight => break Some(failure),
+                    OnFailure::Retry(pause) => {
+                        error!("{stage} failed and begins anew: {failure}");
+                        thread::sleep(pause);
+                    }
+                }
+            };
+            // Nobody listens once the deadline has passed.
+            let _ = say.send(Ended { stage, failure });
+        })?;
+        self.running.insert(name);
         Ok(())
     }
 
@@ -78,7 +77,7 @@ impl Supervisor {
     pub fn next_ended(&mut self, timeout: Duration) -> Option<Ended> {
         match self.hear.recv_timeout(timeout) {
             Ok(ended) => {
-                self.running.remove(ended.stage);
+                self.running.remove(&ended.stage);
                 Some(ended)
             }
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
@@ -86,8 +85,8 @@ impl Supervisor {
     }
 
     /// Stages that have not ended.
-    pub fn running(&self) -> Vec<&'static str> {
-        self.running.iter().copied().collect()
+    pub fn running(&self) -> Vec<String> {
+        self.running.iter().cloned().collect()
     }
 
     pub fn is_running(&self, stage: &str) -> bool {
@@ -127,7 +126,7 @@ mod tests {
         let end = OnFailure::EndFlight;
         supervisor.start("well", end, || Ok(())).unwrap();
         let ended = supervisor.next_ended(PATIENCE).unwrap();
-        assert_eq!((ended.stage, ended.failure), ("well", None));
+        assert_eq!((ended.stage.as_str(), ended.failure), ("well", None));
         supervisor
             .start("bad", end, || Err("no lens".to_owned()))
             .unwrap();

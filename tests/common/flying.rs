@@ -20,7 +20,7 @@ use link::message::{Engine, Presence, SCHEMA_VERSION, Sighting};
 use link::{BrokerAddress, BrokerOptions};
 use recognition::geometry::{Landmarks, Point};
 use recognition::identify::{Candidate, Decision, Identification, Opinion};
-use recognition::pixels::{EncodedPhotograph, encode_jpeg};
+use recognition::pixels::{Image, encode_jpeg};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
@@ -53,8 +53,8 @@ impl Recogniser for TwoHeads {
         }
     }
 
-    fn recognise(&mut self, photograph: &EncodedPhotograph) -> anyhow::Result<Recognised> {
-        photograph.decode(1.0)?;
+    fn recognise(&mut self, image: &Image) -> anyhow::Result<Recognised> {
+        image.decode(1.0)?;
         std::thread::sleep(self.takes);
         let head = |x: f64, unknown| SeenHead {
             landmarks: Landmarks {
@@ -70,7 +70,7 @@ impl Recogniser for TwoHeads {
         };
         Ok(Recognised {
             heads: vec![head(10.0, 0.125), head(60.0, 0.875)],
-            faults: photograph.faults(),
+            faults: image.faults(),
             stages_ms: vec![("decode".into(), 1.5)],
         })
     }
@@ -331,7 +331,7 @@ pub fn flight_with<R>(
     broker: BrokerOptions,
 ) -> Flight<R> {
     Flight {
-        camera: Box::new(Replay::open(folder, rate_hz, false).unwrap()),
+        cameras: vec![Replay::open(folder, rate_hz, false).unwrap().into()],
         recogniser,
         broker,
         platform: "test".parse().unwrap(),

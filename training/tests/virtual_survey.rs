@@ -181,7 +181,7 @@ fn flight(frames: &Path, bundle: &Bundle) -> Vec<Sighting> {
     let options = BrokerOptions::new(broker.address(), None, None).expect("an address");
     let state = tempfile::tempdir().expect("a folder");
     let flight = Flight {
-        camera: Box::new(camera),
+        cameras: vec![camera.into()],
         recogniser: identifier,
         broker: options.clone(),
         platform: "test".parse().expect("a name"),

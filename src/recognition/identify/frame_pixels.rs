@@ -6,19 +6,13 @@ use rayon::prelude::*;
 
 use crate::bundle::NetworkInput;
 use crate::geometry::{Affine, Rectangle};
-use crate::pixels::{DecodeError, EncodedPhotograph, Faults, Photograph, prepare_views};
+use crate::pixels::{DecodeError, Faults, ImageRef, Photograph, prepare_views};
 
 /// How much more than is needed may be on each side once landmarks have moved, as a share of the longer one.
 const MARGIN: f64 = 0.15;
 
 /// How much smaller than its landmarks say a head may turn out to be before its pixels grow scarce.
 const SCALE_MARGIN: f64 = 1.15;
-
-/// Where a frame's pixels come from.
-pub(super) enum Source<'a> {
-    Encoded(&'a EncodedPhotograph),
-    Decoded(&'a Photograph),
-}
 
 /// A part of a frame and how large it is shown.
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +96,7 @@ impl Need {
 
 /// The pixels of a frame, decoded where and as large as they are needed.
 pub(super) struct FramePixels<'a> {
-    source: Source<'a>,
+    source: ImageRef<'a>,
     decoded: Vec<Cow<'a, Photograph>>,
     /// The last inputs that were cut: in memory that is there already the next ones are written faster.
     inputs: Vec<f32>,
@@ -115,14 +109,10 @@ pub(super) struct FramePixels<'a> {
 }
 
 impl<'a> FramePixels<'a> {
-    pub fn new(source: Source<'a>, pool: &'a ThreadPool) -> Self {
-        let decoded = match source {
-            Source::Decoded(photograph) => vec![Cow::Borrowed(photograph)],
-            Source::Encoded(_) => Vec::new(),
-        };
+    pub fn new(source: ImageRef<'a>, pool: &'a ThreadPool) -> Self {
         Self {
             source,
-            decoded,
+            decoded: source.decoded().map(Cow::Borrowed).into_iter().collect(),
             inputs: Vec::new(),
             pool,
             decoding: Duration::ZERO,
@@ -132,18 +122,16 @@ impl<'a> FramePixels<'a> {
 
     /// Width and height of the upright frame at full size.
     pub fn size(&self) -> (u32, u32) {
-        match self.source {
-            Source::Encoded(photograph) => photograph.size(),
-            Source::Decoded(photograph) => (photograph.frame_width, photograph.frame_height),
-        }
+        self.source.size()
     }
 
     /// Decodes what is needed and not there yet: at once what lies together, apart what lies far apart. What
     /// is there and not needed goes first.
     pub fn provide(&mut self, needs: impl IntoIterator<Item = Need>) -> Result<(), DecodeError> {
-        let Source::Encoded(photograph) = self.source else {
+        if self.source.decoded().is_some() {
             return Ok(());
-        };
+        }
+        let source = self.source;
         let readable = self.readable();
         let needs: Vec<Need> = needs
             .into_iter()
@@ -156,13 +144,13 @@ impl<'a> FramePixels<'a> {
             .retain(|decoded| needs.iter().any(|need| need.now.is_shown_by(decoded)));
         let is_missing = |need: &&Need| !self.decoded.iter().any(|d| need.now.is_shown_by(d));
         let missing = needs.iter().filter(is_missing).map(|need| need.later);
-        let joined = if photograph.is_decoded_in_part() {
+        let joined = if source.is_decoded_in_part() {
             join(missing.collect(), f64::from(self.size().0))
         } else {
             missing.reduce(|a, b| a.union(&b)).into_iter().collect()
         };
         let start = Instant::now();
-        let decode = |extent: &Extent| photograph.decode_part(&extent.part, extent.scale);
+        let decode = |extent: &Extent| source.decode_part(&extent.part, extent.scale);
         let decoded: Vec<Photograph> = self
             .pool
             .install(|| joined.par_iter().map(decode).collect::<Result<_, _>>())?;
@@ -174,20 +162,12 @@ impl<'a> FramePixels<'a> {
     /// The part of the frame that has pixels, as far as decoding has found out; what lies outside of it is
     /// outside of the frame for the networks.
     pub fn readable(&self) -> Rectangle {
-        match self.source {
-            Source::Encoded(photograph) => photograph.readable(),
-            Source::Decoded(photograph) => {
-                Rectangle::of_image(photograph.frame_width, photograph.frame_height)
-            }
-        }
+        self.source.readable()
     }
 
     /// What is wrong with the photograph, as far as decoding has found out.
     pub fn faults(&self) -> Faults {
-        match self.source {
-            Source::Encoded(photograph) => photograph.faults(),
-            Source::Decoded(_) => Faults::default(),
-        }
+        self.source.faults()
     }
 
     /// Of the photographs that meet a need, the one with the least to reduce; a photograph that came

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
 use super::finder::{self, LikelyHead, candidates, closer_input_from_frame, suppress};
-use super::frame_pixels::{FramePixels, Need, Source};
+use super::frame_pixels::{FramePixels, Need};
 use super::report::{
     FrameDetections, FrameIdentification, HeadIdentification, Identification, StageTimes,
 };
@@ -19,8 +19,8 @@ use crate::inference::{
     Engine, EngineConfig, EngineError, ExecutionProvider, InferenceError, Network,
 };
 use crate::pixels::{
-    DecodeError, EncodedPhotograph, OUTSIDE_FRAME, OUTSIDE_HEAD_PHOTOGRAPH, Photograph,
-    reduce_to_fit,
+    DecodeError, EncodedPhotograph, Image, ImageRef, OUTSIDE_FRAME, OUTSIDE_HEAD_PHOTOGRAPH,
+    Photograph, reduce_to_fit,
 };
 
 /// Why nothing can be said of a photograph.
@@ -206,7 +206,15 @@ impl Identifier {
         &self,
         frame: &EncodedPhotograph,
     ) -> Result<FrameIdentification, IdentifyError> {
-        self.identify(FramePixels::new(Source::Encoded(frame), &self.pool))
+        self.identify(FramePixels::new(ImageRef::Encoded(frame), &self.pool))
+    }
+
+    /// Finds and names the heads in a frame as a camera gave it.
+    ///
+    /// # Errors
+    /// The frame cannot be decoded, the bundle has no finder, or a network fails.
+    pub fn identify_image(&self, frame: &Image) -> Result<FrameIdentification, IdentifyError> {
+        self.identify(FramePixels::new(frame.as_ref(), &self.pool))
     }
 
     /// Finds and names the heads in a frame that is decoded already.
@@ -217,7 +225,7 @@ impl Identifier {
         &self,
         frame: &Photograph,
     ) -> Result<FrameIdentification, IdentifyError> {
-        self.identify(FramePixels::new(Source::Decoded(frame), &self.pool))
+        self.identify(FramePixels::new(ImageRef::Decoded(frame), &self.pool))
     }
 
     /// Names the head in a head photograph, cut as [`HeadCrop::RIGHT_WHALE`] says, at any size.
@@ -228,7 +236,7 @@ impl Identifier {
         &self,
         crop: &EncodedPhotograph,
     ) -> Result<FrameIdentification, IdentifyError> {
-        self.identify_crop(FramePixels::new(Source::Encoded(crop), &self.pool))
+        self.identify_crop(FramePixels::new(ImageRef::Encoded(crop), &self.pool))
     }
 
     /// [`identify_head`](Self::identify_head) of a photograph that is decoded already.
@@ -239,7 +247,7 @@ impl Identifier {
         &self,
         crop: &Photograph,
     ) -> Result<FrameIdentification, IdentifyError> {
-        self.identify_crop(FramePixels::new(Source::Decoded(crop), &self.pool))
+        self.identify_crop(FramePixels::new(ImageRef::Decoded(crop), &self.pool))
     }
 
     /// Finds the heads in a frame and shows them to the ensemble, without naming them.
@@ -247,7 +255,7 @@ impl Identifier {
     /// # Errors
     /// The photograph cannot be decoded, the bundle has no finder, or a network fails.
     pub fn detect_frame(&self, frame: &EncodedPhotograph) -> Result<Vec<Detection>, IdentifyError> {
-        let mut pixels = FramePixels::new(Source::Encoded(frame), &self.pool);
+        let mut pixels = FramePixels::new(ImageRef::Encoded(frame), &self.pool);
         let mut heads = self.find(&mut pixels)?;
         self.align(&mut pixels, &mut heads)?;
         let crops = self.crops(&heads);
@@ -267,7 +275,7 @@ impl Identifier {
         &self,
         crop: &EncodedPhotograph,
     ) -> Result<Option<Detection>, IdentifyError> {
-        let mut pixels = FramePixels::new(Source::Encoded(crop), &self.pool);
+        let mut pixels = FramePixels::new(ImageRef::Encoded(crop), &self.pool);
         let crops: Vec<_> = self.crop_of_head_photograph(&pixels).into_iter().collect();
         let embed = self.manifest.ensemble.embedding.is_some();
         Ok(self.see(&mut pixels, &crops, embed)?.pop())
@@ -282,7 +290,7 @@ impl Identifier {
         &self,
         frame: &EncodedPhotograph,
     ) -> Result<FrameDetections, IdentifyError> {
-        self.examine(FramePixels::new(Source::Encoded(frame), &self.pool))
+        self.examine(FramePixels::new(ImageRef::Encoded(frame), &self.pool))
     }
 
     /// [`examine_frame`](Self::examine_frame) of a frame that is decoded already.
@@ -290,7 +298,15 @@ impl Identifier {
     /// # Errors
     /// The bundle has no finder, or a network fails.
     pub fn examine_photograph(&self, frame: &Photograph) -> Result<FrameDetections, IdentifyError> {
-        self.examine(FramePixels::new(Source::Decoded(frame), &self.pool))
+        self.examine(FramePixels::new(ImageRef::Decoded(frame), &self.pool))
+    }
+
+    /// [`examine_frame`](Self::examine_frame) of a frame as a camera gave it.
+    ///
+    /// # Errors
+    /// As of that.
+    pub fn examine_image(&self, frame: &Image) -> Result<FrameDetections, IdentifyError> {
+        self.examine(FramePixels::new(frame.as_ref(), &self.pool))
     }
 
     fn examine(&self, mut pixels: FramePixels) -> Result<FrameDetections, IdentifyError> {
@@ -392,7 +408,7 @@ impl Identifier {
             confidence: 1.0,
         });
         self.name(
-            FramePixels::new(Source::Encoded(frame), &self.pool),
+            FramePixels::new(ImageRef::Encoded(frame), &self.pool),
             heads.collect(),
             StageTimes::default(),
         )
@@ -408,7 +424,10 @@ impl Identifier {
         frame: &EncodedPhotograph,
         refine: bool,
     ) -> Result<Vec<FoundHead>, IdentifyError> {
-        self.locate_in(FramePixels::new(Source::Encoded(frame), &self.pool), refine)
+        self.locate_in(
+            FramePixels::new(ImageRef::Encoded(frame), &self.pool),
+            refine,
+        )
     }
 
     /// [`locate`](Self::locate) in a frame that is decoded already.
@@ -420,7 +439,10 @@ impl Identifier {
         frame: &Photograph,
         refine: bool,
     ) -> Result<Vec<FoundHead>, IdentifyError> {
-        self.locate_in(FramePixels::new(Source::Decoded(frame), &self.pool), refine)
+        self.locate_in(
+            FramePixels::new(ImageRef::Decoded(frame), &self.pool),
+            refine,
+        )
     }
 
     fn locate_in(

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use exif::Exif;
 use fast_image_resize::FilterType;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
@@ -12,6 +13,8 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Li
 use super::faults::{Faults, Incomplete};
 use super::jpeg::{Jpeg, Region};
 use super::raw;
+use super::raw_image::PixelFormat;
+use super::taken::Taken;
 use super::tiff_ycbcr;
 use super::warp::resize;
 use crate::geometry::{Affine, Point, Rectangle};
@@ -101,6 +104,23 @@ pub enum DecodeError {
         /// Width and height that the photograph has.
         photograph: (u32, u32),
     },
+    /// An uncompressed frame with fewer bytes than its size needs.
+    #[error(
+        "is no whole {format} frame of {width} × {height} pixels: {bytes} bytes with rows of {stride}; the camera or \
+         its cable cut it short"
+    )]
+    RawBytes {
+        /// How its samples lie in memory.
+        format: PixelFormat,
+        /// Pixels across.
+        width: u32,
+        /// Pixels down.
+        height: u32,
+        /// Bytes from the beginning of a row to that of the next.
+        stride: usize,
+        /// Bytes that there are.
+        bytes: usize,
+    },
     /// A kind of JPEG, PNG or TIFF that is not decoded.
     #[error("is of a kind that is not supported ({0}): convert it to RGB with 8 or 16 bits")]
     Unsupported(String),
@@ -177,6 +197,7 @@ pub struct EncodedPhotograph {
     width: u32,
     height: u32,
     orientation: Orientation,
+    taken: Taken,
     path: Option<PathBuf>,
     accepts_incomplete: bool,
     /// Where decoding found anything.
@@ -238,7 +259,9 @@ impl EncodedPhotograph {
         if bytes.len() as u64 > MAX_FILE_BYTES {
             return Err(DecodeError::FileTooLarge);
         }
-        let mut orientation = orientation(&bytes);
+        let exif = exif(&bytes);
+        let mut orientation = exif.as_ref().and_then(orientation_by);
+        let taken = exif.as_ref().map(Taken::of).unwrap_or_default();
         let bytes = match image::guess_format(&bytes) {
             Ok(ImageFormat::Tiff) => without_panic(|| raw::preview_or_whole(bytes))?,
             _ => bytes,
@@ -246,7 +269,7 @@ impl EncodedPhotograph {
         let (kind, width, height) = match image::guess_format(&bytes) {
             Ok(ImageFormat::Jpeg) => {
                 // The JPEG in a raw file may say what the file does not.
-                orientation = orientation.or_else(|| self::orientation(&bytes));
+                orientation = orientation.or_else(|| orientation_by(&self::exif(&bytes)?));
                 let jpeg = Jpeg::read_header(&bytes)?;
                 let (width, height) = jpeg.size();
                 (Kind::Jpeg(jpeg), width, height)
@@ -274,6 +297,7 @@ impl EncodedPhotograph {
             kind,
             width: u32::try_from(width).map_err(|_| size())?,
             height: u32::try_from(height).map_err(|_| size())?,
+            taken,
             bytes,
             path: None,
             accepts_incomplete: false,
@@ -290,6 +314,11 @@ impl EncodedPhotograph {
             | Orientation::Rotate270FlipH => (self.height, self.width),
             _ => (self.width, self.height),
         }
+    }
+
+    /// When and where it was taken, as far as its EXIF says.
+    pub fn taken(&self) -> Taken {
+        self.taken
     }
 
     /// What is wrong with the photograph, as far as decoding has found out: nothing before
@@ -553,7 +582,7 @@ impl EncodedPhotograph {
 }
 
 /// By how much a photograph may be reduced.
-fn factor(least_scale: f64) -> u32 {
+pub(super) fn factor(least_scale: f64) -> u32 {
     [8, 4, 2]
         .into_iter()
         .find(|&factor| 1.0 / f64::from(factor) >= least_scale)
@@ -596,14 +625,17 @@ fn without_panic<T>(decode: impl FnOnce() -> Result<T, DecodeError>) -> Result<T
         .unwrap_or_else(|_| Err(DecodeError::Damaged("the decoder gave up".to_owned())))
 }
 
-fn orientation(bytes: &[u8]) -> Option<Orientation> {
-    let exif = exif::Reader::new()
+/// As much of the EXIF as can be read.
+fn exif(bytes: &[u8]) -> Option<Exif> {
+    exif::Reader::new()
         .continue_on_error(true)
         .read_from_container(&mut Cursor::new(bytes))
         .or_else(|e| e.distill_partial_result(|_| ()))
-        .ok();
-    exif.as_ref()
-        .and_then(|exif| exif.get_field(exif::Tag::Orientation, exif::In::PRIMARY))
+        .ok()
+}
+
+fn orientation_by(exif: &Exif) -> Option<Orientation> {
+    exif.get_field(exif::Tag::Orientation, exif::In::PRIMARY)
         .and_then(|field| field.value.get_uint(0))
         .and_then(|value| u8::try_from(value).ok())
         .and_then(Orientation::from_exif)

@@ -17,6 +17,14 @@ const OTHER_ENDINGS: [&str; 27] = [
     "x3f",
 ];
 
+/// Whether a file is one that is read, by its name: a photograph or a raw file, and not hidden.
+pub fn is_photograph(path: &Path) -> bool {
+    let hidden = path
+        .file_name()
+        .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+    !hidden && (has_ending(path, &READ_ENDINGS) || has_ending(path, &RAW_ENDINGS))
+}
+
 /// The files of one folder or several, as their names sort them.
 ///
 /// Nobody asks for hidden files (of which a Mac leaves `._name.jpg` on cards): they are counted and left alone. A

@@ -1,0 +1,179 @@
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use ::v4l::v4l_sys as sys;
+use ::v4l::v4l2::vidioc;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::ioctl::{CAPTURE, call, zeroed};
+use crate::camera::Exposure;
+
+/// Memory that a driver shares with us.
+struct Mapped {
+    start: *mut std::ffi::c_void,
+    length: usize,
+}
+
+// SAFETY: the memory belongs to this value alone, wherever it is.
+unsafe impl Send for Mapped {}
+
+impl Mapped {
+    fn new(file: &File, buffer: &sys::v4l2_buffer) -> io::Result<Self> {
+        let length = buffer.length as usize;
+        // SAFETY: new memory for which the system finds a place; `offset` is what the driver gave for mapped buffers.
+        let start = unsafe {
+            ::v4l::v4l2::mmap(
+                std::ptr::null_mut(),
+                length,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                buffer.m.offset.into(),
+            )
+        }?;
+        Ok(Self { start, length })
+    }
+
+    /// A copy of what a driver has put into the first bytes.
+    fn copy(&self, bytes: usize) -> Vec<u8> {
+        let length = bytes.min(self.length);
+        let mut copy = Vec::with_capacity(length);
+        // SAFETY: so many bytes are mapped and there is room for them; the driver has handed the buffer over and does not
+        // write to it until it is queued again. Should a broken one do so, any bytes are valid.
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.start.cast::<u8>(), copy.as_mut_ptr(), length);
+            copy.set_len(length);
+        }
+        copy
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new`, and nothing refers to it any more. Where it fails the memory stays mapped.
+        let _ = unsafe { ::v4l::v4l2::munmap(self.start, self.length) };
+    }
+}
+
+/// Buffers that a driver fills with frames, streaming until they are dropped.
+pub(super) struct Buffers {
+    mapped: Vec<Mapped>,
+    /// A handle of its own on the open device, to end streaming by.
+    file: File,
+}
+
+/// What was being done, and what the system said.
+type Failure = (&'static str, io::Error);
+
+impl Buffers {
+    /// Begins to stream.
+    pub fn start(file: &File, count: u32) -> Result<Self, Failure> {
+        let at = |doing| move |e| (doing, e);
+        let mut buffers = Self {
+            mapped: Vec::new(),
+            file: file.try_clone().map_err(at("opening the device"))?,
+        };
+        let mut request: sys::v4l2_requestbuffers = zeroed();
+        request.count = count;
+        (request.type_, request.memory) = (CAPTURE, sys::v4l2_memory_V4L2_MEMORY_MMAP);
+        call(file, vidioc::VIDIOC_REQBUFS, &mut request)
+            .map_err(at("asking the driver for buffers"))?;
+        for index in 0..request.count {
+            let mut buffer = described(index);
+            call(file, vidioc::VIDIOC_QUERYBUF, &mut buffer)
+                .map_err(at("asking the driver for a buffer"))?;
+            let mapped = Mapped::new(file, &buffer).map_err(at("mapping a buffer"))?;
+            buffers.mapped.push(mapped);
+        }
+        for index in 0..request.count {
+            queue(file, index).map_err(at("giving the driver a buffer"))?;
+        }
+        if buffers.mapped.is_empty() {
+            let none = io::Error::from(io::ErrorKind::OutOfMemory);
+            return Err(("asking the driver for buffers", none));
+        }
+        let mut kind = CAPTURE;
+        call(file, vidioc::VIDIOC_STREAMON, &mut kind).map_err(at("starting the camera"))?;
+        Ok(buffers)
+    }
+
+    /// The next frame, waited for no longer than `timeout`, and whether its buffer could be given back to the driver.
+    pub fn take(
+        &self,
+        file: &File,
+        timeout: Duration,
+    ) -> io::Result<Option<(Exposure, io::Result<()>)>> {
+        let mut waiting = [PollFd::new(file, PollFlags::IN)];
+        let limit = Timespec {
+            tv_sec: timeout.as_secs() as i64,
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        match poll(&mut waiting, Some(&limit)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(None),
+            Ok(_) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let events = waiting[0].revents();
+        let mut buffer = described(0);
+        match call(file, vidioc::VIDIOC_DQBUF, &mut buffer) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                // The driver has no frame and never will have one.
+                if events.intersects(PollFlags::ERR | PollFlags::HUP) {
+                    return Err(io::Error::other("the driver reports an error"));
+                }
+                return Ok(None);
+            }
+            Err(e) => return Err(e),
+        }
+        let Some(mapped) = self.mapped.get(buffer.index as usize) else {
+            return Err(io::Error::other(
+                "the driver gave a buffer that is not ours",
+            ));
+        };
+        let bytes = mapped.copy(buffer.bytesused as usize);
+        let exposure = Exposure {
+            flagged: buffer.flags & sys::V4L2_BUF_FLAG_ERROR != 0 || bytes.is_empty(),
+            bytes,
+            sequence: buffer.sequence,
+            stamp: stamp(&buffer),
+        };
+        Ok(Some((exposure, queue(file, buffer.index))))
+    }
+}
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        // A device that is gone refuses all of this, and needs none of it.
+        let mut kind = CAPTURE;
+        let _ = call(&self.file, vidioc::VIDIOC_STREAMOFF, &mut kind);
+        self.mapped.clear();
+        let mut request: sys::v4l2_requestbuffers = zeroed();
+        (request.type_, request.memory) = (CAPTURE, sys::v4l2_memory_V4L2_MEMORY_MMAP);
+        let _ = call(&self.file, vidioc::VIDIOC_REQBUFS, &mut request);
+    }
+}
+
+fn described(index: u32) -> sys::v4l2_buffer {
+    let mut buffer: sys::v4l2_buffer = zeroed();
+    (buffer.type_, buffer.memory) = (CAPTURE, sys::v4l2_memory_V4L2_MEMORY_MMAP);
+    buffer.index = index;
+    buffer
+}
+
+fn queue(file: &File, index: u32) -> io::Result<()> {
+    call(file, vidioc::VIDIOC_QBUF, &mut described(index))
+}
+
+/// When the frame was taken, where the driver says so by the monotonic clock.
+fn stamp(buffer: &sys::v4l2_buffer) -> Option<Duration> {
+    let clock = buffer.flags & sys::V4L2_BUF_FLAG_TIMESTAMP_MASK;
+    if clock != sys::V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC {
+        return None;
+    }
+    let seconds = u64::try_from(buffer.timestamp.tv_sec).ok()?;
+    let microseconds = u32::try_from(buffer.timestamp.tv_usec).ok()?;
+    Some(Duration::from_secs(seconds) + Duration::from_micros(microseconds.into()))
+}
