@@ -13,10 +13,12 @@ use callosity::camera::v4l2::{self, Listed, Setting, Settings, V4l2Device, Wante
 use callosity::camera::{Camera, Captured, Device, DeviceError, Frame, Live};
 use callosity::outbox::Limits;
 use callosity::rehearsal::EmbeddedBroker;
-use callosity::service::{Flight, HEALTH_INTERVAL, fly};
+use callosity::service::{self, Flight, HEALTH_INTERVAL, fly};
+use callosity::sighting::LOST_AFTER;
 use ground::{Received, Receiver};
 use link::BrokerOptions;
 use link::codec::Encoding;
+use link::message::SightingState;
 use recognition::bundle::Bundle;
 use recognition::geometry::{Landmarks, Point};
 use recognition::identify::Identifier;
@@ -537,6 +539,9 @@ fn whales_before_a_webcam_arrive_by_name() {
         largest_message: None,
         health_interval: HEALTH_INTERVAL,
         stop_deadline: PATIENCE,
+        lost_after: LOST_AFTER,
+        record: None,
+        survey: service::Survey::default(),
     };
     let stop = CancellationToken::new();
     let flying = {
@@ -555,6 +560,9 @@ fn whales_before_a_webcam_arrive_by_name() {
                 let Received::Sighting(sighting) = receiver.next().await else {
                     continue;
                 };
+                if sighting.state != SightingState::New {
+                    continue;
+                }
                 seen += 1;
                 let centre = Point::new(
                     (sighting.head.bonnet_pixels.x + sighting.head.blowhead_pixels.x) / 2.0,

@@ -187,6 +187,13 @@ pub const FIELDS: &[&str] = &[
     "attitudes",
     "malformed",
     "satellites",
+    "cameras",
+    "failures",
+    "format",
+    "lastFrame",
+    "lost",
+    "masked",
+    "timeDoubtful",
 ];
 
 /// More names, by negative numbers from −1 on: the first 24 take one byte too. Only ever appended to.
