@@ -498,7 +498,7 @@ fn draws_the_webcams_frames() {
         return;
     };
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let bundle = Bundle::open(&here.join("models/virtual-survey")).unwrap();
+    let bundle = Bundle::open(here.join("models/virtual-survey")).unwrap();
     let (population, plans) = truth(&bundle);
     for (i, plan) in plans.iter().enumerate() {
         let frame = plan.render(&population, FRAME.0, FRAME.1);

@@ -681,7 +681,7 @@ mod tests {
     /// Ten seconds there, ten seconds gone, for a day.
     #[test]
     fn a_camera_that_flaps_for_a_day_comes_back_each_time() {
-        let there = |now: Duration| now.as_secs() / 10 % 2 == 0;
+        let there = |now: Duration| (now.as_secs() / 10).is_multiple_of(2);
         let (mut camera, clock, opened) = live(|_| Does::Gives(0), there);
         let (mut frames, mut per_hour) = (0_u32, Vec::new());
         for hour in 1..=24 {

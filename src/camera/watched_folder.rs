@@ -651,8 +651,10 @@ mod tests {
             assert_eq!(tag.exposed, Some(never));
         }
         // Appended to, as by slow software that writes metadata later, it is another file.
-        let mut seen = Seen::default();
-        seen.root = folder.path().to_owned();
+        let mut seen = Seen {
+            root: folder.path().to_owned(),
+            ..Seen::default()
+        };
         let path = folder.path().join("dated.jpg");
         seen.is_complete(&path);
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();

@@ -46,8 +46,8 @@ pub(super) fn zeroed<T: Plain>() -> T {
 ///
 /// `request` is one whose argument is a `T`: its size is part of the number, and is compared.
 pub(super) fn call<T: Plain>(file: &File, request: _IOC_TYPE, argument: &mut T) -> io::Result<()> {
-    let size = (request as u64 >> 16) & 0x3fff;
-    assert_eq!(size, size_of::<T>() as u64, "another structure is meant");
+    let size = (request >> 16) & 0x3fff;
+    assert_eq!(size as usize, size_of::<T>(), "another structure is meant");
     loop {
         // SAFETY: the file is open, and the kernel reads and writes as many bytes as the request says, which are those
         // of `argument`; any that it writes are valid there.
