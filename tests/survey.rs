@@ -77,7 +77,7 @@ fn nmea_log(began: Timestamp, from: i64, seconds: i64) -> String {
     log
 }
 
-/// gpsd, fed by gpsfake with a log, three sentences a second.
+/// gpsd, fed by gpsfake with a log, a little faster than its times say, so that a busy machine does not fall behind.
 struct FakeGps(Child);
 
 impl FakeGps {
@@ -88,7 +88,7 @@ impl FakeGps {
             return None;
         }
         let child = Command::new(gpsfake)
-            .args(["-q", "-1", "-n", "-c", "0.3333", "-P", &port.to_string()])
+            .args(["-q", "-1", "-n", "-c", "0.3", "-P", &port.to_string()])
             .arg(log)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -209,6 +209,7 @@ async fn sightings_have_their_places_from_gpsd_whatever_becomes_of_it() {
         name == "health" && problems.is_some_and(|all| all.iter().any(|p| p["part"] == "position"))
     };
     hear_until(&mut recorder, &mut heard, "no more fixes", silent).await;
+    let first_log = heard.len();
     drop(gps);
     let lost =
         |name: &str, value: &Value| name == "health" && value["position"]["connected"] == false;
@@ -233,7 +234,9 @@ async fn sightings_have_their_places_from_gpsd_whatever_becomes_of_it() {
     drop(again);
     check(&heard);
 
-    let sightings: Vec<_> = payloads(&heard, "sighting").collect();
+    // Of the first log alone: the second is not played at the very moments that its times say.
+    let heard = &heard[..first_log];
+    let sightings: Vec<_> = payloads(heard, "sighting").collect();
     let placed: Vec<_> = sightings
         .iter()
         .filter(|sighting| {
@@ -264,7 +267,7 @@ async fn sightings_have_their_places_from_gpsd_whatever_becomes_of_it() {
     along.sort_by(f64::total_cmp);
     let median = along[along.len() / 2];
     assert!(median < 15.0, "{median} m of {}", along.len());
-    let tracks: Vec<_> = payloads(&heard, "track").collect();
+    let tracks: Vec<_> = payloads(heard, "track").collect();
     assert!(tracks.len() > 5, "{}", tracks.len());
     for track in tracks
         .iter()

@@ -60,6 +60,8 @@ const JUMP_NANOSECONDS: i128 = 1_000_000_000;
 /// So many times in a row must satellites tell times that agree before they are believed: a receiver's first may be
 /// that of its last flight.
 const AGREEING: u32 = 3;
+/// A time that is behind need not be a clock that was set: on a busy box messages come late. So many in a row are.
+const BEHIND: u32 = 60;
 /// So much a second two quartz clocks may drift apart.
 const DRIFT_NANOSECONDS: i128 = 100_000;
 
@@ -81,6 +83,8 @@ struct State {
     before: i128,
     /// What satellites would have as `offset`, and how many times in a row they said so.
     satellites: Option<(i128, u32)>,
+    /// How many times in a row satellites were behind by more than a jump.
+    behind: u32,
     problem: Option<String>,
 }
 
@@ -103,6 +107,7 @@ impl Clock {
                 correction: None,
                 before: 0,
                 satellites: None,
+                behind: 0,
                 problem: None,
             })),
             source,
@@ -229,14 +234,19 @@ impl Clock {
         if agreeing < AGREEING || state.quality == TimeQuality::Network {
             return;
         }
-        let told = if state.quality == TimeQuality::Satellite
-            && (told - state.offset).abs() < JUMP_NANOSECONDS
-        {
+        let mut told = told;
+        if state.quality == TimeQuality::Satellite {
+            let ahead = told - state.offset;
+            state.behind = if ahead < -JUMP_NANOSECONDS {
+                state.behind + 1
+            } else {
+                0
+            };
             // The message that took the shortest way tells best.
-            told.max(state.offset - DRIFT_NANOSECONDS)
-        } else {
-            told
-        };
+            if ahead < JUMP_NANOSECONDS && state.behind < BEHIND {
+                told = told.max(state.offset - DRIFT_NANOSECONDS);
+            }
+        }
         state.become_trusted(told, TimeQuality::Satellite);
     }
 
@@ -421,6 +431,27 @@ mod tests {
         assert!(clock.correction().is_some());
         let error = clock.now().time.duration_since(later(5000 + 3));
         assert!(error.as_millis().abs() < 2, "{error:?}");
+    }
+
+    /// Messages of gpsd that a busy box reads late do not set the clock back; a clock that was wrong is set.
+    #[test]
+    fn late_messages_do_not_set_the_clock_back() {
+        let source = Scripted::new(Timestamp::UNIX_EPOCH, false);
+        let clock = Clock::start(source.clone(), None);
+        let say = |late: u32, at: i64| {
+            clock.satellites_say(later(5000 + at), source.monotonic() + SECOND * late);
+            source.pass(SECOND);
+        };
+        (0..10).for_each(|at| say(0, at));
+        (10..40).for_each(|at| say(4, at));
+        let error = clock.now().time.duration_since(later(5040));
+        assert!(error.as_millis().abs() < 10, "{error:?}");
+        (40..40 + i64::from(BEHIND)).for_each(|at| say(4, at));
+        let error = clock
+            .now()
+            .time
+            .duration_since(later(5040 + i64::from(BEHIND) - 4));
+        assert!(error.as_millis().abs() < 10, "{error:?}");
     }
 
     proptest! {
