@@ -624,7 +624,7 @@ async fn fly_and_kill(
         child.kill().unwrap();
         child.wait().unwrap();
         if (kill + 1) % broker_every == 0 {
-            broker.kill();
+            broker.stop();
             broker.start_again();
         }
     }

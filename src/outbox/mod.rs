@@ -7,5 +7,5 @@
 mod publisher;
 mod store;
 
-pub use publisher::{Publisher, PublisherCounters};
+pub use publisher::{CommandListener, Publisher, PublisherCounters};
 pub use store::{Depth, Key, Kind, Limits, Message, Outbox, OutboxError, Window};

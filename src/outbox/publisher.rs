@@ -121,8 +121,11 @@ pub struct Publisher {
     /// What was done.
     pub counters: Arc<PublisherCounters>,
     /// Hears commands from the ground, where this aircraft obeys some.
-    pub commands: Option<Arc<dyn Fn(&Publish) + Send + Sync>>,
+    pub commands: Option<Arc<CommandListener>>,
 }
+
+/// Hears what was said under the topic of commands.
+pub type CommandListener = dyn Fn(&Publish) + Send + Sync;
 
 /// What is with the client.
 enum Sent {

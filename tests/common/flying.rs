@@ -259,6 +259,14 @@ impl Mosquitto {
         self.process.wait().unwrap();
     }
 
+    /// In order: it writes down what it has acknowledged. Killed in the middle of that, it would lose some of it.
+    pub fn stop(&mut self) {
+        let id = self.process.id().to_string();
+        let asked = Command::new("kill").arg(id).status();
+        assert!(asked.unwrap().success());
+        self.process.wait().unwrap();
+    }
+
     pub fn start_again(&mut self) {
         self.process = Self::spawn(&self.program, self.folder.path(), self.port);
     }

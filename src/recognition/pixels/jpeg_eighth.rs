@@ -170,10 +170,10 @@ impl Header {
             return None;
         }
         let blocks = |sampling: u8| (usize::from(sampling >> 4), usize::from(sampling & 0xf));
-        let (across, down) = match components {
+        let (across, down) = match *components {
             // A single component is coded block by block, however it was sampled.
-            &[_, sampling, _] if matches!(blocks(sampling), (1..=4, 1..=4)) => (1, 1),
-            &[_, luminance, _, _, 0x11, _, _, 0x11, _] => blocks(luminance),
+            [_, sampling, _] if matches!(blocks(sampling), (1..=4, 1..=4)) => (1, 1),
+            [_, luminance, _, _, 0x11, _, _, 0x11, _] => blocks(luminance),
             _ => return None,
         };
         if !matches!((across, down), (1 | 2, 1 | 2)) {
@@ -263,11 +263,11 @@ impl Header {
                             let row = down * component.down + y;
                             match component.reduced {
                                 Reduced::ToOne => {
-                                    let sample = reader.to_one(&mut bits)?;
+                                    let sample = reader.one_pixel(&mut bits)?;
                                     plane.samples[row * plane.width + column] = sample;
                                 }
                                 Reduced::ToFour => {
-                                    let [above, below] = reader.to_four(&mut bits)?;
+                                    let [above, below] = reader.four_pixels(&mut bits)?;
                                     let first = 2 * row * plane.width + 2 * column;
                                     let second = first + plane.width;
                                     plane.samples[first..first + 2].copy_from_slice(&above);
@@ -572,7 +572,7 @@ impl BlockReader<'_> {
 
     /// A block as one pixel (`jpeg_idct_1x1`).
     #[inline(always)]
-    fn to_one(&mut self, bits: &mut Bits) -> Option<u8> {
+    fn one_pixel(&mut self, bits: &mut Bits) -> Option<u8> {
         let first = self.first(bits)?;
         let mut place = 1;
         while place < COEFFICIENTS {
@@ -607,7 +607,7 @@ impl BlockReader<'_> {
 
     /// A block as 2 × 2 pixels, row by row (`jpeg_idct_2x2`).
     #[inline(always)]
-    fn to_four(&mut self, bits: &mut Bits) -> Option<[[u8; 2]; 2]> {
+    fn four_pixels(&mut self, bits: &mut Bits) -> Option<[[u8; 2]; 2]> {
         let mut block = [0i32; COEFFICIENTS];
         block[0] = self.first(bits)? * i32::from(self.quantisation[0]);
         let mut place = 1;
@@ -670,8 +670,8 @@ fn idct_to_four(block: &[i32; COEFFICIENTS]) -> Option<[[u8; 2]; 2]> {
         let odd = one * 29692 - three * 10426 + five * 6967 - seven * 5906;
         let bits = CONSTANT_BITS + KEPT_BITS + 5;
         *samples = [
-            limited((even + odd + (1 << (bits - 1)) >> bits) as i32)?,
-            limited((even - odd + (1 << (bits - 1)) >> bits) as i32)?,
+            limited(((even + odd + (1 << (bits - 1))) >> bits) as i32)?,
+            limited(((even - odd + (1 << (bits - 1))) >> bits) as i32)?,
         ];
     }
     Some(samples)
