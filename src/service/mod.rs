@@ -208,20 +208,7 @@ pub fn fly<R: Recogniser + 'static>(
         publish(&publisher)
     })?;
 
-    if aloft.has_position() {
-        let (aloft, landed) = (aloft.clone(), landed.clone());
-        supervisor.start(POSITION, OnFailure::Retry(RETRY), move || {
-            aloft.listen(&landed);
-            Ok(())
-        })?;
-    }
-    {
-        let (aloft, landed, counters) = (aloft.clone(), landed.clone(), counters.clone());
-        supervisor.start(SURVEY, OnFailure::Retry(RETRY), move || {
-            aloft.run(&counters, &landed)
-        })?;
-    }
-
+    start_survey(&mut supervisor, &aloft, &counters, &landed)?;
     let mut recognition = Recognition {
         sightings,
         seats,
@@ -235,73 +222,149 @@ pub fn fly<R: Recogniser + 'static>(
 
     // Ends capture when the flight is asked to stop and when recognition has ended.
     let capturing = stop.child_token();
+    let stages = start_cameras(&mut supervisor, cameras, |place, camera| Capture {
+        camera,
+        place,
+        mailbox: mailbox.clone(),
+        counters: counters.clone(),
+        clock: aloft.clock.clone(),
+        stop: capturing.clone(),
+        begun: false,
+        complaint: None,
+    })?;
+    let watch = Watch {
+        supervisor,
+        cameras: stages,
+        counters: &counters,
+        outbox: &outbox,
+        mailbox: &mailbox,
+        stop,
+        stop_deadline: flight.stop_deadline,
+        capturing,
+        landed,
+        complete,
+    };
+    let (failure, stragglers) = watch.until_all_have_ended();
+    Ok(report(&counters, &outbox, &link, failure, stragglers))
+}
+
+/// Starts what knows where the aircraft is, what time it is and what its people do.
+fn start_survey(
+    supervisor: &mut Supervisor,
+    aloft: &Aloft,
+    counters: &Arc<Counters>,
+    landed: &CancellationToken,
+) -> std::io::Result<()> {
+    if aloft.has_position() {
+        let (aloft, landed) = (aloft.clone(), landed.clone());
+        supervisor.start(POSITION, OnFailure::Retry(RETRY), move || {
+            aloft.listen(&landed);
+            Ok(())
+        })?;
+    }
+    let (aloft, landed, counters) = (aloft.clone(), landed.clone(), counters.clone());
+    supervisor.start(SURVEY, OnFailure::Retry(RETRY), move || {
+        aloft.run(&counters, &landed)
+    })
+}
+
+/// Starts a thread for each camera, by its place; returns what the stages are called.
+fn start_cameras(
+    supervisor: &mut Supervisor,
+    cameras: Vec<MountedCamera>,
+    capture: impl Fn(usize, Box<dyn Camera>) -> Capture,
+) -> std::io::Result<Vec<String>> {
     let mut stages = Vec::new();
     for (place, mounted) in cameras.into_iter().enumerate() {
-        let mut capture = Capture {
-            camera: mounted.camera,
-            place,
-            mailbox: mailbox.clone(),
-            counters: counters.clone(),
-            clock: aloft.clock.clone(),
-            stop: capturing.clone(),
-            begun: false,
-            complaint: None,
-        };
+        let mut capture = capture(place, mounted.camera);
         let stage = camera_stage(capture.camera.name());
-        counters.has_camera(capture.camera.name());
+        capture.counters.has_camera(capture.camera.name());
         supervisor.start(stage.clone(), OnFailure::Retry(RETRY), move || {
             capture.run();
             Ok(())
         })?;
         stages.push(stage);
     }
+    Ok(stages)
+}
 
-    let mut failure = None;
-    let mut deadline = None;
-    let mut settled = Instant::now();
-    while !supervisor.running().is_empty() {
-        if (stop.is_cancelled() || failure.is_some()) && deadline.is_none() {
-            info!("stopping");
-            deadline = Some(Instant::now() + flight.stop_deadline);
-        }
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            break;
-        }
-        if let Some(ended) = supervisor.next_ended(wait_until(deadline, TICK)) {
-            if let Some(reason) = ended.failure {
-                error!("{} ended: {reason}", ended.stage);
-                counters.has_problem(&ended.stage, reason.clone());
-                failure.get_or_insert(format!("{} ended: {reason}", ended.stage));
+/// What watches over the stages, and ends them in order.
+struct Watch<'a> {
+    supervisor: Supervisor,
+    /// The stages of the cameras, by place.
+    cameras: Vec<String>,
+    counters: &'a Counters,
+    outbox: &'a Outbox,
+    mailbox: &'a Mailbox<Frame>,
+    /// The flight is asked to stop.
+    stop: &'a CancellationToken,
+    /// From then on.
+    stop_deadline: Duration,
+    /// Cancelled to end the cameras.
+    capturing: CancellationToken,
+    /// Cancelled when nothing more will be decided.
+    landed: CancellationToken,
+    /// Cancelled when nothing more will come into the outbox.
+    complete: CancellationToken,
+}
+
+impl Watch<'_> {
+    /// Until all stages have ended or the deadline is there. Returns why the flight ended before its time, and which stages
+    /// still run.
+    fn until_all_have_ended(mut self) -> (Option<String>, Vec<String>) {
+        let mut failure = None;
+        let mut deadline = None;
+        let mut settled = Instant::now();
+        while !self.supervisor.running().is_empty() {
+            if (self.stop.is_cancelled() || failure.is_some()) && deadline.is_none() {
+                info!("stopping");
+                deadline = Some(Instant::now() + self.stop_deadline);
             }
-            // A camera that has no more frames leaves the others to theirs.
-            match stages.iter().position(|stage| *stage == ended.stage) {
-                Some(place) => mailbox.close(place),
-                None => capturing.cancel(),
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                break;
+            }
+            if let Some(ended) = self.supervisor.next_ended(wait_until(deadline, TICK)) {
+                if let Some(reason) = ended.failure {
+                    error!("{} ended: {reason}", ended.stage);
+                    self.counters.has_problem(&ended.stage, reason.clone());
+                    failure.get_or_insert(format!("{} ended: {reason}", ended.stage));
+                }
+                // A camera that has no more frames leaves the others to theirs.
+                match self.cameras.iter().position(|stage| *stage == ended.stage) {
+                    Some(place) => self.mailbox.close(place),
+                    None => self.capturing.cancel(),
+                }
+            }
+            self.end_what_is_left();
+            if settled.elapsed() >= RETRY {
+                settled = Instant::now();
+                settle(self.outbox, self.counters);
             }
         }
-        let is_running = |stage: &String| supervisor.is_running(stage);
-        if !stages.iter().any(is_running) && !supervisor.is_running(RECOGNITION) {
-            landed.cancel();
-            if !supervisor.is_running(SURVEY) {
-                complete.cancel();
-            }
+        self.landed.cancel();
+        // A publisher that is late still says `stopped` if it can.
+        self.complete.cancel();
+        let mut stragglers = self.supervisor.running();
+        // Those two are asked to end only now.
+        stragglers.retain(|stage| !matches!(stage.as_str(), POSITION | SURVEY));
+        for stage in &stragglers {
+            let seconds = self.stop_deadline.as_secs_f64();
+            error!("{stage} was not done {seconds} s after being asked to stop");
         }
-        if settled.elapsed() >= RETRY {
-            settled = Instant::now();
-            settle(&outbox, &counters);
+        (failure, stragglers)
+    }
+
+    /// After the cameras and recognition the survey ends, and after it the publisher.
+    fn end_what_is_left(&self) {
+        let is_running = |stage: &String| self.supervisor.is_running(stage);
+        if self.cameras.iter().any(is_running) || self.supervisor.is_running(RECOGNITION) {
+            return;
+        }
+        self.landed.cancel();
+        if !self.supervisor.is_running(SURVEY) {
+            self.complete.cancel();
         }
     }
-    landed.cancel();
-    // A publisher that is late still says `stopped` if it can.
-    complete.cancel();
-    // Those two are asked to end only now.
-    let mut stragglers = supervisor.running();
-    stragglers.retain(|stage| !matches!(stage.as_str(), POSITION | SURVEY));
-    for stage in &stragglers {
-        let seconds = flight.stop_deadline.as_secs_f64();
-        error!("{stage} was not done {seconds} s after being asked to stop");
-    }
-    Ok(report(&counters, &outbox, &link, failure, stragglers))
 }
 
 /// What a camera's stage is called.

@@ -10,7 +10,8 @@ use assert_cmd::Command;
 use callosity::camera::Replay;
 use callosity::outbox::Limits;
 use callosity::rehearsal::{EmbeddedBroker, Score, TrueHead, Truth};
-use callosity::service::{Flight, HEALTH_INTERVAL, fly};
+use callosity::service::{self, Flight, HEALTH_INTERVAL, fly};
+use callosity::sighting::{FrameRecord, Named};
 use ground::{Received, Receiver};
 use link::BrokerOptions;
 use link::codec::Encoding;
@@ -79,9 +80,11 @@ fn draw_frames(folder: &Path, population: &Catalogue, seed: u64, count: usize) -
             let frame = plan.render(population, FRAME.0, FRAME.1);
             let file = format!("f_{:05}.jpg", frame.number);
             save(&folder.join(&file), &frame.image);
+            let pass = frame.number;
             let heads = frame.heads.into_iter().map(|h| TrueHead {
                 individual: h.individual,
                 landmarks: h.landmarks,
+                pass,
             });
             (file, heads.collect())
         })
@@ -173,13 +176,15 @@ fn recipe(kind: &str) -> String {
         .to_string()
 }
 
-/// Flies over frames and returns what arrives at the ground station.
-fn flight(frames: &Path, bundle: &Bundle) -> Vec<Sighting> {
+/// Flies over frames, each head of each frame a sighting of its own; returns what arrives at the ground station, and what
+/// was seen in each frame.
+fn flight(frames: &Path, bundle: &Bundle) -> (Vec<Sighting>, Vec<FrameRecord>) {
     let identifier = Identifier::new(bundle, &EngineConfig::default()).expect("an engine");
     let camera = Replay::open(frames, 20.0, false).expect("frames");
     let broker = EmbeddedBroker::start().expect("a broker");
     let options = BrokerOptions::new(broker.address(), None, None).expect("an address");
     let state = tempfile::tempdir().expect("a folder");
+    let record = state.path().join("record.jsonl");
     let flight = Flight {
         cameras: vec![camera.into()],
         recogniser: identifier,
@@ -191,6 +196,9 @@ fn flight(frames: &Path, bundle: &Bundle) -> Vec<Sighting> {
         largest_message: None,
         health_interval: HEALTH_INTERVAL,
         stop_deadline: Duration::from_secs(120),
+        lost_after: Duration::ZERO,
+        record: Some(record.clone()),
+        survey: service::Survey::default(),
     };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let sightings = runtime.block_on(async {
@@ -202,7 +210,7 @@ fn flight(frames: &Path, bundle: &Bundle) -> Vec<Sighting> {
                     Received::Sighting(sighting) => all.push(*sighting),
                     Received::Status(status) if status.status == Presence::Stopped => return all,
                     Received::Malformed { topic, reason } => panic!("{topic}: {reason}"),
-                    Received::Status(_) | Received::Crop { .. } | Received::Health(_) => {}
+                    _ => {}
                 }
             }
         });
@@ -215,7 +223,11 @@ fn flight(frames: &Path, bundle: &Bundle) -> Vec<Sighting> {
             .expect("the ground station lasts")
     });
     runtime.shutdown_background();
-    sightings
+    let record = std::fs::read_to_string(record).expect("a record");
+    let frames = record
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a frame"));
+    (sightings, frames.collect())
 }
 
 fn make_bundle(folder: &Path, finder: &str, out: &str) {
@@ -790,8 +802,16 @@ fn virtual_whales_are_learnt_and_named_over_mqtt() {
     let truth = draw_frames(&frames, &population, 1000, 40);
     let bundle = Bundle::open(folder.join("bundle")).expect("a bundle");
     let catalogue: BTreeSet<String> = population.names().into_iter().collect();
-    let sightings = flight(&frames, &bundle);
-    let score = Score::new(&truth, &sightings, &catalogue);
+    let (sightings, records) = flight(&frames, &bundle);
+    let finally = sightings.iter().map(|sighting| {
+        let named = Named {
+            decision: sighting.decision,
+            leading: sighting.candidates.first().map(|c| c.organism_id.clone()),
+            stranger: None,
+        };
+        (sighting.occurrence_id, named)
+    });
+    let score = Score::new(&truth, &records, &finally.collect(), &catalogue);
     eprintln!("{score}\n{score:?}");
     let catalogued = truth
         .frames
@@ -801,8 +821,8 @@ fn virtual_whales_are_learnt_and_named_over_mqtt() {
         .count();
     assert!(catalogued > 10, "{catalogued} heads are too few to tell");
     // Named by guessing, and if every head were found: 1 in 12.
-    let named = score.right + score.right_uncertain;
+    let named = score.by_frame.right + score.by_frame.right_uncertain;
     assert!(4 * named > catalogued, "{named} of {catalogued}: {score:?}");
-    let found = score.heads - score.missed;
+    let found = score.by_frame.seen;
     assert!(2 * found > score.heads, "{found} of {}", score.heads);
 }
