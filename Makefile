@@ -15,9 +15,9 @@ export CALLOSITY_DATA ?= $(abspath ../shared/data/right_whales)
 export CARGO_TERM_COLOR ?= auto
 # Where .ci/native puts what Debian could not install.
 export PATH := $(abspath .venv/native/bin):$(PATH)
-# Where it has put libclang, which then lacks the compiler's own headers.
-export LIBCLANG_PATH = $(abspath $(wildcard .venv/native/libclang))
-export BINDGEN_EXTRA_CLANG_ARGS = $(if $(LIBCLANG_PATH),-I$(shell cc -print-file-name=include))
+# Where it says that libclang is; that of PyPI lacks the compiler's own headers.
+export LIBCLANG_PATH := $(abspath .venv/native/libclang)
+export BINDGEN_EXTRA_CLANG_ARGS = $(shell [ ! -e .venv/native/clang ] || echo "-I$$(cc -print-file-name=include)")
 
 venv := $(abspath $(VENV))
 torch := $(abspath $(TORCH_VENV))
