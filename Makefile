@@ -40,16 +40,14 @@ help: ## this list
 # --- flying -------------------------------------------------------------------------------------
 
 .PHONY: demo
-demo: native onnxruntime ## fly a virtual survey on this machine and show what arrives over MQTT
-	$(say) "building (the first time takes some minutes)"
-	@cargo build --release --locked --bin callosity \
-		$$([ ! -e $(VENV)/.has-onnxruntime ] || echo --no-default-features)
+demo: features = $$([ ! -e $(VENV)/.has-onnxruntime ] || echo --no-default-features)
+demo: onnxruntime build ## fly a virtual survey on this machine and show what arrives over MQTT
 	target/release/callosity demo $(DEMO)
 
 .PHONY: build
 build: native ## build the program that flies
 	$(say) "building (the first time takes some minutes)"
-	@cargo build --release --locked --bin callosity
+	@cargo build --release --locked --bin callosity $(features)
 
 # libjpeg-turbo is built from source: cmake, and on x86-64 nasm for its vector code.
 .PHONY: native

@@ -5,6 +5,7 @@
 pub mod camera;
 pub mod clock;
 pub mod effort;
+mod network_share;
 pub mod observe;
 pub mod outbox;
 pub mod position;

@@ -53,6 +53,18 @@ fn scripted(name: &str, behaviour: Behaviour) -> MountedCamera {
     camera.into()
 }
 
+/// Adds to what was heard until it has so many sightings of a camera.
+async fn hear_until(recorder: &mut Recorder, heard: &mut Vec<Publish>, camera: &str, count: usize) {
+    let start = std::time::Instant::now();
+    while sightings(heard).get(camera) != Some(&count) {
+        assert!(start.elapsed() < PATIENCE, "{:?}", sightings(heard));
+        while let Ok(publish) = recorder.heard.try_recv() {
+            heard.push(publish);
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
 fn raw_frame() -> Image {
     let format = PixelFormat::Grey(Depth::Eight);
     let image = RawImage::new(format, (96, 64), 0, vec![90; 96 * 64], YCbCr::default());
@@ -156,14 +168,7 @@ async fn a_camera_that_fails_disturbs_no_other() {
     let stop = CancellationToken::new();
     let flying = take_off(flight, &stop);
     let mut heard = recorder.until(Presence::Online).await;
-    let start = std::time::Instant::now();
-    while sightings(&heard).get("right") != Some(&80) {
-        assert!(start.elapsed() < PATIENCE, "{:?}", sightings(&heard));
-        while let Ok(publish) = recorder.heard.try_recv() {
-            heard.push(publish);
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
+    hear_until(&mut recorder, &mut heard, "right", 80).await;
     stop.cancel();
     heard.extend(recorder.until(Presence::Stopped).await);
     let report = flying.await.unwrap();
@@ -275,14 +280,7 @@ async fn a_folder_that_is_filled_in_flight_is_looked_at() {
         fs::write(&part, if i == 2 { b"nothing".as_slice() } else { &jpeg }).unwrap();
         fs::rename(&part, photographs.join(format!("{i}.jpg"))).unwrap();
     }
-    let start = std::time::Instant::now();
-    while sightings(&heard).get("left") != Some(&8) {
-        assert!(start.elapsed() < PATIENCE, "{:?}", sightings(&heard));
-        while let Ok(publish) = recorder.heard.try_recv() {
-            heard.push(publish);
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
+    hear_until(&mut recorder, &mut heard, "left", 8).await;
     stop.cancel();
     heard.extend(recorder.until(Presence::Stopped).await);
     let report = flying.await.unwrap();

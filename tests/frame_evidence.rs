@@ -21,12 +21,10 @@ use callosity::sighting::{
     FrameRecord, HeadRecord, LOST_AFTER, Named, SeenFrame, SeenHead, Tracker,
 };
 use jiff::{SignedDuration, Timestamp};
-use link::message::{Decision, FrameReference, Head, PixelPosition};
+use link::message::{FrameReference, Head, PixelPosition};
 use recognition::bundle::Bundle;
 use recognition::geometry::{Landmarks, Point};
-use recognition::identify::{
-    self, Appearance, FrameCorrelation, Identification, Identifier, Opinion, PooledOpinion,
-};
+use recognition::identify::{Appearance, FrameCorrelation, Identifier, Opinion, PooledOpinion};
 use recognition::inference::EngineConfig;
 use recognition::pixels::{CameraCondition, EncodedPhotograph, Photograph};
 use recognition::virtual_survey::{Catalogue, RevisitingSurvey};
@@ -109,18 +107,6 @@ fn fly(identifier: &mut Identifier, seed: u64, passes: u64) -> Vec<Flown> {
     flown
 }
 
-fn named(said: &Identification, stranger: Option<u32>) -> Named {
-    Named {
-        decision: match said.decision {
-            identify::Decision::Identified => Decision::Identified,
-            identify::Decision::Uncertain => Decision::Uncertain,
-            identify::Decision::Unknown => Decision::Unknown,
-        },
-        leading: said.candidates.first().map(|c| c.individual.clone()),
-        stranger,
-    }
-}
-
 fn file(frame: &Flown) -> String {
     format!("{:06}", frame.number)
 }
@@ -134,7 +120,7 @@ fn track(flown: &[Flown], identifier: &Identifier) -> Score {
     let mut truth = Truth::default();
     let mut end = |changes: Vec<callosity::sighting::SightingChange>| {
         for change in changes {
-            let said = named(&change.sighting.identification, change.sighting.stranger);
+            let said = Named::new(&change.sighting.identification, change.sighting.stranger);
             finally.insert(change.sighting.id, said);
         }
     };
@@ -174,8 +160,8 @@ fn track(flown: &[Flown], identifier: &Identifier) -> Score {
                         head_length_pixels: head.landmarks.head_length(),
                         confidence: head.confidence,
                     },
-                    alone: named(&judge(&head.opinion), None),
-                    sighting: named(&sighting.identification, sighting.stranger),
+                    alone: Named::new(&judge(&head.opinion), None),
+                    sighting: Named::new(&sighting.identification, sighting.stranger),
                 })
                 .collect(),
         });

@@ -247,6 +247,25 @@ impl Outcome {
         outcome
     }
 
+    /// Fewer switches and fragments than so many in 100 animals.
+    fn assert_fewer(&self, switches_in_100: usize, fragments_in_100: usize) {
+        let Self {
+            animals,
+            switches,
+            fragments,
+            ..
+        } = *self;
+        println!("{animals} animals, {switches} switches, {fragments} fragments");
+        assert!(
+            100 * switches < switches_in_100 * animals,
+            "{switches} switches of {animals}"
+        );
+        assert!(
+            100 * fragments < fragments_in_100 * animals,
+            "{fragments} fragments of {animals}"
+        );
+    }
+
     fn add(mut self, other: Self) -> Self {
         self.heads += other.heads;
         self.animals += other.animals;
@@ -272,19 +291,8 @@ fn groups_of_twelve_are_followed_through_dropouts_and_false_heads() {
         let (animals, sea) = (group(12, rng), sea(rng));
         pass(&animals, sea, 0.0, weather, rng)
     });
-    let Outcome {
-        animals,
-        switches,
-        fragments,
-        ..
-    } = outcome;
-    println!("{animals} animals, {switches} switches, {fragments} fragments");
-    assert!(animals > 500);
-    assert!(100 * switches < animals, "{switches} switches of {animals}");
-    assert!(
-        100 * fragments < 3 * animals,
-        "{fragments} fragments of {animals}"
-    );
+    assert!(outcome.animals > 500);
+    outcome.assert_fewer(1, 3);
 }
 
 /// Looks and place come from different animals in no frame, so nothing but the ways decides.
@@ -336,18 +344,7 @@ fn one_pass_after_another_has_other_animals() {
         }
         scene
     });
-    let Outcome {
-        animals,
-        switches,
-        fragments,
-        ..
-    } = outcome;
-    println!("{animals} animals, {switches} switches, {fragments} fragments");
-    assert!(100 * switches < animals, "{switches} switches of {animals}");
-    assert!(
-        100 * fragments < 4 * animals,
-        "{fragments} fragments of {animals}"
-    );
+    outcome.assert_fewer(1, 4);
 }
 
 /// Asserts what holds of any sequence of changes, and returns the last of each sighting.
@@ -551,16 +548,7 @@ fn late_frames_of_a_group_are_joined_to_their_animals() {
         }
         scene
     });
-    let (switches, animals) = (outcome.switches, outcome.animals);
-    println!(
-        "{animals} animals, {switches} switches, {} fragments",
-        outcome.fragments
-    );
-    assert!(
-        100 * switches < 2 * animals,
-        "{switches} switches of {animals}"
-    );
-    assert!(100 * outcome.fragments < 5 * animals);
+    outcome.assert_fewer(2, 5);
 }
 
 #[test]

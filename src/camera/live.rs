@@ -8,6 +8,7 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 use super::{Backlog, Camera, Captured, Frame, FrameTag, UnusableFrame};
+use crate::clock::{SystemTime, TimeSource as _};
 
 /// Pause before the first attempt to open a device again; it doubles with each that fails.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
@@ -140,17 +141,8 @@ pub trait Clock: Send {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[cfg(target_os = "linux")]
     fn monotonic(&self) -> Duration {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        // Neither is negative: it counts from the start of the system.
-        Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn monotonic(&self) -> Duration {
-        static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
-        START.get_or_init(std::time::Instant::now).elapsed()
+        SystemTime.monotonic()
     }
 
     fn utc(&self) -> Timestamp {

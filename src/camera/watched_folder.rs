@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use walkdir::WalkDir;
 
 use super::{Backlog, Camera, CameraError, Captured, Frame, FrameTag, UnusableFrame};
+use crate::network_share::NetworkShare;
 
 /// Time between two looks at a folder that tells nothing by itself, and at files that nobody said are complete.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -123,7 +124,8 @@ impl WatchedFolder {
             return Err(format!("cannot list {folder}: {e}"));
         }
         let (tell, changes) = mpsc::channel();
-        let polls = self.watch == Watch::Poll || is_network_share(&self.folder);
+        // Changes by other machines go untold on a share.
+        let polls = self.watch == Watch::Poll || NetworkShare::of(&self.folder).is_some();
         let watcher = if polls {
             None
         } else {
@@ -373,31 +375,6 @@ fn photographs(folder: &Path) -> Result<Vec<(PathBuf, u64, SystemTime)>, String>
         }
     }
     Ok(found)
-}
-
-/// Whether changes by other machines go untold there.
-fn is_network_share(folder: &Path) -> bool {
-    #[cfg(target_os = "linux")]
-    {
-        // NFS, SMB, CIFS, SMB2, 9P, FUSE (sshfs), AFS, Ceph: from Linux' magic.h.
-        const SHARES: [u32; 8] = [
-            0x6969,
-            0x517b,
-            0xff53_4d42,
-            0xfe53_4d42,
-            0x0102_1997,
-            0x6573_5546,
-            0x5346_414f,
-            0x00c3_6400,
-        ];
-        let kind = rustix::fs::statfs(folder).map(|found| found.f_type as u32);
-        kind.is_ok_and(|kind| SHARES.contains(&kind))
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = folder;
-        false
-    }
 }
 
 impl Camera for WatchedFolder {

@@ -151,7 +151,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             if args.frames.is_none() {
                 println!("camera: {} ({})", args.camera, args.camera.condition());
             }
-            let finally = flown.sightings.iter().map(|(id, s)| (*id, named(s)));
+            let finally = flown.sightings.iter().map(|(id, s)| (*id, Named::from(s)));
             let finally = finally.collect();
             println!("{}", Score::new(&truth, &records, &finally, &known));
         }
@@ -368,16 +368,6 @@ fn draw_all(
             eprintln!("callosity: no picture of {file}: {e:#}");
         }
     });
-}
-
-/// What the last message on a sighting says.
-fn named(sighting: &Sighting) -> Named {
-    let number = sighting.provisional_id.as_deref();
-    Named {
-        decision: sighting.decision,
-        leading: sighting.candidates.first().map(|c| c.organism_id.clone()),
-        stranger: number.and_then(|id| id.strip_prefix("unknown ")?.parse().ok()),
-    }
 }
 
 /// What an animal is called: its provisional name, or the individual that is likest.

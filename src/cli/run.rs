@@ -129,54 +129,40 @@ pub struct Args {
     /// Seconds from being asked to stop to the end
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=3600))]
     stop_deadline: u32,
+    #[command(flatten)]
+    survey: SurveyArgs,
+    #[command(flatten)]
+    engine: engine::Args,
+}
+
+#[derive(clap::Args)]
+#[command(next_help_heading = "Where, when and how the survey is flown")]
+struct SurveyArgs {
     /// Where gpsd listens, which tells the position: HOST[:PORT], such as localhost
-    #[arg(
-        long,
-        value_name = "HOST:PORT",
-        help_heading = "Where, when and how the survey is flown"
-    )]
+    #[arg(long, value_name = "HOST:PORT")]
     gpsd: Option<GpsdAddress>,
     /// TOML file with a table for each camera: focal_length_millimeters, sensor_width_millimeters, and from straight
     /// down with the frame's top ahead roll_degrees, pitch_degrees, yaw_degrees
-    #[arg(
-        long,
-        value_name = "FILE",
-        help_heading = "Where, when and how the survey is flown"
-    )]
+    #[arg(long, value_name = "FILE")]
     camera_mounting: Option<PathBuf>,
     /// Seconds between messages that say where the aircraft is
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600),
-        help_heading = "Where, when and how the survey is flown")]
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     track_interval: u32,
     /// Who observes; once for each. This and the options below have effort messages sent
-    #[arg(
-        long,
-        value_name = "NAME",
-        help_heading = "Where, when and how the survey is flown"
-    )]
+    #[arg(long, value_name = "NAME")]
     observer: Vec<String>,
     /// The survey that this flight belongs to
-    #[arg(
-        long,
-        value_name = "NAME",
-        help_heading = "Where, when and how the survey is flown"
-    )]
+    #[arg(long, value_name = "NAME")]
     project: Option<String>,
     /// Registration or type of the aircraft
-    #[arg(
-        long,
-        value_name = "NAME",
-        help_heading = "Where, when and how the survey is flown"
-    )]
+    #[arg(long, value_name = "NAME")]
     aircraft: Option<String>,
     /// Address of this machine's own, such as 127.0.0.1:8080, at which effort and marks are set over HTTP
-    #[arg(long, value_name = "ADDRESS", value_parser = own_address, help_heading = "Where, when and how the survey is flown")]
+    #[arg(long, value_name = "ADDRESS", value_parser = own_address)]
     control: Option<SocketAddr>,
     /// Let the ground set effort and marks, by messages to callosity/v1/PLATFORM/command
-    #[arg(long, help_heading = "Where, when and how the survey is flown")]
+    #[arg(long)]
     commands: bool,
-    #[command(flatten)]
-    engine: engine::Args,
 }
 
 /// Whoever reaches the address sets the effort without a password, so it has to be this machine's own.
@@ -191,31 +177,33 @@ fn own_address(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// Where position and effort come from.
-fn survey(args: &Args) -> anyhow::Result<Survey> {
-    let mountings = args.camera_mounting.as_deref().map(Mounting::read_all);
-    let any = !args.observer.is_empty()
-        || args.project.is_some()
-        || args.aircraft.is_some()
-        || args.control.is_some()
-        || args.commands;
-    Ok(Survey {
-        gpsd: args.gpsd.clone(),
-        mountings: mountings.transpose()?.unwrap_or_default(),
-        track_interval: Duration::from_secs(args.track_interval.into()),
-        effort: any.then(|| EffortSettings {
-            observers: args.observer.clone(),
-            project: args.project.clone(),
-            aircraft: args.aircraft.clone(),
-        }),
-        control: args.control,
-        commands: args.commands,
-        ..Survey::default()
-    })
+impl SurveyArgs {
+    /// Where position and effort come from.
+    fn survey(self) -> anyhow::Result<Survey> {
+        let mountings = self.camera_mounting.as_deref().map(Mounting::read_all);
+        let has_effort = !self.observer.is_empty()
+            || self.project.is_some()
+            || self.aircraft.is_some()
+            || self.control.is_some()
+            || self.commands;
+        Ok(Survey {
+            gpsd: self.gpsd,
+            mountings: mountings.transpose()?.unwrap_or_default(),
+            track_interval: Duration::from_secs(self.track_interval.into()),
+            effort: has_effort.then_some(EffortSettings {
+                observers: self.observer,
+                project: self.project,
+                aircraft: self.aircraft,
+            }),
+            control: self.control,
+            commands: self.commands,
+            ..Survey::default()
+        })
+    }
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let survey = survey(&args)?;
+    let survey = args.survey.survey()?;
     let credentials = Credentials::gather(args.username, args.password_file.as_deref())?;
     let mut broker =
         BrokerOptions::new(args.broker, credentials, args.ca.as_deref())?.with_timing(Timing {

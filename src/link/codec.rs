@@ -35,6 +35,13 @@ impl Encoding {
         }
     }
 
+    /// That of an MQTT content type.
+    pub fn of(content_type: &str) -> Option<Self> {
+        [Self::Json, Self::Cbor]
+            .into_iter()
+            .find(|encoding| encoding.content_type() == content_type)
+    }
+
     /// The bytes of a message.
     ///
     /// # Panics
@@ -49,6 +56,20 @@ impl Encoding {
                 ciborium::into_writer(&shorten("", json), &mut bytes)
                     .expect("writing into memory does not fail");
                 bytes
+            }
+        }
+    }
+
+    /// The message of these bytes.
+    ///
+    /// # Errors
+    /// They are not encoded so, or not this message.
+    pub fn decode<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, CodecError> {
+        match self {
+            Self::Json => Ok(serde_json::from_slice(bytes)?),
+            Self::Cbor => {
+                let cbor: Cbor = ciborium::from_reader(bytes)?;
+                Ok(serde_json::from_value(lengthen("", cbor))?)
             }
         }
     }
@@ -77,14 +98,11 @@ pub fn decode<T: DeserializeOwned>(
     properties: Option<&PublishProperties>,
     bytes: &[u8],
 ) -> Result<T, CodecError> {
-    match properties.and_then(|p| p.content_type.as_deref()) {
-        None | Some(JSON) => Ok(serde_json::from_slice(bytes)?),
-        Some(CBOR) => {
-            let cbor: Cbor = ciborium::from_reader(bytes)?;
-            Ok(serde_json::from_value(lengthen("", cbor))?)
-        }
-        Some(other) => Err(CodecError::ContentType(other.to_owned())),
-    }
+    let encoding = match properties.and_then(|p| p.content_type.as_deref()) {
+        None => Encoding::Json,
+        Some(said) => Encoding::of(said).ok_or_else(|| CodecError::ContentType(said.to_owned()))?,
+    };
+    encoding.decode(bytes)
 }
 
 /// Names of fields by their numbers. Only ever appended to: a receiver of an older program knows the beginning. The

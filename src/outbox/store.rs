@@ -23,6 +23,8 @@ use thiserror::Error;
 use tokio::sync::Notify;
 use tracing::{error, warn};
 
+use crate::network_share::NetworkShare;
+
 /// What a message is about. Earlier kinds go first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -267,7 +269,7 @@ impl Outbox {
             path: folder.to_owned(),
             source,
         })?;
-        if let Some(kind) = network_share(folder) {
+        if let Some(kind) = share_without_locks(folder) {
             return Err(OutboxError::NetworkShare {
                 path: folder.to_owned(),
                 kind,
@@ -815,22 +817,12 @@ impl State {
     }
 }
 
-/// The kind of network share that a folder lies on, if it does.
-fn network_share(folder: &Path) -> Option<&'static str> {
-    #[cfg(target_os = "linux")]
-    {
-        // From Linux' magic.h.
-        let kind = rustix::fs::statfs(folder).ok()?.f_type as u32;
-        match kind {
-            0x6969 => Some("NFS"),
-            0x517b | 0xff53_4d42 | 0xfe53_4d42 => Some("a Windows share"),
-            _ => None,
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = folder;
-        None
+/// What a folder lies on, where locks do not hold what they promise.
+fn share_without_locks(folder: &Path) -> Option<&'static str> {
+    match NetworkShare::of(folder)? {
+        NetworkShare::Nfs => Some("NFS"),
+        NetworkShare::Windows => Some("a Windows share"),
+        NetworkShare::Other => None,
     }
 }
 

@@ -6,9 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use link::codec::{Encoding, decode};
+use link::codec::Encoding;
 use link::message::{Effort, Georeference, Sighting, SightingState, TRACK_EXPIRY, Track};
-use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -342,10 +341,9 @@ impl Aloft {
     fn track_now(&self) -> Option<Track> {
         let stamp = self.clock.now();
         let pose = self.positioning.as_ref()?.at(stamp.monotonic)?;
-        let measured = |(value, source): (f64, Source)| {
-            (source == Source::Measured).then_some((value * 10.0).round() / 10.0)
-        };
         let rounded = |value: f64| (value * 10.0).round() / 10.0;
+        let measured =
+            |(value, source): (f64, Source)| (source == Source::Measured).then_some(rounded(value));
         let Georeference {
             altitude_meters,
             altitude_datum,
@@ -389,16 +387,9 @@ fn revised<T: Serialize + DeserializeOwned>(
     message: &Message,
     change: impl Fn(&mut T) -> Option<Timestamp>,
 ) -> Option<Message> {
-    let properties = PublishProperties {
-        content_type: Some(message.content_type.clone()),
-        ..PublishProperties::default()
-    };
-    let mut content: T = decode(Some(&properties), &message.payload).ok()?;
+    let encoding = Encoding::of(&message.content_type)?;
+    let mut content: T = encoding.decode(&message.payload).ok()?;
     let time = change(&mut content)?;
-    let encoding = match message.content_type.as_str() {
-        link::message::CBOR => Encoding::Cbor,
-        _ => Encoding::Json,
-    };
     Some(Message {
         time,
         payload: encoding.encode(&content),

@@ -601,9 +601,9 @@ impl<R: Recogniser> Recognition<R> {
         );
         let (faults, stages_ms) = (recognised.faults.clone(), recognised.stages_ms.clone());
         let heads = recognised.heads.len();
-        let mut decided =
-            self.sightings
-                .decide(&frame.tag.camera, frame, recognised, &self.recogniser);
+        let mut decided = self
+            .sightings
+            .decide(frame, recognised, &about, &self.recogniser);
         let pictures = std::mem::take(&mut decided.pictures);
         let next = (frame.tag.number + 1).to_string();
         let bookmark = self.seats[place].bookmark.as_deref();

@@ -13,7 +13,6 @@ use link::message::{
 };
 use link::topic::Platform;
 use recognition::geometry::{HeadCrop, Landmarks, Point, Rectangle};
-use recognition::identify::{self, Identification};
 use recognition::pixels::{OUTSIDE_HEAD_PHOTOGRAPH, encode_jpeg, warp};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
@@ -25,6 +24,7 @@ use crate::camera::Frame;
 use crate::outbox::{Kind, Message, Outbox, OutboxError};
 use crate::sighting::{
     FrameRecord, HeadRecord, Named, Observed, SeenFrame, SightingChange, Summary, Tracker,
+    decision, provisional_id,
 };
 
 /// Size of a crop in pixels; un-squeezed, so twice as wide as high.
@@ -124,21 +124,20 @@ impl Sightings {
     /// What a frame leads to. Nothing has changed until it is [stored](Self::store).
     pub fn decide(
         &mut self,
-        camera: &str,
         frame: &Frame,
         recognised: Recognised,
+        about: &About,
         recogniser: &impl Recogniser,
     ) -> Decided {
-        let seen = seen_frame(camera, frame, recognised);
+        let seen = seen_frame(frame, recognised);
         let mut flight = self.flight.clone();
         let judge = |opinion: &_| recogniser.identify(opinion);
         let observed = flight.tracker.observe(&seen, &judge);
         if let Some(record) = &mut self.record {
             write_record(record, &seen, &observed, recogniser);
         }
-        let about = recogniser.about();
         let messages = observed.changes.iter();
-        let messages = messages.map(|change| self.message(change, flight.event_id, &about));
+        let messages = messages.map(|change| self.message(change, flight.event_id, about));
         let pictures = observed.changes.iter().filter_map(|change| {
             Some(Picture {
                 sighting: change.sighting.id,
@@ -221,10 +220,10 @@ fn read_flight(outbox: &Outbox) -> Option<OpenFlight> {
         .ok()
 }
 
-fn seen_frame(camera: &str, frame: &Frame, recognised: Recognised) -> SeenFrame {
+fn seen_frame(frame: &Frame, recognised: Recognised) -> SeenFrame {
     let (width_pixels, height_pixels) = frame.image.size();
     SeenFrame {
-        camera: camera.to_owned(),
+        camera: frame.tag.camera.to_string(),
         time: frame.tag.time,
         frame: FrameReference {
             number: frame.tag.number,
@@ -282,7 +281,7 @@ fn sighting(
         ),
         decision,
         organism_id: first.filter(|_| decision == Decision::Identified),
-        provisional_id: stranger.map(|number| format!("unknown {number}")),
+        provisional_id: stranger.map(provisional_id),
         unknown_probability: Some(identification.unknown_probability),
         candidates,
         frames_seen: Some(frames_seen),
@@ -290,14 +289,6 @@ fn sighting(
         head: head(&best.landmarks, best.confidence),
         time_quality: None,
         georeference: Georeference::default(),
-    }
-}
-
-fn decision(decision: identify::Decision) -> Decision {
-    match decision {
-        identify::Decision::Identified => Decision::Identified,
-        identify::Decision::Uncertain => Decision::Uncertain,
-        identify::Decision::Unknown => Decision::Unknown,
     }
 }
 
@@ -336,11 +327,6 @@ fn write_record(
     observed: &Observed,
     recogniser: &impl Recogniser,
 ) {
-    let named = |said: &Identification, stranger| Named {
-        decision: decision(said.decision),
-        leading: said.candidates.first().map(|c| c.individual.clone()),
-        stranger,
-    };
     let heads = seen.heads.iter().zip(&observed.sightings);
     let line = FrameRecord {
         camera: seen.camera.clone(),
@@ -350,8 +336,8 @@ fn write_record(
             .map(|(seen, sighting)| HeadRecord {
                 occurrence_id: sighting.id,
                 head: head(&seen.landmarks, seen.confidence),
-                alone: named(&recogniser.identify(&seen.opinion), None),
-                sighting: named(&sighting.identification, sighting.stranger),
+                alone: Named::new(&recogniser.identify(&seen.opinion), None),
+                sighting: Named::new(&sighting.identification, sighting.stranger),
             })
             .collect(),
     };

@@ -34,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use record::{FrameRecord, HeadRecord, Named};
+pub(crate) use record::{decision, provisional_id};
 pub use tracker::Tracker;
 
 /// A sighting ends when its animal has not been seen for so long. A few frames may miss it, and a program that was killed

@@ -1,5 +1,6 @@
 use jiff::Timestamp;
-use link::message::{Decision, FrameReference, Head};
+use link::message::{Decision, FrameReference, Head, Sighting};
+use recognition::identify::{self, Identification};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -45,4 +46,44 @@ pub struct Named {
     /// The number of an animal that the bundle does not know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stranger: Option<u32>,
+}
+
+impl Named {
+    /// Whom an identification names, and the number of an animal that the bundle does not know.
+    pub fn new(said: &Identification, stranger: Option<u32>) -> Self {
+        Self {
+            decision: decision(said.decision),
+            leading: said.candidates.first().map(|c| c.individual.clone()),
+            stranger,
+        }
+    }
+}
+
+/// What a message on a sighting says.
+impl From<&Sighting> for Named {
+    fn from(sighting: &Sighting) -> Self {
+        let number = sighting.provisional_id.as_deref();
+        Self {
+            decision: sighting.decision,
+            leading: sighting.candidates.first().map(|c| c.organism_id.clone()),
+            stranger: number.and_then(|id| id.strip_prefix(PROVISIONAL)?.parse().ok()),
+        }
+    }
+}
+
+/// What an animal that the bundle does not know is called, before its number.
+const PROVISIONAL: &str = "unknown ";
+
+/// What messages call an animal that the bundle does not know, by its number.
+pub(crate) fn provisional_id(stranger: u32) -> String {
+    format!("{PROVISIONAL}{stranger}")
+}
+
+/// A decision as messages carry it.
+pub(crate) fn decision(decision: identify::Decision) -> Decision {
+    match decision {
+        identify::Decision::Identified => Decision::Identified,
+        identify::Decision::Uncertain => Decision::Uncertain,
+        identify::Decision::Unknown => Decision::Unknown,
+    }
 }

@@ -803,14 +803,7 @@ fn virtual_whales_are_learnt_and_named_over_mqtt() {
     let bundle = Bundle::open(folder.join("bundle")).expect("a bundle");
     let catalogue: BTreeSet<String> = population.names().into_iter().collect();
     let (sightings, records) = flight(&frames, &bundle);
-    let finally = sightings.iter().map(|sighting| {
-        let named = Named {
-            decision: sighting.decision,
-            leading: sighting.candidates.first().map(|c| c.organism_id.clone()),
-            stranger: None,
-        };
-        (sighting.occurrence_id, named)
-    });
+    let finally = sightings.iter().map(|s| (s.occurrence_id, Named::from(s)));
     let score = Score::new(&truth, &records, &finally.collect(), &catalogue);
     eprintln!("{score}\n{score:?}");
     let catalogued = truth

@@ -125,8 +125,8 @@ impl Header {
                         (1, ..) | (3, true, _) | (3, false, Some(1)) => true,
                         // Numbered 1, 2, 3 they are luminance and chrominance, by libjpeg's rule.
                         (3, false, None) => {
-                            let mut identifiers = header.components.iter().map(|c| c.identifier);
-                            identifiers.by_ref().eq([1, 2, 3])
+                            let identifiers = header.components.iter().map(|c| c.identifier);
+                            identifiers.eq([1, 2, 3])
                         }
                         _ => false,
                     };
@@ -602,7 +602,7 @@ impl BlockReader<'_> {
                 return None;
             }
         }
-        sample(first * i32::from(self.quantisation[0]), 3)
+        sample((first * i32::from(self.quantisation[0])).into(), 3)
     }
 
     /// A block as 2 × 2 pixels, row by row (`jpeg_idct_2x2`).
@@ -633,7 +633,7 @@ impl BlockReader<'_> {
             return None;
         }
         if largest == 0 {
-            let one = sample(block[0] << 2, 5)?;
+            let one = sample((block[0] << 2).into(), 5)?;
             return Some([[one; 2]; 2]);
         }
         // Further out the arithmetic of 32 bits might not do; no camera writes such.
@@ -651,46 +651,47 @@ const KEPT_BITS: u32 = 2;
 /// The inverse transform of a block to 2 × 2 pixels; even rows and columns but the first say nothing of them. Coefficients
 /// are below 2¹⁵.
 fn idct_to_four(block: &[i32; COEFFICIENTS]) -> Option<[[u8; 2]; 2]> {
-    let odd = |one: i32, three: i32, five: i32, seven: i32| {
-        one * 29692 - three * 10426 + five * 6967 - seven * 5906
-    };
-    let mut rows = [[0i32; 8]; 2];
+    let mut rows = [[0; 8]; 2];
     for column in [0, 1, 3, 5, 7] {
-        let at = |row: usize| block[8 * row + column];
-        let even = at(0) << (CONSTANT_BITS + 2);
-        let odd = odd(at(1), at(3), at(5), at(7));
-        let bits = CONSTANT_BITS - KEPT_BITS + 2;
-        rows[0][column] = descale(even.checked_add(odd)?, bits);
-        rows[1][column] = descale(even.checked_sub(odd)?, bits);
+        let sums = idct_to_two(std::array::from_fn(|row| block[8 * row + column]));
+        for (row, sum) in rows.iter_mut().zip(sums) {
+            // Further out libjpeg's vector code differs from its own arithmetic.
+            let sum = i32::try_from(sum).ok()?;
+            row[column] = descale(sum.into(), CONSTANT_BITS - KEPT_BITS + 2) as i32;
+        }
     }
     let mut samples = [[0; 2]; 2];
-    for (row, samples) in rows.iter().zip(&mut samples) {
-        let even = i64::from(row[0]) << (CONSTANT_BITS + 2);
-        let [one, three, five, seven] = [row[1], row[3], row[5], row[7]].map(i64::from);
-        let odd = one * 29692 - three * 10426 + five * 6967 - seven * 5906;
-        let bits = CONSTANT_BITS + KEPT_BITS + 5;
-        *samples = [
-            limited(((even + odd + (1 << (bits - 1))) >> bits) as i32)?,
-            limited(((even - odd + (1 << (bits - 1))) >> bits) as i32)?,
-        ];
+    for (row, samples) in rows.into_iter().zip(&mut samples) {
+        for (sum, out) in idct_to_two(row).into_iter().zip(samples) {
+            *out = sample(sum, CONSTANT_BITS + KEPT_BITS + 5)?;
+        }
     }
     Some(samples)
 }
 
+/// The inverse transform of eight coefficients to two values, which are 2 to the power of [`CONSTANT_BITS`] + 2 times as
+/// large.
+fn idct_to_two(line: [i32; 8]) -> [i64; 2] {
+    let [first, one, _, three, _, five, _, seven] = line.map(i64::from);
+    let even = first << (CONSTANT_BITS + 2);
+    let odd = one * 29692 - three * 10426 + five * 6967 - seven * 5906;
+    [even + odd, even - odd]
+}
+
 /// Divided by a power of two, rounded.
 #[inline(always)]
-fn descale(value: i32, bits: u32) -> i32 {
+fn descale(value: i64, bits: u32) -> i64 {
     (value + (1 << (bits - 1))) >> bits
 }
 
 #[inline(always)]
-fn sample(value: i32, bits: u32) -> Option<u8> {
+fn sample(value: i64, bits: u32) -> Option<u8> {
     limited(descale(value, bits))
 }
 
 /// A sample around 0 as one of 0 to 255; `None` so far out that libjpeg's table is at its end.
 #[inline(always)]
-fn limited(value: i32) -> Option<u8> {
+fn limited(value: i64) -> Option<u8> {
     (-512..512)
         .contains(&value)
         .then(|| (value + 128).clamp(0, 255) as u8)

@@ -159,9 +159,8 @@ struct Passing {
     pose: Pose,
 }
 
-/// An endless flight over a population: a stretch of empty sea, a pass of one to three frames over a
-/// whale or a group, empty sea again. The same seed gives the same flight.
-pub struct Survey<'a> {
+/// The plans of an endless flight over a population: the same seed gives the same flight.
+struct Legs<'a> {
     catalogue: &'a Catalogue,
     rng: ChaCha8Rng,
     number: u64,
@@ -170,38 +169,47 @@ pub struct Survey<'a> {
     ahead: Vec<FramePlan>,
 }
 
-impl<'a> Survey<'a> {
-    /// A flight over that population.
-    pub fn new(catalogue: &'a Catalogue, seed: u64) -> Self {
+impl<'a> Legs<'a> {
+    fn new(catalogue: &'a Catalogue, rng: ChaCha8Rng) -> Self {
         Self {
             catalogue,
-            rng: ChaCha8Rng::seed_from_u64(seed),
+            rng,
             number: 0,
             pass: 0,
             ahead: Vec::new(),
         }
     }
 
+    /// The next frame. `plan_pass` gives the heads in each frame of a pass, by the length at which they appear.
+    fn next(
+        &mut self,
+        mut plan_pass: impl FnMut(&Catalogue, &mut ChaCha8Rng, f64) -> Vec<Vec<PlannedHead>>,
+    ) -> Option<FramePlan> {
+        while self.ahead.is_empty() {
+            self.plan(&mut plan_pass);
+        }
+        self.ahead.pop()
+    }
+
     /// Weather changes from leg to leg; on each, empty sea comes first and then a pass.
-    fn plan_leg(&mut self) {
+    fn plan(
+        &mut self,
+        plan_pass: &mut impl FnMut(&Catalogue, &mut ChaCha8Rng, f64) -> Vec<Vec<PlannedHead>>,
+    ) {
         let rng = &mut self.rng;
         let sea = SeaState::draw(rng);
         let spread: f64 = StandardNormal.sample(rng);
         // Median and percentiles of real survey frames.
         let head_length = (269.0 * (0.4 * spread).exp()).clamp(95.0, 660.0);
-        let mut frames: Vec<(Option<u64>, Vec<PlannedHead>)> = Vec::new();
-        for _ in 0..rng.random_range(0..4) {
+        let empty = rng.random_range(0..4);
+        let mut frames: Vec<(Option<u64>, Vec<PlannedHead>)> = vec![(None, Vec::new()); empty];
+        if self.catalogue.individuals().is_empty() {
             frames.push((None, Vec::new()));
-        }
-        if !self.catalogue.individuals().is_empty() {
-            let pass = plan_pass(self.catalogue, rng, head_length);
-            frames.extend(pass.into_iter().map(|heads| {
-                let number = (!heads.is_empty()).then_some(self.pass);
-                (number, heads)
-            }));
-            self.pass += 1;
         } else {
-            frames.push((None, Vec::new()));
+            for heads in plan_pass(self.catalogue, rng, head_length) {
+                frames.push(((!heads.is_empty()).then_some(self.pass), heads));
+            }
+            self.pass += 1;
         }
         for (pass, heads) in frames {
             self.ahead.push(FramePlan {
@@ -218,24 +226,64 @@ impl<'a> Survey<'a> {
     }
 }
 
-fn plan_pass(catalogue: &Catalogue, rng: &mut impl Rng, head_length: f64) -> Vec<Vec<PlannedHead>> {
-    let (w, h) = (REFERENCE_WIDTH, REFERENCE_HEIGHT);
+/// An endless flight over a population: a stretch of empty sea, a pass of one to three frames over a
+/// whale or a group, empty sea again. The same seed gives the same flight.
+pub struct Survey<'a> {
+    legs: Legs<'a>,
+}
+
+impl<'a> Survey<'a> {
+    /// A flight over that population.
+    pub fn new(catalogue: &'a Catalogue, seed: u64) -> Self {
+        Self {
+            legs: Legs::new(catalogue, ChaCha8Rng::seed_from_u64(seed)),
+        }
+    }
+}
+
+fn plan_pass(
+    catalogue: &Catalogue,
+    rng: &mut ChaCha8Rng,
+    head_length: f64,
+) -> Vec<Vec<PlannedHead>> {
     let sizes = [1, 1, 1, 1, 1, 1, 2, 2, 3, 5];
-    let group = sizes.choose(rng).copied().unwrap_or(1);
+    let size = sizes.choose(rng).copied().unwrap_or(1);
     let frames: i32 = rng.random_range(1..=3);
     // The aircraft moves on by a third to half a frame between two photographs.
-    let way = Affine::rotation(rng.random_range(0.0..std::f64::consts::TAU))
-        .apply(Point::new(rng.random_range(0.25..0.45) * h, 0.0));
-    let common_heading = rng.random_range(0.0..std::f64::consts::TAU);
-    let mut whales: Vec<Passing> = Vec::new();
+    let way = Affine::rotation(rng.random_range(0.0..std::f64::consts::TAU)).apply(Point::new(
+        rng.random_range(0.25..0.45) * REFERENCE_HEIGHT,
+        0.0,
+    ));
+    let heading = rng.random_range(0.0..std::f64::consts::TAU);
+    let mut whales = draw_group(size, heading, head_length, rng, |rng| {
+        draw_individual(catalogue, rng)
+    });
+    frames_of_pass(&mut whales, frames, way, head_length, rng)
+}
+
+/// Anybody; one of five is unknown, where there are such.
+fn draw_individual(catalogue: &Catalogue, rng: &mut impl Rng) -> usize {
     let (known, all) = (catalogue.known().len(), catalogue.individuals().len());
-    for _ in 0..group {
-        let unknown = known == 0 || (known < all && rng.random_bool(0.2));
-        let individual = if unknown {
-            rng.random_range(known..all)
-        } else {
-            rng.random_range(0..known)
-        };
+    let unknown = known == 0 || (known < all && rng.random_bool(0.2));
+    if unknown {
+        rng.random_range(known..all)
+    } else {
+        rng.random_range(0..known)
+    }
+}
+
+/// At most `size` whales, most of them on about one heading.
+fn draw_group<R: Rng>(
+    size: usize,
+    common_heading: f64,
+    head_length: f64,
+    rng: &mut R,
+    draw_individual: impl Fn(&mut R) -> usize,
+) -> Vec<Passing> {
+    let (w, h) = (REFERENCE_WIDTH, REFERENCE_HEIGHT);
+    let mut whales: Vec<Passing> = Vec::new();
+    for _ in 0..size {
+        let individual = draw_individual(rng);
         let centre = Point::new(
             rng.random_range(0.15..0.85) * w,
             rng.random_range(0.15..0.85) * h,
@@ -252,8 +300,7 @@ fn plan_pass(catalogue: &Catalogue, rng: &mut impl Rng, head_length: f64) -> Vec
         } else {
             rng.random_range(0.0..std::f64::consts::TAU)
         };
-        let unit = placed(centre, heading, head_length);
-        if let Some(pose) = Pose::draw(rng, &unit) {
+        if let Some(pose) = Pose::draw(rng, &placed(centre, heading, head_length)) {
             whales.push(Passing {
                 individual,
                 centre,
@@ -262,7 +309,7 @@ fn plan_pass(catalogue: &Catalogue, rng: &mut impl Rng, head_length: f64) -> Vec
             });
         }
     }
-    frames_of_pass(&mut whales, frames, way, head_length, rng)
+    whales
 }
 
 /// The heads in each frame of a pass in which the aircraft moves on by `way` between two photographs.
@@ -318,10 +365,7 @@ impl Iterator for Survey<'_> {
     type Item = FramePlan;
 
     fn next(&mut self) -> Option<FramePlan> {
-        while self.ahead.is_empty() {
-            self.plan_leg();
-        }
-        self.ahead.pop()
+        self.legs.next(plan_pass)
     }
 }
 
@@ -330,16 +374,15 @@ impl Iterator for Survey<'_> {
 /// speed goes with the size at which heads appear. A quarter of the whales, known and unknown, were seen some passes
 /// before. The same seed gives the same flight.
 pub struct RevisitingSurvey<'a> {
-    catalogue: &'a Catalogue,
-    rng: ChaCha8Rng,
-    number: u64,
-    pass: u64,
+    legs: Legs<'a>,
+    passes: RevisitingPasses,
+}
+
+struct RevisitingPasses {
     /// The direction in which the sea moves through the picture, in radians.
     course: f64,
     /// Who was met in each pass.
     met: Vec<Vec<usize>>,
-    /// Frames planned but not yet handed out, the next one last.
-    ahead: Vec<FramePlan>,
 }
 
 /// Nobody is met again before so many other passes.
@@ -350,95 +393,41 @@ impl<'a> RevisitingSurvey<'a> {
     pub fn new(catalogue: &'a Catalogue, seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         Self {
-            catalogue,
-            number: 0,
-            pass: 0,
-            course: rng.random_range(0.0..std::f64::consts::TAU),
-            rng,
-            met: Vec::new(),
-            ahead: Vec::new(),
+            passes: RevisitingPasses {
+                course: rng.random_range(0.0..std::f64::consts::TAU),
+                met: Vec::new(),
+            },
+            legs: Legs::new(catalogue, rng),
         }
     }
+}
 
-    fn plan_leg(&mut self) {
-        let sea = SeaState::draw(&mut self.rng);
-        let spread: f64 = StandardNormal.sample(&mut self.rng);
-        // Median and percentiles of real survey frames.
-        let head_length = (269.0 * (0.4 * spread).exp()).clamp(95.0, 660.0);
-        let empty = self.rng.random_range(0..4);
-        let mut frames: Vec<(Option<u64>, Vec<PlannedHead>)> = vec![(None, Vec::new()); empty];
-        if self.catalogue.individuals().is_empty() {
-            frames.push((None, Vec::new()));
-        } else {
-            for heads in self.plan_pass(head_length) {
-                frames.push(((!heads.is_empty()).then_some(self.pass), heads));
-            }
-            self.pass += 1;
-        }
-        for (pass, heads) in frames {
-            self.ahead.push(FramePlan {
-                number: self.number,
-                pass,
-                sea: sea.clone(),
-                head_length,
-                heads,
-                seed: self.rng.random(),
-            });
-            self.number += 1;
-        }
-        self.ahead.reverse();
-    }
-
-    fn plan_pass(&mut self, head_length: f64) -> Vec<Vec<PlannedHead>> {
-        let (w, h) = (REFERENCE_WIDTH, REFERENCE_HEIGHT);
-        let frames = self.rng.random_range(1..=4);
-        let drift: f64 = StandardNormal.sample(&mut self.rng);
-        let speed = self.rng.random_range(2.0..3.0) * head_length;
+impl RevisitingPasses {
+    fn plan(
+        &mut self,
+        catalogue: &Catalogue,
+        rng: &mut ChaCha8Rng,
+        head_length: f64,
+    ) -> Vec<Vec<PlannedHead>> {
+        let h = REFERENCE_HEIGHT;
+        let frames = rng.random_range(1..=4);
+        let drift: f64 = StandardNormal.sample(rng);
+        let speed = rng.random_range(2.0..3.0) * head_length;
         let way = Affine::rotation(self.course + 0.1 * drift)
             .apply(Point::new(speed.clamp(0.2 * h, 0.4 * h), 0.0));
-        let common_heading = self.rng.random_range(0.0..std::f64::consts::TAU);
-        let mut whales: Vec<Passing> = Vec::new();
-        let group = *[1, 1, 1, 1, 1, 1, 2, 2, 3, 5, 12]
-            .choose(&mut self.rng)
+        let heading = rng.random_range(0.0..std::f64::consts::TAU);
+        let size = *[1, 1, 1, 1, 1, 1, 2, 2, 3, 5, 12]
+            .choose(rng)
             .expect("there are sizes");
-        for _ in 0..group {
-            let individual = self.draw_individual();
-            let rng = &mut self.rng;
-            let centre = Point::new(
-                rng.random_range(0.15..0.85) * w,
-                rng.random_range(0.15..0.85) * h,
-            );
-            // Animals of a group do not lie on top of each other, and nobody is in two places.
-            let taken = whales.iter().any(|o| {
-                o.individual == individual || o.centre.distance(centre) < 1.8 * head_length
-            });
-            if taken {
-                continue;
-            }
-            let heading = if rng.random_bool(0.6) {
-                common_heading + rng.random_range(-0.5..0.5)
-            } else {
-                rng.random_range(0.0..std::f64::consts::TAU)
-            };
-            if let Some(pose) = Pose::draw(rng, &placed(centre, heading, head_length)) {
-                whales.push(Passing {
-                    individual,
-                    centre,
-                    heading,
-                    pose,
-                });
-            }
-        }
+        let mut whales = draw_group(size, heading, head_length, rng, |rng| {
+            self.draw_individual(catalogue, rng)
+        });
         self.met.push(whales.iter().map(|w| w.individual).collect());
-        frames_of_pass(&mut whales, frames, way, head_length, &mut self.rng)
+        frames_of_pass(&mut whales, frames, way, head_length, rng)
     }
 
     /// Somebody who was met before, or anybody.
-    fn draw_individual(&mut self) -> usize {
-        let (known, all) = (
-            self.catalogue.known().len(),
-            self.catalogue.individuals().len(),
-        );
+    fn draw_individual(&self, catalogue: &Catalogue, rng: &mut impl Rng) -> usize {
         let before = self.met.len().saturating_sub(PASSES_BEFORE_SEEN_AGAIN);
         let (before, lately) = self.met.split_at(before);
         let lately: Vec<usize> = lately.iter().flatten().copied().collect();
@@ -447,18 +436,12 @@ impl<'a> RevisitingSurvey<'a> {
         // One who was met often is not met again more often.
         again.sort_unstable();
         again.dedup();
-        let rng = &mut self.rng;
         if rng.random_bool(0.25)
             && let Some(individual) = again.choose(rng)
         {
             return *individual;
         }
-        let unknown = known == 0 || (known < all && rng.random_bool(0.2));
-        if unknown {
-            rng.random_range(known..all)
-        } else {
-            rng.random_range(0..known)
-        }
+        draw_individual(catalogue, rng)
     }
 }
 
@@ -466,10 +449,9 @@ impl Iterator for RevisitingSurvey<'_> {
     type Item = FramePlan;
 
     fn next(&mut self) -> Option<FramePlan> {
-        while self.ahead.is_empty() {
-            self.plan_leg();
-        }
-        self.ahead.pop()
+        let passes = &mut self.passes;
+        self.legs
+            .next(|catalogue, rng, head_length| passes.plan(catalogue, rng, head_length))
     }
 }
 
@@ -496,6 +478,6 @@ impl Iterator for RenderedSurvey<'_> {
 
     fn next(&mut self) -> Option<VirtualFrame> {
         let plan = self.survey.next()?;
-        Some(plan.render(self.survey.catalogue, self.width, self.height))
+        Some(plan.render(self.survey.legs.catalogue, self.width, self.height))
     }
 }
