@@ -10,7 +10,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use callosity::camera::v4l2::{self, Listed, Setting, Settings, V4l2Device, Wanted};
-use callosity::camera::{Camera, Captured, Device, DeviceError, Frame, Live};
+use callosity::camera::{Camera, Captured, Dated, Device, DeviceError, Frame, Live};
 use callosity::outbox::Limits;
 use callosity::rehearsal::EmbeddedBroker;
 use callosity::service::{self, Flight, HEALTH_INTERVAL, fly};
@@ -153,11 +153,7 @@ fn every_format_of_vivid_shows_its_colour_bars() {
         let mut frame = next(&mut camera, &mut events);
         for _ in 0..4 {
             numbers.push(frame.tag.number);
-            assert!(
-                frame.tag.exposed.is_some() && !frame.tag.time_doubtful,
-                "{:?}",
-                frame.tag
-            );
+            assert_eq!(frame.tag.dated, Dated::Exposed, "{:?}", frame.tag);
             frame = next(&mut camera, &mut events);
         }
         assert!(events.is_empty(), "{format}: {events:?}");

@@ -13,9 +13,10 @@ use callosity::camera::{
     Backlog, Camera, Captured, Frame, FrameTag, Mask, MountedCamera, Replay, UnusableFrame, Watch,
     WatchedFolder,
 };
+use callosity::clock::{SystemClock, TimeSource};
 use flying::*;
 use image::RgbImage;
-use link::message::{Health, Presence, Sighting, SightingState, now};
+use link::message::{Health, Presence, Sighting, SightingState};
 use recognition::geometry::Point;
 use recognition::pixels::{Depth, Image, PixelFormat, RawImage, YCbCr, encode_jpeg};
 use rumqttc::v5::mqttbytes::v5::Publish;
@@ -83,7 +84,7 @@ impl Camera for Scripted {
     fn next(&mut self, timeout: Duration) -> Captured {
         self.calls += 1;
         let does = (self.behaviour)(self.calls);
-        let mut tag = FrameTag::new(self.name.clone(), self.number, now());
+        let mut tag = FrameTag::new(self.name.clone(), self.number, SystemClock.monotonic());
         match does {
             Does::Frame | Does::LosesAFrame => {
                 self.number += 1;

@@ -2,13 +2,12 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use recognition::pixels::{DecodeError, Image};
 use thiserror::Error;
 use tracing::{info, warn};
 
-use super::{Backlog, Camera, Captured, Frame, FrameTag, UnusableFrame};
-use crate::clock::{SystemTime, TimeSource as _};
+use super::{Backlog, Camera, Captured, Dated, Frame, FrameTag, UnusableFrame};
+use crate::clock::{SystemClock, TimeSource};
 
 /// Pause before the first attempt to open a device again; it doubles with each that fails.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
@@ -78,7 +77,7 @@ pub struct Exposure {
     pub flagged: bool,
     /// The device's number of it; the next frame has the next number, and gaps are frames that it lost.
     pub sequence: u32,
-    /// When it was taken, by the monotonic clock of [`Clock::monotonic`].
+    /// When it was taken, by the monotonic clock of [`Timer::monotonic`].
     pub stamp: Option<Duration>,
 }
 
@@ -124,29 +123,18 @@ pub enum DeviceError {
     Frozen(u32),
 }
 
-/// What time it is.
-pub trait Clock: Send {
+/// How time passes.
+pub trait Timer: Send {
     /// By the clock that frames are stamped by, which nobody sets: `CLOCK_MONOTONIC`.
     fn monotonic(&self) -> Duration;
-
-    /// By the clock of the world.
-    fn utc(&self) -> Timestamp;
 
     /// Waits.
     fn sleep(&self, time: Duration);
 }
 
-/// The clocks of this machine.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemClock;
-
-impl Clock for SystemClock {
+impl Timer for SystemClock {
     fn monotonic(&self) -> Duration {
-        SystemTime.monotonic()
-    }
-
-    fn utc(&self) -> Timestamp {
-        link::message::now()
+        TimeSource::monotonic(self)
     }
 
     fn sleep(&self, time: Duration) {
@@ -159,10 +147,10 @@ impl Clock for SystemClock {
 ///
 /// Frames that the device lost are counted by its sequence numbers, from one frame to the next of the same stream: what
 /// passes between closing and opening was never taken. A frame whose time stamp cannot be is kept, and marked.
-pub struct Live<D: Device, C = SystemClock> {
+pub struct Live<D: Device, T = SystemClock> {
     name: Arc<str>,
     device: D,
-    clock: C,
+    timer: T,
     number: u64,
     state: State<D::Stream>,
     pause: Duration,
@@ -193,20 +181,20 @@ struct Open<S> {
 impl<D: Device> Live<D> {
     /// A device that is opened when the first frame is asked for; `name` is what it is called in messages.
     pub fn new(name: &str, device: D) -> Self {
-        Self::with_clock(name, device, SystemClock)
+        Self::with_timer(name, device, SystemClock)
     }
 }
 
-impl<D: Device, C: Clock> Live<D, C> {
-    /// [`new`](Live::new) by a clock of its own.
-    pub fn with_clock(name: &str, device: D, clock: C) -> Self {
+impl<D: Device, T: Timer> Live<D, T> {
+    /// [`new`](Live::new) by a timer of its own.
+    pub fn with_timer(name: &str, device: D, timer: T) -> Self {
         Self {
             name: name.into(),
             device,
             state: State::Closed {
                 until: Duration::ZERO,
             },
-            clock,
+            timer,
             number: 0,
             pause: SHORTEST_PAUSE,
             told: None,
@@ -220,7 +208,7 @@ impl<D: Device, C: Clock> Live<D, C> {
 
     fn open(&mut self) -> Result<(), DeviceError> {
         let stream = self.device.open()?;
-        let now = self.clock.monotonic();
+        let now = self.timer.monotonic();
         info!("camera {}: {}", self.name, stream.format());
         self.state = State::Open(Open {
             stream,
@@ -236,7 +224,7 @@ impl<D: Device, C: Clock> Live<D, C> {
 
     /// Closes the device, to be opened again after a pause.
     fn fail(&mut self, error: &DeviceError) -> Captured {
-        let now = self.clock.monotonic();
+        let now = self.timer.monotonic();
         if let State::Open(open) = &self.state
             && open.last_frame.saturating_sub(open.since) >= RECOVERED_AFTER
         {
@@ -256,23 +244,24 @@ impl<D: Device, C: Clock> Live<D, C> {
     }
 
     fn frame(&mut self, exposure: Exposure) -> Result<Captured, DeviceError> {
-        let (monotonic, utc) = (self.clock.monotonic(), self.clock.utc());
+        let monotonic = self.timer.monotonic();
         let State::Open(open) = &mut self.state else {
             unreachable!("frames come from an open device")
         };
         open.last_frame = monotonic;
-        let mut tag = FrameTag::new(self.name.clone(), self.number, utc);
+        let mut tag = FrameTag::new(self.name.clone(), self.number, monotonic);
         tag.lost_before = open.lost_before(exposure.sequence);
         if let Some(stamp) = exposure.stamp {
             let ahead = AHEAD.max(open.stream.period().unwrap_or_default());
             let age = (stamp <= monotonic + ahead).then(|| monotonic.saturating_sub(stamp));
             let in_order = open.stamp.is_none_or(|before| stamp > before);
             let age = age.filter(|age| in_order && *age <= OLDEST_STAMP);
-            tag.exposed = age.and_then(|age| rounded(utc.checked_sub(age).ok()?));
+            (tag.moment, tag.dated) = match age {
+                Some(age) => (monotonic - age, Dated::Exposed),
+                None => (monotonic, Dated::Doubtful),
+            };
             // What follows is measured by what was believed.
-            open.stamp = tag.exposed.map_or(open.stamp, |_| Some(stamp));
-            tag.time_doubtful = tag.exposed.is_none();
-            tag.time = tag.exposed.unwrap_or(utc);
+            open.stamp = age.map_or(open.stamp, |_| Some(stamp));
         }
         self.number += 1;
         if exposure.flagged {
@@ -289,10 +278,6 @@ impl<D: Device, C: Clock> Live<D, C> {
             }),
         })
     }
-}
-
-fn rounded(time: Timestamp) -> Option<Timestamp> {
-    time.round(jiff::Unit::Millisecond).ok()
 }
 
 impl<S: Stream> Open<S> {
@@ -341,7 +326,7 @@ fn digest(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-impl<D: Device, C: Clock> Camera for Live<D, C> {
+impl<D: Device, T: Timer> Camera for Live<D, T> {
     fn name(&self) -> &str {
         &self.name
     }
@@ -352,9 +337,9 @@ impl<D: Device, C: Clock> Camera for Live<D, C> {
 
     fn next(&mut self, timeout: Duration) -> Captured {
         if let State::Closed { until } = self.state {
-            let wait = until.saturating_sub(self.clock.monotonic());
+            let wait = until.saturating_sub(self.timer.monotonic());
             if !wait.is_zero() {
-                self.clock.sleep(wait.min(timeout));
+                self.timer.sleep(wait.min(timeout));
                 return Captured::Nothing;
             }
             if let Err(error) = self.open() {
@@ -367,7 +352,7 @@ impl<D: Device, C: Clock> Camera for Live<D, C> {
         let captured = match open.stream.next(timeout) {
             Ok(Some(exposure)) => self.frame(exposure),
             Ok(None) => {
-                let silent = self.clock.monotonic().saturating_sub(open.last_frame);
+                let silent = self.timer.monotonic().saturating_sub(open.last_frame);
                 if silent >= open.stalled_after() {
                     Err(DeviceError::Stalled(silent))
                 } else {
@@ -390,7 +375,7 @@ impl<D: Device, C: Clock> Camera for Live<D, C> {
 
     fn close(&mut self) {
         self.state = State::Closed {
-            until: self.clock.monotonic() + self.pause,
+            until: self.timer.monotonic() + self.pause,
         };
     }
 
@@ -428,13 +413,9 @@ mod tests {
         }
     }
 
-    impl Clock for Simulated {
+    impl Timer for Simulated {
         fn monotonic(&self) -> Duration {
             *self.0.lock().unwrap()
-        }
-
-        fn utc(&self) -> Timestamp {
-            Timestamp::UNIX_EPOCH + self.monotonic()
         }
 
         fn sleep(&self, time: Duration) {
@@ -579,7 +560,7 @@ mod tests {
             frozen: false,
         };
         (
-            Live::with_clock("left", device, clock.clone()),
+            Live::with_timer("left", device, clock.clone()),
             clock,
             opened,
         )
@@ -627,7 +608,7 @@ mod tests {
                 let tag = match camera.next(TICK) {
                     Captured::Frame(frame) => {
                         frames += 1;
-                        prop_assert!(!frame.tag.time_doubtful);
+                        prop_assert!(frame.tag.dated == Dated::Exposed);
                         frame.tag
                     }
                     Captured::Unusable(frame) => {
@@ -710,22 +691,20 @@ mod tests {
     }
 
     /// Frames with these time stamps, one a second from 100 s on.
-    fn stamped(stamps: Vec<Option<i64>>) -> Vec<(bool, Timestamp, Option<Timestamp>)> {
+    fn stamped(stamps: Vec<Option<u64>>) -> Vec<(Dated, Duration)> {
         let (mut camera, clock, _) = live(|_| Does::Silent, |_| true);
         clock.pass(Duration::from_secs(100));
         camera.open().unwrap();
-        let tag = |(i, stamp): (usize, Option<i64>)| {
+        let tag = |(i, stamp): (usize, Option<u64>)| {
             clock.pass(Duration::from_secs(1));
             let exposure = Exposure {
                 bytes: vec![i as u8; 64],
                 sequence: i as u32,
-                stamp: stamp.map(|ms| Duration::from_millis(ms as u64)),
+                stamp: stamp.map(Duration::from_millis),
                 ..Exposure::default()
             };
             match camera.frame(exposure).unwrap() {
-                Captured::Frame(frame) => {
-                    (frame.tag.time_doubtful, frame.tag.time, frame.tag.exposed)
-                }
+                Captured::Frame(frame) => (frame.tag.dated, frame.tag.moment),
                 _ => panic!("no frame"),
             }
         };
@@ -734,7 +713,7 @@ mod tests {
 
     #[test]
     fn time_stamps_that_cannot_be_are_marked_and_the_frame_kept() {
-        let at = |ms| Timestamp::from_millisecond(ms).unwrap();
+        use Dated::{Came, Doubtful, Exposed};
         let seen = stamped(vec![
             Some(100_950),
             Some(101_950),
@@ -748,27 +727,20 @@ mod tests {
             // Less than the time to the next frame ahead.
             Some(108_300),
         ]);
-        let exposed: Vec<_> = seen.iter().map(|(_, _, exposed)| *exposed).collect();
+        // A doubtful frame is of when it came.
         let expected = [
-            Some(100_950),
-            Some(101_950),
-            None,
-            Some(103_900),
-            None,
-            None,
-            None,
-            Some(108_000),
+            (Exposed, 100_950),
+            (Exposed, 101_950),
+            (Doubtful, 103_000),
+            (Exposed, 103_900),
+            (Doubtful, 105_000),
+            (Doubtful, 106_000),
+            (Came, 107_000),
+            (Exposed, 108_000),
         ];
-        assert_eq!(exposed, expected.map(|ms| ms.map(at)));
-        let doubtful: Vec<_> = seen.iter().map(|(doubtful, ..)| *doubtful).collect();
         assert_eq!(
-            doubtful,
-            [false, false, true, false, true, true, false, false]
-        );
-        assert_eq!(
-            seen[2].1,
-            at(103_000),
-            "a doubtful frame is of when it came"
+            seen,
+            expected.map(|(dated, ms)| (dated, Duration::from_millis(ms)))
         );
     }
 }

@@ -22,14 +22,25 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use recognition::pixels::{Image, Place, READ_ENDINGS};
 use thiserror::Error;
 
-pub use live::{Clock, Device, DeviceError, Exposure, Live, Stream, SystemClock};
+pub use live::{Device, DeviceError, Exposure, Live, Stream, Timer};
 pub use mask::{Mask, MaskError};
 pub use replay::Replay;
 pub use watched_folder::{Watch, WatchedFolder};
+
+/// How it is known when a frame was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dated {
+    /// It was exposed then, by the kernel's time stamp or by EXIF.
+    Exposed,
+    /// It came then; nobody says when it was exposed.
+    Came,
+    /// It came then. When it was exposed, as is said, cannot be: that lies in the future, long ago, or before the exposure of
+    /// the frame before. The frame is good.
+    Doubtful,
+}
 
 /// Which frame.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,14 +49,11 @@ pub struct FrameTag {
     pub camera: Arc<str>,
     /// Running number of this camera since the start, from 0; one that could not be read has its own.
     pub number: u64,
-    /// When it was taken: as `exposed` says, or else when it came. In a replay, when it was its turn: a rehearsed flight
-    /// happens now.
-    pub time: Timestamp,
-    /// When it was exposed, by the kernel's time stamp or by EXIF; `None` where nobody says.
-    pub exposed: Option<Timestamp>,
-    /// `exposed` cannot be: it lies in the future, long ago, or before that of the frame before. The frame is good, and
-    /// `time` is when it came.
-    pub time_doubtful: bool,
+    /// When it was taken, by the [monotonic clock](crate::clock::TimeSource::monotonic); where nobody says so, when it
+    /// came. In a replay, when it was its turn: a rehearsed flight happens now.
+    pub moment: Duration,
+    /// What `moment` is.
+    pub dated: Dated,
     /// Where it was taken, where the file says so.
     pub place: Option<Place>,
     /// Name of the photograph, where there is one; with `/` between folders below the camera's.
@@ -55,14 +63,13 @@ pub struct FrameTag {
 }
 
 impl FrameTag {
-    /// A frame that came at `time`, of which nothing more is known.
-    pub fn new(camera: Arc<str>, number: u64, time: Timestamp) -> Self {
+    /// A frame that came at `moment`, of which nothing more is known.
+    pub fn new(camera: Arc<str>, number: u64, moment: Duration) -> Self {
         Self {
             camera,
             number,
-            time,
-            exposed: None,
-            time_doubtful: false,
+            moment,
+            dated: Dated::Came,
             place: None,
             file: None,
             lost_before: 0,

@@ -3,11 +3,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use link::message::now;
 use recognition::pixels::{EncodedPhotograph, Folder};
 use tracing::warn;
 
 use super::{Backlog, Camera, CameraError, Captured, Frame, FrameTag, UnusableFrame};
+use crate::clock::{SystemClock, TimeSource};
 
 /// Photographs that wait by default to be looked at.
 const BACKLOG: usize = 4;
@@ -134,7 +134,7 @@ impl Camera for Replay {
         let path = self.folder.join(&name);
         let tag = FrameTag {
             file: Some(name),
-            ..FrameTag::new(self.name.clone(), self.number, now())
+            ..FrameTag::new(self.name.clone(), self.number, SystemClock.monotonic())
         };
         self.number += 1;
         // The tag names the file.

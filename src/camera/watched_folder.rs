@@ -6,14 +6,14 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::{SignedDuration, Timestamp};
-use link::message::now;
 use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RenameMode};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 use recognition::pixels::{EncodedPhotograph, READ_ENDINGS, is_photograph};
 use tracing::{info, warn};
 use walkdir::WalkDir;
 
-use super::{Backlog, Camera, CameraError, Captured, Frame, FrameTag, UnusableFrame};
+use super::{Backlog, Camera, CameraError, Captured, Dated, Frame, FrameTag, UnusableFrame};
+use crate::clock::{SystemClock, TimeSource};
 use crate::network_share::NetworkShare;
 
 /// Time between two looks at a folder that tells nothing by itself, and at files that nobody said are complete.
@@ -173,17 +173,15 @@ impl WatchedFolder {
         let parts: Vec<_> = name.iter().map(|part| part.to_string_lossy()).collect();
         let mut tag = FrameTag {
             file: Some(parts.join("/")),
-            ..FrameTag::new(self.name.clone(), self.number, now())
+            ..FrameTag::new(self.name.clone(), self.number, SystemClock.monotonic())
         };
         self.number += 1;
         match EncodedPhotograph::open_unnamed(path) {
             Ok(photograph) => {
                 let taken = photograph.taken();
                 tag.place = taken.place;
-                tag.exposed = taken.time;
-                tag.time_doubtful = taken.time.is_some_and(|time| !is_likely(time, tag.time));
-                if !tag.time_doubtful {
-                    tag.time = taken.time.unwrap_or(tag.time);
+                if let Some(time) = taken.time {
+                    (tag.moment, tag.dated) = exposed(time, tag.moment, SystemClock.wall());
                 }
                 let image = photograph.accepting_incomplete().into();
                 Captured::Frame(Box::new(Frame { tag, image }))
@@ -196,9 +194,15 @@ impl WatchedFolder {
     }
 }
 
-/// Whether a photograph that came at `now` can have been taken then.
-fn is_likely(taken: Timestamp, now: Timestamp) -> bool {
-    (-AHEAD..=OLDEST).contains(&now.duration_since(taken))
+/// When a photograph was exposed that came at the moment `came`, as the clock on the wall says when the camera's clock
+/// told `taken`.
+fn exposed(taken: Timestamp, came: Duration, wall: Timestamp) -> (Duration, Dated) {
+    let age = wall.duration_since(taken);
+    if !(-AHEAD..=OLDEST).contains(&age) {
+        return (came, Dated::Doubtful);
+    }
+    let age = Duration::try_from(age).unwrap_or_default();
+    (came.saturating_sub(age), Dated::Exposed)
 }
 
 impl Watching {
@@ -613,19 +617,17 @@ mod tests {
             }
         };
         let second = |time: Timestamp| time.round(jiff::Unit::Second).unwrap();
-        let lately = second(now() - SignedDuration::from_mins(5));
-        let tag = tag_of(lately);
-        assert_eq!(
-            (tag.time, tag.exposed, tag.time_doubtful),
-            (lately, Some(lately), false)
-        );
+        let ago = |moment: Duration| SystemClock.monotonic().saturating_sub(moment).as_secs();
+        let tag = tag_of(second(SystemClock.wall() - SignedDuration::from_mins(5)));
+        assert_eq!(tag.dated, Dated::Exposed);
+        assert!((299..=330).contains(&ago(tag.moment)), "{tag:?}");
         for never in [
-            second(now() + SignedDuration::from_hours(2)),
+            second(SystemClock.wall() + SignedDuration::from_hours(2)),
             "2014-06-01T12:00:00Z".parse().unwrap(),
         ] {
             let tag = tag_of(never);
-            assert!(tag.time_doubtful && is_likely(tag.time, now()), "{tag:?}");
-            assert_eq!(tag.exposed, Some(never));
+            assert_eq!(tag.dated, Dated::Doubtful);
+            assert!(ago(tag.moment) < 30, "{tag:?}");
         }
         // Appended to, as by slow software that writes metadata later, it is another file.
         let mut seen = Seen {

@@ -1,3 +1,4 @@
+use std::fs;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -6,9 +7,9 @@ use super::TimeSource;
 
 /// The clocks of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SystemTime;
+pub struct SystemClock;
 
-impl TimeSource for SystemTime {
+impl TimeSource for SystemClock {
     fn wall(&self) -> Timestamp {
         Timestamp::now()
     }
@@ -41,5 +42,10 @@ impl TimeSource for SystemTime {
     #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
     fn is_synchronised(&self) -> bool {
         false
+    }
+
+    fn boot(&self) -> Option<String> {
+        let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(id.trim().to_owned())
     }
 }

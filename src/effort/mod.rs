@@ -12,9 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use link::codec::{Encoding, decode};
-use link::message::{
-    Command, EFFORT_EXPIRY, Effort, EffortReason, Mark, Place, TimeQuality, Watch, Weather,
-};
+use link::message::{Command, EFFORT_EXPIRY, Effort, EffortReason, Mark, Place, Watch, Weather};
 use link::topic::Platform;
 use rumqttc::v5::mqttbytes::v5::Publish;
 use serde::{Deserialize, Serialize};
@@ -23,7 +21,7 @@ use thiserror::Error;
 use tracing::warn;
 use uuid::Uuid;
 
-use crate::clock::{Clock, is_trusted};
+use crate::clock::{Clock, Correction, is_trusted};
 use crate::outbox::{Kind, Message, Outbox};
 use crate::position::Positioning;
 
@@ -296,12 +294,12 @@ impl EffortLog {
     }
 
     /// Puts the times of this flight's marks right, and says by how much to whoever has heard earlier messages.
-    pub fn clock_was_put_right(&self, by: SignedDuration) {
+    pub fn clock_was_put_right(&self, correction: Correction) {
         let mut state = self.state();
         for mark in &mut state.kept.marks {
-            put_right(&mut mark.time, &mut mark.time_quality, by);
+            correction.put_right(&mut mark.time, &mut mark.time_quality);
         }
-        let seconds = by.as_secs_f64();
+        let seconds = correction.by.as_secs_f64();
         self.say(&mut state, EffortReason::Clock, None, Some(seconds));
     }
 
@@ -366,23 +364,6 @@ impl EffortLog {
     }
 }
 
-/// Adds what the clock was wrong by to a time that is not trusted; tells whether it did.
-pub(crate) fn put_right(
-    time: &mut Timestamp,
-    quality: &mut TimeQuality,
-    by: SignedDuration,
-) -> bool {
-    if is_trusted(*quality) {
-        return false;
-    }
-    let Ok(right) = time.checked_add(by) else {
-        return false;
-    };
-    *time = right.round(jiff::Unit::Millisecond).unwrap_or(right);
-    *quality = TimeQuality::Corrected;
-    true
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -392,7 +373,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::clock::SystemTime;
+    use crate::clock::SystemClock;
     use crate::outbox::{Limits, Window};
 
     fn log(folder: &std::path::Path) -> (EffortLog, Outbox) {
@@ -411,7 +392,7 @@ mod tests {
             project: Some("Gulf".into()),
             aircraft: None,
         };
-        let clock = Clock::start(Arc::new(SystemTime), None);
+        let clock = Clock::start(Arc::new(SystemClock), None);
         let log = EffortLog::begin(flight, settings, outbox.clone(), clock, None);
         (log, outbox)
     }
@@ -547,8 +528,13 @@ mod tests {
         let (log, outbox) = log(folder.path());
         let mark = log.mark(&Value::Null).unwrap();
         let by = SignedDuration::from_secs(3600);
-        log.clock_was_put_right(by);
-        log.clock_was_put_right(by);
+        let correction = Correction {
+            since: mark.time,
+            by,
+            is_new: true,
+        };
+        log.clock_was_put_right(correction);
+        log.clock_was_put_right(correction);
         let right = if is_trusted(mark.time_quality) {
             mark.time
         } else {

@@ -15,7 +15,8 @@ use link::topic::Platform;
 use recognition::pixels::Faults;
 use tracing::warn;
 
-use crate::camera::FrameTag;
+use crate::camera::{Dated, FrameTag};
+use crate::clock::Clock;
 use crate::outbox::{Outbox, PublisherCounters};
 
 /// See the [module](self).
@@ -25,6 +26,7 @@ pub struct Counters {
     started: Instant,
     outbox: Outbox,
     link: Arc<PublisherCounters>,
+    clock: Clock,
     state: Mutex<State>,
 }
 
@@ -70,6 +72,7 @@ impl Counters {
         engine: Engine,
         outbox: Outbox,
         link: Arc<PublisherCounters>,
+        clock: Clock,
     ) -> Self {
         Self {
             platform,
@@ -77,6 +80,7 @@ impl Counters {
             started: Instant::now(),
             outbox,
             link,
+            clock,
             state: Mutex::new(State {
                 frames: FrameCounts::default(),
                 waiting: 0,
@@ -101,11 +105,11 @@ impl Counters {
         let mut state = self.state();
         state.frames.captured += 1;
         state.frames.lost += tag.lost_before;
-        state.frames.time_doubtful += u64::from(tag.time_doubtful);
+        state.frames.time_doubtful += u64::from(tag.dated == Dated::Doubtful);
         let camera = &mut state.camera(&tag.camera).health;
         camera.captured += 1;
         camera.lost += tag.lost_before;
-        camera.last_frame = Some(tag.time);
+        camera.last_frame = Some(self.clock.at(tag.moment).time);
     }
 
     /// What a camera gives; `None` while it is not open.
@@ -168,7 +172,7 @@ impl Counters {
         let mut state = self.state();
         state.frames.failed += 1;
         state.last_failure = Some(FrameFailure {
-            time: tag.time,
+            time: self.clock.at(tag.moment).time,
             camera: Some(tag.camera.to_string()),
             frame: tag.number,
             file: tag.file.clone(),

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use link::codec::Encoding;
-use link::message::{Effort, Georeference, Sighting, SightingState, TRACK_EXPIRY, Track};
+use link::message::{
+    Effort, Georeference, Sighting, SightingState, TRACK_EXPIRY, TimeQuality, Track,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -16,8 +18,8 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::{RETRY, TICK};
-use crate::clock::{Clock, SystemTime, TimeSource, is_trusted};
-use crate::effort::{EffortLog, EffortSettings, FlightOf, put_right, serve};
+use crate::clock::{Clock, Correction, REMEMBER, Stamp, SystemClock, TimeSource};
+use crate::effort::{EffortLog, EffortSettings, FlightOf, serve};
 use crate::observe::Counters;
 use crate::outbox::{Kind, Message, Outbox};
 use crate::position::{Gpsd, GpsdAddress, Mountings, Positioning, Source, View};
@@ -47,7 +49,7 @@ pub const TRACK_INTERVAL: Duration = Duration::from_secs(10);
 impl Default for Survey {
     fn default() -> Self {
         Self {
-            time: Arc::new(SystemTime),
+            time: Arc::new(SystemClock),
             gpsd: None,
             mountings: Mountings::new(),
             track_interval: TRACK_INTERVAL,
@@ -58,10 +60,8 @@ impl Default for Survey {
     }
 }
 
-/// Under this name the outbox keeps the last trusted time.
-const LAST_SEEN: &str = "last trusted time";
-/// Time between writing it down.
-const REMEMBER: Duration = Duration::from_secs(60);
+/// Under this name the outbox keeps how the clock stands.
+const CLOCK: &str = "clock";
 /// So long after the time became trusted, records that were under way within the program are put right too.
 const STRAGGLERS: Duration = Duration::from_secs(10);
 
@@ -72,24 +72,18 @@ pub(super) struct Places {
     positioning: Option<Positioning>,
     mountings: Arc<Mountings>,
     encoding: Encoding,
-    /// By sighting that has not ended: the moment of its best frame by the monotonic clock, with the frame's time as it
-    /// was told, and the place.
-    known: Arc<Mutex<BTreeMap<Uuid, Known>>>,
 }
 
-#[derive(Clone, Copy)]
-struct Known {
-    told: Timestamp,
-    moment: Duration,
-    georeference: Georeference,
-}
+/// Where the sightings that have not ended were, by their ids: the flight time of their best frames with the place.
+pub(super) type Known = BTreeMap<Uuid, (Timestamp, Georeference)>;
 
 impl Places {
     /// Starts the flight's clock, which tells the outbox the time too.
     pub fn begin(survey: &Survey, encoding: Encoding, outbox: &Outbox) -> Self {
-        let seen = outbox.bookmark(LAST_SEEN);
-        let seen = seen.and_then(|seen| seen.parse::<Timestamp>().ok());
-        let clock = Clock::start(survey.time.clone(), seen);
+        let memory = outbox.bookmark(CLOCK);
+        let memory = memory.and_then(|memory| serde_json::from_str(&memory).ok());
+        let clock = Clock::start(survey.time.clone(), memory);
+        remember(&clock, outbox);
         let told = clock.clone();
         outbox.set_clock(move || told.now().time);
         Self {
@@ -97,33 +91,36 @@ impl Places {
             positioning: survey.gpsd.as_ref().map(|_| Positioning::default()),
             mountings: Arc::new(survey.mountings.clone()),
             encoding,
-            known: Arc::default(),
         }
     }
 
-    /// Gives a sighting the place of its best frame, and its time where that became known since the frame was taken.
-    pub fn complete(&self, sighting: &mut Sighting) {
+    /// The flight's clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Gives a sighting, whose best frame was taken at this flight time, its time and the place of that frame.
+    pub fn complete(
+        &self,
+        sighting: &mut Sighting,
+        taken: Timestamp,
+        stamp: Stamp,
+        known: &mut Known,
+    ) {
         let id = sighting.occurrence_id;
-        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = sighting.event_date;
-        let earlier = all.get(&id).filter(|known| known.told == told).copied();
-        let known = earlier.unwrap_or_else(|| {
-            let moment = self.clock.again(told).monotonic;
-            Known {
-                told,
-                moment,
-                georeference: self.georeference(sighting, moment),
-            }
-        });
+        let earlier = known.get(&id).filter(|(of, _)| *of == taken);
+        let georeference = earlier.map_or_else(
+            || self.georeference(sighting, self.clock.moment(taken)),
+            |(_, georeference)| *georeference,
+        );
         if sighting.state == SightingState::End {
-            all.remove(&id);
+            known.remove(&id);
         } else {
-            all.insert(id, known);
+            known.insert(id, (taken, georeference));
         }
-        let stamp = self.clock.at(known.moment);
         sighting.event_date = stamp.time;
         sighting.time_quality = Some(stamp.quality);
-        sighting.georeference = known.georeference;
+        sighting.georeference = georeference;
     }
 
     fn georeference(&self, sighting: &Sighting, moment: Duration) -> Georeference {
@@ -218,7 +215,7 @@ impl Aloft {
                 () = self.answer(counters) => {}
             }
         });
-        self.remember();
+        remember(&self.clock, &self.outbox);
         if let Some(effort) = &self.effort {
             effort.end();
         }
@@ -230,7 +227,7 @@ impl Aloft {
         let mut each_second = interval(Duration::from_secs(1));
         each_second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut known_since: Option<Duration> = None;
-        let mut remembered: Option<Duration> = None;
+        let mut remembered: Option<(Duration, TimeQuality)> = None;
         loop {
             each_second.tick().await;
             self.clock.check();
@@ -245,23 +242,25 @@ impl Aloft {
             }
             let position = positioning.map(|positioning| positioning.health(now));
             counters.survey(self.clock.health(), position);
-            if let Some(by) = self.clock.correction() {
-                let first = known_since.is_none();
+            if let Some(correction) = self.clock.correction() {
+                let first = known_since.is_none() && correction.is_new;
                 let since = *known_since.get_or_insert(now);
                 if now.saturating_sub(since) <= STRAGGLERS {
-                    self.put_right(by, first);
+                    self.put_right(correction, first);
                 }
             }
-            if remembered.is_none_or(|at| now.saturating_sub(at) >= REMEMBER) {
-                remembered = Some(now);
-                self.remember();
+            let quality = self.clock.now().quality;
+            if remembered.is_none_or(|(at, of)| of != quality || now.saturating_sub(at) >= REMEMBER)
+            {
+                remembered = Some((now, quality));
+                remember(&self.clock, &self.outbox);
             }
         }
     }
 
     /// Puts the times of this flight's records that wait right. Only the `first` time pictures, whose times are not
     /// said.
-    fn put_right(&self, by: SignedDuration, first: bool) {
+    fn put_right(&self, correction: Correction, first: bool) {
         let revise = |kind, revise: &dyn Fn(&Message) -> Option<Message>| match self
             .outbox
             .revise(kind, revise)
@@ -273,46 +272,37 @@ impl Aloft {
         revise(Kind::Sighting, &|message| {
             revised(message, |sighting: &mut Sighting| {
                 let quality = sighting.time_quality.as_mut()?;
-                put_right(&mut sighting.event_date, quality, by).then_some(sighting.event_date)
+                correction
+                    .put_right(&mut sighting.event_date, quality)
+                    .then_some(sighting.event_date)
             })
         });
         revise(Kind::Effort, &|message| {
             revised(message, |effort: &mut Effort| {
                 if let Some(mark) = &mut effort.mark {
-                    put_right(&mut mark.time, &mut mark.time_quality, by);
+                    correction.put_right(&mut mark.time, &mut mark.time_quality);
                 }
-                put_right(&mut effort.time, &mut effort.time_quality, by).then_some(effort.time)
+                correction
+                    .put_right(&mut effort.time, &mut effort.time_quality)
+                    .then_some(effort.time)
             })
         });
         revise(Kind::Track, &|message| {
             revised(message, |track: &mut Track| {
-                put_right(&mut track.time, &mut track.time_quality, by).then_some(track.time)
+                correction
+                    .put_right(&mut track.time, &mut track.time_quality)
+                    .then_some(track.time)
             })
         });
         if first {
             revise(Kind::Crop, &|message| {
-                let time = message.time.checked_add(by).ok()?;
                 Some(Message {
-                    time,
+                    time: correction.right(message.time)?,
                     ..message.clone()
                 })
             });
             if let Some(effort) = &self.effort {
-                effort.clock_was_put_right(by);
-            }
-        }
-    }
-
-    /// Writes the time down, so that the next flight's clock is not before it.
-    fn remember(&self) {
-        let now = self.clock.now();
-        if is_trusted(now.quality) {
-            let time = now.time.to_string();
-            if let Err(e) = self
-                .outbox
-                .put_with_bookmarks(vec![], &[(LAST_SEEN, time.as_str())])
-            {
-                warn!("{e}");
+                effort.clock_was_put_right(correction);
             }
         }
     }
@@ -379,6 +369,14 @@ impl Aloft {
             }
             sleep(RETRY).await;
         }
+    }
+}
+
+/// Writes down how the clock stands, for the clock of the next program.
+fn remember(clock: &Clock, outbox: &Outbox) {
+    let memory = serde_json::to_string(&clock.memory()).expect("a clock is plain values");
+    if let Err(e) = outbox.put_with_bookmarks(vec![], &[(CLOCK, &memory)]) {
+        warn!("{e}");
     }
 }
 

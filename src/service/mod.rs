@@ -27,6 +27,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use link::BrokerOptions;
 use link::codec::Encoding;
 use link::message::FrameCounts;
@@ -39,7 +40,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::camera::{Camera, Captured, Frame, Mask, MountedCamera};
-use crate::clock::Clock;
 use crate::effort::FlightOf;
 use crate::observe::{Counters, Preview};
 use crate::outbox::{Depth, Limits, Outbox, OutboxError, Publisher, PublisherCounters};
@@ -156,6 +156,7 @@ pub fn fly<R: Recogniser + 'static>(
     let seats: Vec<Seat> = cameras.iter_mut().map(|c| Seat::of(c, &outbox)).collect();
     let backlogs = cameras.iter().map(|mounted| mounted.camera.backlog());
     let mailbox = Arc::new(Mailbox::new(backlogs.collect()));
+    let places = Places::begin(&flight.survey, flight.encoding, &outbox);
     let link = Arc::new(PublisherCounters::default());
     let counters = Arc::new(Counters::new(
         flight.platform.clone(),
@@ -163,9 +164,9 @@ pub fn fly<R: Recogniser + 'static>(
         flight.recogniser.about().engine,
         outbox.clone(),
         link.clone(),
+        places.clock().clone(),
     ));
     let commands = flight.survey.commands;
-    let places = Places::begin(&flight.survey, flight.encoding, &outbox);
     let sightings = Sightings::begin(
         flight.platform.clone(),
         flight.encoding,
@@ -227,7 +228,6 @@ pub fn fly<R: Recogniser + 'static>(
         place,
         mailbox: mailbox.clone(),
         counters: counters.clone(),
-        clock: aloft.clock.clone(),
         stop: capturing.clone(),
         begun: false,
         complaint: None,
@@ -446,7 +446,6 @@ struct Capture {
     place: usize,
     mailbox: Arc<Mailbox<Frame>>,
     counters: Arc<Counters>,
-    clock: Clock,
     stop: CancellationToken,
     /// Whether it ran before, and ended by a defect.
     begun: bool,
@@ -474,13 +473,11 @@ impl Capture {
                     self.counters.camera_failed(&name);
                     self.counters.has_problem(&part, reason);
                 }
-                Captured::Unusable(mut unusable) => {
-                    unusable.tag.time = self.clock.at_wall(unusable.tag.time).time;
+                Captured::Unusable(unusable) => {
                     self.counters.captured(&unusable.tag);
                     self.counters.failed(&unusable.tag, unusable.reason);
                 }
-                Captured::Frame(mut frame) => {
-                    frame.tag.time = self.clock.at_wall(frame.tag.time).time;
+                Captured::Frame(frame) => {
                     if !is_well {
                         is_well = true;
                         self.counters.is_well(&part);
@@ -627,7 +624,8 @@ impl<R: Recogniser> Recognition<R> {
 impl<R> Recognition<R> {
     /// Keeps a preview of the frame.
     fn show(&self, frame: &Frame) {
-        match preview(frame) {
+        let time = self.sightings.clock().at(frame.tag.moment).time;
+        match preview(frame, time) {
             Ok(preview) => self.counters.has_preview(&frame.tag.camera, preview),
             // Recognition tells what is wrong with the frame.
             Err(e) => debug!(frame = frame.tag.number, "no preview: {e:#}"),
@@ -649,7 +647,7 @@ impl<R> Recognition<R> {
 }
 
 /// The whole frame, at the scale of the finder.
-fn preview(frame: &Frame) -> anyhow::Result<Preview> {
+fn preview(frame: &Frame, time: Timestamp) -> anyhow::Result<Preview> {
     let size = frame.image.size();
     let preview_from_frame = reduce_to_fit(size, PREVIEW_SIDE, PREVIEW_SIDE);
     // The picture is as wide and as high as the frame is, without the borders that a square one would have.
@@ -667,7 +665,7 @@ fn preview(frame: &Frame) -> anyhow::Result<Preview> {
         OUTSIDE_FRAME,
     );
     Ok(Preview {
-        time: frame.tag.time,
+        time,
         jpeg: encode_jpeg(&picture, PREVIEW_QUALITY)?.into(),
     })
 }
@@ -709,7 +707,6 @@ fn report(
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use recognition::pixels::{EncodedPhotograph, PixelFormat, RawImage, YCbCr};
 
     use super::*;
@@ -735,10 +732,10 @@ mod tests {
             YCbCr::default(),
         );
         let frame = Frame {
-            tag: FrameTag::new("left".into(), 7, Timestamp::UNIX_EPOCH),
+            tag: FrameTag::new("left".into(), 7, Duration::ZERO),
             image: image.unwrap().into(),
         };
-        let shown = preview(&frame).unwrap();
+        let shown = preview(&frame, Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!(shown.time, Timestamp::UNIX_EPOCH);
         let shown = EncodedPhotograph::from_bytes(shown.jpeg.to_vec()).unwrap();
         assert_eq!(shown.size(), (640, 450));

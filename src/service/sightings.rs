@@ -18,9 +18,10 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::aloft::Places;
+use super::aloft::{Known, Places};
 use super::{About, Recognised, Recogniser};
 use crate::camera::Frame;
+use crate::clock::{Clock, Stamp};
 use crate::outbox::{Kind, Message, Outbox, OutboxError};
 use crate::sighting::{
     FrameRecord, HeadRecord, Named, Observed, SeenFrame, SightingChange, Summary, Tracker,
@@ -53,6 +54,8 @@ pub(super) struct Sightings {
 struct OpenFlight {
     event_id: Uuid,
     tracker: Tracker,
+    #[serde(default)]
+    known: Known,
 }
 
 /// What a frame has led to.
@@ -91,6 +94,7 @@ impl Sightings {
             flight: OpenFlight {
                 event_id: Uuid::now_v7(),
                 tracker: Tracker::new(lost_after),
+                known: Known::new(),
             },
             record: record.and_then(open_record),
             places,
@@ -99,18 +103,26 @@ impl Sightings {
             return sightings;
         };
         earlier.tracker = earlier.tracker.with_lost_after(lost_after);
-        let age = earlier
-            .tracker
-            .clock()
-            .map(|seen| outbox.now().duration_since(seen));
+        let clock = sightings.places.clock().clone();
+        // The program was started again, or the box was.
+        let memory = clock.earlier();
+        let stamp = |time| match memory {
+            Some(memory) => memory.at_flight_time(time),
+            None => clock.at_flight_time(time),
+        };
+        let seen = earlier.tracker.clock().map(|seen| stamp(seen).time);
+        let age = seen.map(|seen| clock.now().time.duration_since(seen));
         let same = age.is_none_or(|age| age.unsigned_abs() < SAME_FLIGHT);
         let open = earlier.tracker.open();
         let new = std::mem::replace(&mut sightings.flight, earlier);
         if same {
             info!("going on with a flight that was cut short, with {open} animals in view");
-        } else {
+        }
+        if !same || memory.is_some() {
             info!("{open} sightings of a flight that was cut short end");
-            sightings.end(about, outbox);
+            sightings.end_by(&stamp, about, outbox);
+        }
+        if !same {
             sightings.flight = new;
         }
         sightings
@@ -121,6 +133,11 @@ impl Sightings {
         self.flight.event_id
     }
 
+    /// The flight's clock.
+    pub fn clock(&self) -> &Clock {
+        self.places.clock()
+    }
+
     /// What a frame leads to. Nothing has changed until it is [stored](Self::store).
     pub fn decide(
         &mut self,
@@ -129,24 +146,30 @@ impl Sightings {
         about: &About,
         recogniser: &impl Recogniser,
     ) -> Decided {
-        let seen = seen_frame(frame, recognised);
+        let clock = self.places.clock().clone();
+        let seen = seen_frame(frame, clock.flight_time(frame.tag.moment), recognised);
         let mut flight = self.flight.clone();
         let judge = |opinion: &_| recogniser.identify(opinion);
         let observed = flight.tracker.observe(&seen, &judge);
         if let Some(record) = &mut self.record {
-            write_record(record, &seen, &observed, recogniser);
+            let time = clock.at(frame.tag.moment).time;
+            write_record(record, time, &seen, &observed, recogniser);
         }
+        let (event_id, known) = (flight.event_id, &mut flight.known);
+        let stamp = |time| clock.at_flight_time(time);
         let messages = observed.changes.iter();
-        let messages = messages.map(|change| self.message(change, flight.event_id, about));
+        let messages = messages
+            .map(|change| self.message(change, event_id, known, &stamp, about))
+            .collect();
         let pictures = observed.changes.iter().filter_map(|change| {
             Some(Picture {
                 sighting: change.sighting.id,
-                time: change.sighting.best.time,
+                time: stamp(change.sighting.best.time).time,
                 landmarks: seen.heads[change.picture?].landmarks,
             })
         });
         Decided {
-            messages: messages.collect(),
+            messages,
             changed: !observed.changes.is_empty() || !seen.heads.is_empty(),
             pictures: pictures.collect(),
             flight,
@@ -169,23 +192,41 @@ impl Sightings {
 
     /// Ends all sightings and with them the flight.
     pub fn end(&mut self, about: &About, outbox: &Outbox) {
+        let clock = self.places.clock().clone();
+        self.end_by(&|time| clock.at_flight_time(time), about, outbox);
+    }
+
+    /// Ends all sightings; `stamp` tells what UTC their flight times are.
+    fn end_by(&mut self, stamp: &impl Fn(Timestamp) -> Stamp, about: &About, outbox: &Outbox) {
         let ended = self.flight.tracker.end_all();
+        let event_id = self.flight.event_id;
+        let mut known = std::mem::take(&mut self.flight.known);
         let messages = ended.iter();
-        let messages = messages.map(|change| self.message(change, self.flight.event_id, about));
+        let messages =
+            messages.map(|change| self.message(change, event_id, &mut known, stamp, about));
         if let Err(e) = outbox.put_with_bookmarks(messages.collect(), &[(BOOKMARK, "")]) {
             warn!("{e}");
         }
     }
 
-    /// A change as the outbox keeps it.
-    fn message(&self, change: &SightingChange, event_id: Uuid, about: &About) -> Message {
+    /// A change as the outbox keeps it; `stamp` tells what UTC a flight time is.
+    fn message(
+        &self,
+        change: &SightingChange,
+        event_id: Uuid,
+        known: &mut Known,
+        stamp: &impl Fn(Timestamp) -> Stamp,
+        about: &About,
+    ) -> Message {
         let mut sighting = sighting(change, event_id, &self.platform, about);
-        self.places.complete(&mut sighting);
+        let taken = change.sighting.best.time;
+        self.places
+            .complete(&mut sighting, taken, stamp(taken), known);
         Message {
             kind: Kind::Sighting,
             topic: self.platform.sighting(),
             content_type: self.encoding.content_type().to_owned(),
-            time: change.sighting.last_seen,
+            time: stamp(change.sighting.last_seen).time,
             expiry: Some(SIGHTING_EXPIRY),
             payload: self.encoding.encode(&sighting),
         }
@@ -220,11 +261,11 @@ fn read_flight(outbox: &Outbox) -> Option<OpenFlight> {
         .ok()
 }
 
-fn seen_frame(frame: &Frame, recognised: Recognised) -> SeenFrame {
+fn seen_frame(frame: &Frame, time: Timestamp, recognised: Recognised) -> SeenFrame {
     let (width_pixels, height_pixels) = frame.image.size();
     SeenFrame {
         camera: frame.tag.camera.to_string(),
-        time: frame.tag.time,
+        time,
         frame: FrameReference {
             number: frame.tag.number,
             file: frame.tag.file.clone(),
@@ -323,6 +364,7 @@ fn open_record(path: &Path) -> Option<File> {
 
 fn write_record(
     record: &mut File,
+    time: Timestamp,
     seen: &SeenFrame,
     observed: &Observed,
     recogniser: &impl Recogniser,
@@ -330,7 +372,7 @@ fn write_record(
     let heads = seen.heads.iter().zip(&observed.sightings);
     let line = FrameRecord {
         camera: seen.camera.clone(),
-        time: seen.time,
+        time,
         frame: seen.frame.clone(),
         heads: heads
             .map(|(seen, sighting)| HeadRecord {

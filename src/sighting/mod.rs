@@ -16,7 +16,7 @@
 //! A sighting belongs to the camera that began it, unless another one sees what looks like the same animal at the same
 //! time. It ends when the animal has not been seen for [`LOST_AFTER`].
 //!
-//! Positions are in pixels of the upright frame, times in UTC.
+//! Positions are in pixels of the upright frame, times are [flight times](crate::clock::Clock::flight_time), which never jump.
 
 mod association;
 mod motion;

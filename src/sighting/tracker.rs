@@ -92,8 +92,8 @@ impl Tracker {
         self.open.len()
     }
 
-    /// Takes the heads of a frame. A frame may come late, by less than the time after which sightings end; where the clock was set back by
-    /// more, all sightings end and new ones begin.
+    /// Takes the heads of a frame. What comes later than other frames by more than the time after which sightings end is
+    /// of an animal that has been lost since.
     pub fn observe(&mut self, frame: &SeenFrame, judge: &impl Judge) -> Observed {
         let mut changes = self.pass_time(frame.time);
         let assigned = self.associate(frame);
@@ -126,20 +126,15 @@ impl Tracker {
     /// Ends what has not been seen for too long by this time.
     pub fn pass_time(&mut self, now: Timestamp) -> Vec<SightingChange> {
         let lost_after = self.lost_after.as_secs_f64();
-        let clock = self.clock.unwrap_or(now);
-        if seconds(now, clock) > lost_after {
-            // The clock was set back: nothing that was seen before can be compared with it.
-            self.clock = Some(now);
-            self.cameras.clear();
-            return self.end_all();
-        }
-        let clock = clock.max(now);
+        let clock = self.clock.map_or(now, |clock| clock.max(now));
         self.clock = Some(clock);
         self.end(|track| seconds(track.summary.last_seen, clock) >= lost_after)
     }
 
-    /// Ends all sightings, as at the end of a flight.
+    /// Ends all sightings, as at the end of a flight. Frames after it may be of any time.
     pub fn end_all(&mut self) -> Vec<SightingChange> {
+        self.clock = None;
+        self.cameras.clear();
         self.end(|_| true)
     }
 
