@@ -206,7 +206,11 @@ async fn sightings_have_their_places_from_gpsd_whatever_becomes_of_it() {
     // The log ends: the receiver says nothing more. Then gpsd is ended.
     let silent = |name: &str, value: &Value| {
         let problems = value["problems"].as_array();
-        name == "health" && problems.is_some_and(|all| all.iter().any(|p| p["part"] == "position"))
+        let of_position = |problem: &Value| {
+            let reason = problem["reason"].as_str().unwrap();
+            problem["part"] == "position" && reason.contains("no fix for")
+        };
+        name == "health" && problems.is_some_and(|all| all.iter().any(of_position))
     };
     hear_until(&mut recorder, &mut heard, "no more fixes", silent).await;
     let first_log = heard.len();

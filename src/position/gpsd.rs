@@ -101,7 +101,8 @@ struct State {
     connections: u64,
     /// Why gpsd cannot be reached.
     unreachable: Option<String>,
-    receivers: Option<usize>,
+    /// As it says itself.
+    has_no_receiver: bool,
     version: Option<u32>,
     nonsense: Option<(Duration, String)>,
     /// The receiver's time of the latest fix, with its moment.
@@ -136,7 +137,7 @@ impl Positioning {
                 "gpsd speaks version {version} of its protocol, of which only {PROTOCOL} is known: positions may be missing"
             ));
         }
-        if state.health.connected && state.receivers == Some(0) {
+        if state.health.connected && state.has_no_receiver {
             return Some(
                 "gpsd has no receiver: is it plugged in and named in gpsd's DEVICES?".to_owned(),
             );
@@ -282,6 +283,7 @@ impl Gpsd {
                 return true;
             }
             Ok(Report::Fix { fix, time }) => {
+                state.has_no_receiver = false;
                 if let Some(fix) = fix {
                     self.fix(&mut state, fix, time, arrived);
                 }
@@ -291,7 +293,8 @@ impl Gpsd {
                 state.history.add_attitude(arrived, attitude);
             }
             Ok(Report::Sky { used }) => state.health.satellites = Some(used),
-            Ok(Report::Devices(receivers)) => state.receivers = Some(receivers),
+            Ok(Report::Devices(receivers)) => state.has_no_receiver = receivers == 0,
+            Ok(Report::DeviceActivated) => state.has_no_receiver = false,
             Ok(Report::Error(message)) => debug!("gpsd: {message}"),
             Ok(Report::Other) => {}
             Err(reason) => {
@@ -503,6 +506,28 @@ mod tests {
         assert!(gpsd.hear(Some(version.as_bytes()), Duration::ZERO));
         let problem = gpsd.positioning.problem(Duration::ZERO).unwrap();
         assert!(problem.contains("version 4"), "{problem}");
+    }
+
+    /// gpsd lists what it has when it is asked, and says what is plugged in later in other words.
+    #[test]
+    fn a_receiver_that_is_plugged_in_later_is_no_problem() {
+        let hears = |line: &str| {
+            let gpsd = client(1);
+            for line in [VERSION, r#"{"class":"DEVICES","devices":[]}"#, line] {
+                gpsd.hear(Some(line.as_bytes()), Duration::from_secs(1));
+            }
+            gpsd.positioning.problem(Duration::from_secs(2))
+        };
+        let activated =
+            r#"{"class":"DEVICE","path":"/dev/ttyACM0","activated":"2026-11-30T12:00:00.000Z"}"#;
+        let fix = tpv("2026-11-30T12:00:00.000Z", 41.0);
+        for line in [activated, &fix] {
+            assert_eq!(hears(line), None, "{line}");
+        }
+        let ended = r#"{"class":"DEVICE","path":"/dev/ttyACM0","activated":0}"#;
+        for line in ["", ended] {
+            assert!(hears(line).unwrap().contains("no receiver"), "{line}");
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(super) enum Report {
     Sky { used: u32 },
     /// Receivers that gpsd reads.
     Devices(usize),
+    /// A receiver was plugged in or begins to speak.
+    DeviceActivated,
     /// gpsd says that something is wrong.
     Error(String),
     /// Anything else.
@@ -98,6 +100,12 @@ struct Devices {
 }
 
 #[derive(Deserialize)]
+struct Device {
+    /// When; in older versions seconds since 1970.
+    activated: Option<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
 struct Complaint {
     #[serde(default)]
     message: String,
@@ -135,6 +143,15 @@ impl Report {
             "DEVICES" => {
                 let devices: Devices = serde_json::from_str(line)?;
                 Self::Devices(devices.devices.len())
+            }
+            "DEVICE" => {
+                let device: Device = serde_json::from_str(line)?;
+                match device.activated {
+                    None | Some(serde_json::Value::Null) => Self::Other,
+                    // Some versions say so of one that is not.
+                    Some(activated) if activated == 0 || activated == 0.0 => Self::Other,
+                    Some(_) => Self::DeviceActivated,
+                }
             }
             "ERROR" => {
                 let complaint: Complaint = serde_json::from_str(line)?;
