@@ -26,7 +26,9 @@ fn a_demo_is_flown_with_another_camera() {
     assert!(said.contains("2 looked at"), "{said}");
     let score = said.split("camera: mono (grey)\n").nth(1);
     assert!(score.is_some_and(|s| s.contains("in 2 frames")), "{said}");
-    let frame = out.path().join("virtual-frames/virtual-frame-0000.jpg");
+    let frame = out
+        .path()
+        .join("virtual-frames/left/virtual-frame-0000.jpg");
     let frame = image::open(frame).unwrap().to_rgb8();
     let colourless = |p: &image::Rgb<u8>| p[0].abs_diff(p[1]) <= 1 && p[1].abs_diff(p[2]) <= 1;
     assert!(frame.pixels().all(colourless));
@@ -40,4 +42,33 @@ fn a_demo_is_flown_with_another_camera() {
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(64), "{complaint}");
     assert!(complaint.contains("--frames"), "{complaint}");
+}
+
+/// The whole flight: two cameras of which one is unplugged, places, a watch that the ground sets and that outlives a kill.
+#[test]
+fn what_a_flight_is_made_of_is_shown() {
+    let out = tempfile::tempdir().unwrap();
+    let output = demo(out.path())
+        .args(["--count", "30", "--rate", "2"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}{complaint}");
+    for part in [
+        "30 frames of left and right, 2 a second each",
+        "--- camera right: it is unplugged",
+        "--- camera right: is well again ---",
+        "marks 1 Caretta caretta: on line, Beaufort 2, 41.9",
+        "--- the survey ends: on line, Beaufort 2",
+        " 0 left in the outbox",
+    ] {
+        assert!(said.contains(part), "{part}: {said}{complaint}");
+    }
+    let (before, after) = said.split_once("--- killed (kill -9)").unwrap();
+    assert!(before.contains("identified  41.9"), "{said}");
+    assert!(
+        after.contains("--- the survey begins: on line, Beaufort 2"),
+        "{said}"
+    );
 }

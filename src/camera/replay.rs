@@ -1,3 +1,4 @@
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -22,6 +23,8 @@ pub struct Replay {
     again_and_again: bool,
     live: bool,
     resuming: bool,
+    /// Numbers of the frames that it does not take.
+    unplugged: Range<u64>,
     number: u64,
 }
 
@@ -65,6 +68,7 @@ impl Replay {
             again_and_again,
             live: false,
             resuming: false,
+            unplugged: 0..0,
             number: 0,
         })
     }
@@ -84,6 +88,13 @@ impl Replay {
     /// Goes on after the last photograph that an earlier flight over this folder looked at.
     pub fn resuming(mut self) -> Self {
         self.resuming = true;
+        self
+    }
+
+    /// Takes no frames of these numbers, as a camera whose cable is pulled for a while: their time passes, and they are
+    /// seen by nobody.
+    pub fn unplugged(mut self, numbers: Range<u64>) -> Self {
+        self.unplugged = numbers;
         self
     }
 
@@ -130,6 +141,10 @@ impl Camera for Replay {
             return Captured::Nothing;
         }
         self.next_due = Some(due.max(Instant::now()) + self.period);
+        if self.unplugged.contains(&self.number) {
+            self.number += 1;
+            return Captured::Trouble("it is unplugged, as the rehearsal asks for".to_owned());
+        }
         let name = self.files[index % self.files.len()].clone();
         let path = self.folder.join(&name);
         let tag = FrameTag {

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -32,6 +33,8 @@ enum Source {
         rate: f64,
         again_and_again: bool,
         live: bool,
+        resume: bool,
+        unplugged: Range<u64>,
     },
 }
 
@@ -199,14 +202,27 @@ fn folder(which: &str, mut options: Options) -> anyhow::Result<Source> {
     })
 }
 
+/// `FIRST-LAST`.
+fn frame_numbers(text: &str) -> anyhow::Result<Range<u64>> {
+    let ends = text
+        .split_once('-')
+        .and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
+    let (first, last): (u64, u64) = ends
+        .filter(|(first, last)| first <= last && *last < u64::MAX)
+        .with_context(|| format!("unplugged={text}: numbers of frames from 0, as FIRST-LAST"))?;
+    Ok(first..last + 1)
+}
+
 fn replay(which: &str, mut options: Options) -> anyhow::Result<Source> {
     let source = Source::Replay {
         folder: which.into(),
         rate: rate(&mut options)?.unwrap_or(1.0),
         again_and_again: options.take_flag("loop"),
         live: options.take_flag("live"),
+        resume: options.take_flag("resume"),
+        unplugged: options.take("unplugged")?.map_or(Ok(0..0), frame_numbers)?,
     };
-    options.finish("name, mask, rate, loop and live")?;
+    options.finish("name, mask, rate, loop, live, resume and unplugged=FIRST-LAST")?;
     Ok(source)
 }
 
@@ -232,10 +248,19 @@ impl CameraArgument {
                 rate,
                 again_and_again,
                 live,
+                resume,
+                unplugged,
             } => {
-                let camera = Replay::open(&folder, rate, again_and_again)?;
-                let camera = camera.named(self.name.as_deref().unwrap_or("replay"));
-                Box::new(if live { camera.as_live() } else { camera })
+                let mut camera = Replay::open(&folder, rate, again_and_again)?
+                    .named(self.name.as_deref().unwrap_or("replay"))
+                    .unplugged(unplugged);
+                if live {
+                    camera = camera.as_live();
+                }
+                if resume {
+                    camera = camera.resuming();
+                }
+                Box::new(camera)
             }
         };
         Ok(MountedCamera {
@@ -328,6 +353,7 @@ mod tests {
             ("v4l2:SN1,rate=5,rate=6", "given twice"),
             ("v4l2:SN1,zoom=3", "it takes name, mask, format"),
             ("v4l2:SN1,gain", "gain needs a value"),
+            ("replay:a,unplugged=9-3", "as FIRST-LAST"),
             ("folder:/x,watch=never", "auto or poll"),
             ("folder:/x,mask=0:0/1:1", "three corners"),
             ("folder:/x,mask=0,0", "X:Y/X:Y/X:Y"),

@@ -1,20 +1,24 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use callosity::camera::{Camera as _, Replay};
 use callosity::outbox::{Kind, Limits, Outbox};
-use callosity::rehearsal::{EmbeddedBroker, Score, TrueHead, Truth, landmarks};
+use callosity::rehearsal::{EmbeddedBroker, Score, TrueHead, Truth, VirtualReceiver, landmarks};
 use callosity::sighting::{FrameRecord, HeadRecord, Named};
-use ground::{Received, Receiver};
+use ground::{Commands, Received, Receiver};
 use indicatif::ProgressIterator;
-use link::message::{Decision, Presence, Sighting, SightingState};
+use link::message::{
+    Command as MessageCommand, Decision, Effort, EffortReason, Health, Place, Presence, Sighting,
+    SightingState, Watch,
+};
 use link::{BrokerAddress, BrokerOptions};
 use rayon::prelude::*;
 use recognition::annotate::{self, Annotation};
@@ -23,6 +27,7 @@ use recognition::geometry::HeadCrop;
 use recognition::identify;
 use recognition::pixels::{EncodedPhotograph, encode_jpeg};
 use recognition::virtual_survey::{Catalogue, RevisitingSurvey};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::camera::Camera;
@@ -40,6 +45,21 @@ const STRANGERS: usize = 6;
 /// Size of virtual frames in pixels.
 const FRAME: (u32, u32) = (3072, 2048);
 
+/// Folder of virtual frames, with one for each camera.
+const FRAMES: &str = "virtual-frames";
+
+/// The virtual cameras.
+const CAMERAS: [&str; 2] = ["left", "right"];
+
+/// The one that is unplugged for a while.
+const UNPLUGGED: &str = "right";
+
+/// File that says how they sit in the airframe.
+const MOUNTINGS: &str = "cameras.toml";
+
+/// What the aircraft is called.
+const PLATFORM: &str = "demo";
+
 /// What the names of virtual frames begin with.
 const FRAME_NAME: &str = "virtual-frame-";
 
@@ -47,11 +67,13 @@ const JPEG_QUALITY: u8 = 90;
 
 /// Fly a virtual survey on this machine, with a broker and a ground station of its own.
 ///
-/// The same `run` as in an aircraft looks at the frames, joins what it sees to sightings of animals and says them over
-/// MQTT; what arrives is printed, drawn into pictures, and compared with the truth, frame by frame and pass by pass. In the middle of the flight it is killed as a loss of
-/// power would kill it, and started again: nothing is lost. With --frames it flies over photographs
-/// of yours; a `frames.csv` in that folder or beside it (image, whale, bonnet_x, bonnet_y, blowhead_x,
-/// blowhead_y, and where it numbers passes over the same animals, pass) is taken as the truth.
+/// The same `run` as in an aircraft looks at the frames of two cameras, joins what it sees to sightings of animals, gives
+/// them the places that a virtual receiver tells, and says them over MQTT; the ground sets the watch and a mark. What
+/// arrives is printed, drawn into pictures, and compared with the truth, frame by frame and pass by pass. One camera is
+/// unplugged for a while. In the middle of the flight the program is killed as a loss of power would kill it, and started
+/// again: nothing is lost. With --frames it flies with one camera over photographs of yours; a `frames.csv` in that folder
+/// or beside it (image, whale, bonnet_x, bonnet_y, blowhead_x, blowhead_y, and where it numbers passes over the same
+/// animals, pass) is taken as the truth.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder of photographs to fly over instead of virtual ones
@@ -63,16 +85,16 @@ pub struct Args {
     /// Folder for annotated pictures and virtual frames
     #[arg(long, value_name = "DIR", default_value = "demo-out")]
     out: PathBuf,
-    /// Frames a second
+    /// Frames a second of each camera
     #[arg(long, value_name = "HZ", default_value_t = 1.0)]
     rate: f64,
-    /// Virtual frames
+    /// Virtual frames of all cameras together
     #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     count: u32,
     /// The same seed gives the same flight
     #[arg(long, value_name = "S", default_value_t = 7)]
     seed: u64,
-    /// The camera that takes the virtual frames
+    /// What the cameras are like that take the virtual frames
     #[arg(long, value_enum, default_value_t = Camera::AsIs, conflicts_with = "frames")]
     camera: Camera,
     /// Let the flight come to its end in one piece, without killing the program in the middle
@@ -93,15 +115,6 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let pictures = args.out.join("annotated");
     fs::create_dir_all(&pictures)
         .with_context(|| format!("cannot make the folder {}", pictures.display()))?;
-    let (frames, truth) = match &args.frames {
-        Some(frames) => (frames.clone(), read_truth(frames)?),
-        None => {
-            let folder = args.out.join("virtual-frames");
-            let truth = draw_survey(&folder, catalogue, &args)?;
-            (folder, Some(truth))
-        }
-    };
-    let replay = Replay::open(&frames, args.rate, false)?.resuming();
     let state = args.out.join("state");
     match fs::remove_dir_all(&state) {
         Err(e) if e.kind() != ErrorKind::NotFound => {
@@ -111,40 +124,59 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let record = args.out.join("frames.jsonl");
     fs::write(&record, "").with_context(|| format!("cannot write {}", record.display()))?;
+    let (cameras, truth) = match &args.frames {
+        Some(frames) => (vec![DemoCamera::over(frames)?], read_truth(frames)?),
+        None => {
+            let (cameras, truth) = draw_survey(catalogue, &args)?;
+            (cameras, Some(truth))
+        }
+    };
+    let frames: u64 = cameras.iter().map(|camera| camera.frames).sum();
     let broker = EmbeddedBroker::start()?;
     println!(
-        "{} frames at {} a second; {}; broker {}",
-        replay.len(),
+        "{frames} frames of {}, {} a second each; {}; broker {}",
+        in_words(cameras.iter().map(|camera| camera.name.as_str())),
         args.rate,
         bundle.manifest().name,
         broker.address()
     );
-    let paths = Paths {
-        frames: &frames,
-        bundle: bundle_folder,
-        state: &state,
-        record: &record,
+    let mut flight = Program {
+        bundle: std::path::absolute(bundle_folder)?,
+        broker: broker.address(),
+        receiver: None,
+        cameras: &cameras,
+        args: &args,
     };
-    let program = || program(&args, &paths, &broker.address());
-    let kill_at = (!args.uninterrupted).then(|| replay.len() as u64 / 2);
-    let flown = watch(program, &broker.address(), kill_at)?;
+    if args.frames.is_none() {
+        let receiver = VirtualReceiver::start().context("cannot start a virtual receiver")?;
+        write_mountings(&args.out)?;
+        flight.receiver = Some(receiver);
+    }
+    let most = cameras.iter().map(|camera| camera.frames).max();
+    let kill_at = most.filter(|_| !args.uninterrupted).map(|most| most / 2);
+    let flown = watch(&flight, kill_at)?;
     let records = read_records(&record)?;
-    draw_all(&records, &flown.sightings, &frames, &pictures);
+    draw_all(&records, &flown.sightings, &cameras, &pictures);
 
     let outbox = Outbox::open(&state, Limits::default())?;
-    let bookmark = replay.bookmark().and_then(|name| outbox.bookmark(&name));
+    let looked_at = cameras.iter().map(|camera| camera.looked_at(&outbox));
     println!();
     println!(
-        "{} frames: {} looked at; {} sightings; {} messages on them decided, {} arrived, {} left in the outbox; \
+        "{frames} frames: {} looked at; {} sightings; {} messages on them decided, {} arrived, {} left in the outbox; \
          pictures in {}",
-        replay.len(),
-        bookmark.as_deref().unwrap_or("0"),
+        looked_at.sum::<u64>(),
         flown.sightings.len(),
         outbox.ever_stored(Kind::Sighting),
         flown.arrived,
         outbox.depth().sightings,
         pictures.display()
     );
+    if args.frames.is_none() {
+        println!(
+            "{} positions of the aircraft and {} messages on effort arrived",
+            flown.tracks, flown.efforts
+        );
+    }
     match truth {
         Some(truth) => {
             let known = catalogue.iter().cloned().collect();
@@ -164,44 +196,108 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(code.unwrap_or(super::FAILED)))
 }
 
-/// What `callosity run` reads and writes.
-struct Paths<'a> {
-    frames: &'a Path,
-    bundle: &'a Path,
-    state: &'a Path,
-    record: &'a Path,
+/// A camera of the flight.
+struct DemoCamera {
+    name: String,
+    folder: PathBuf,
+    /// How many it would take.
+    frames: u64,
+    /// Numbers of those that it does not take, since it is unplugged.
+    unplugged: Range<u64>,
+    bookmark: Option<String>,
 }
 
-/// `callosity run` over the frames.
-fn program(args: &Args, paths: &Paths, broker: &BrokerAddress) -> anyhow::Result<Child> {
-    let this = std::env::current_exe().context("cannot find this program to start it again")?;
-    Command::new(this)
-        .args([
-            "run",
-            "--platform",
-            "demo",
-            "--resume",
-            "--health-interval",
-            "1",
-        ])
-        .args(["--rate", &args.rate.to_string()])
-        .args(["--broker", &broker.to_string()])
-        .arg("--source")
-        .arg(paths.frames)
-        .arg("--bundle")
-        .arg(paths.bundle)
-        .arg("--state")
-        .arg(paths.state)
-        .arg("--record")
-        .arg(paths.record)
-        .args(args.engine.to_arguments())
-        .env(
-            "CALLOSITY_LOG",
-            std::env::var("CALLOSITY_LOG").unwrap_or_else(|_| "error".to_owned()),
-        )
-        .stdin(Stdio::null())
-        .spawn()
-        .context("cannot start callosity run")
+impl DemoCamera {
+    /// One that replays a folder.
+    fn over(folder: &Path) -> anyhow::Result<Self> {
+        let replay = Replay::open(folder, 1.0, false)?.resuming();
+        Ok(Self {
+            name: replay.name().to_owned(),
+            folder: folder.to_owned(),
+            frames: replay.len() as u64,
+            unplugged: 0..0,
+            bookmark: replay.bookmark(),
+        })
+    }
+
+    fn looked_at(&self, outbox: &Outbox) -> u64 {
+        let next = self.bookmark.as_ref().and_then(|b| outbox.bookmark(b));
+        let next = next.and_then(|next| next.parse().ok()).unwrap_or(0);
+        let unplugged = self.unplugged.end.min(next) - self.unplugged.start.min(next);
+        next - unplugged
+    }
+}
+
+/// How `callosity run` is started.
+struct Program<'a> {
+    bundle: PathBuf,
+    broker: BrokerAddress,
+    /// Tells the positions, where the flight is virtual.
+    receiver: Option<VirtualReceiver>,
+    cameras: &'a [DemoCamera],
+    args: &'a Args,
+}
+
+impl Program<'_> {
+    fn start(&self) -> anyhow::Result<Flying> {
+        let this = std::env::current_exe().context("cannot find this program to start it again")?;
+        let log = std::env::var("CALLOSITY_LOG").unwrap_or_else(|_| "error".to_owned());
+        let rate = self.args.rate.to_string();
+        let mut command = Command::new(this);
+        command
+            .args(["run", "--platform", PLATFORM, "--health-interval", "1"])
+            .args(["--state", "state", "--record", "frames.jsonl"])
+            .args(["--broker", &self.broker.to_string()])
+            .arg("--bundle")
+            .arg(&self.bundle)
+            .args(self.args.engine.to_arguments())
+            // What is named without a folder lies there.
+            .current_dir(&self.args.out)
+            .env("CALLOSITY_LOG", log)
+            .stdin(Stdio::null());
+        match &self.receiver {
+            None => {
+                command.args(["--resume", "--rate", &rate, "--replay"]);
+                for camera in self.cameras {
+                    command.arg(std::path::absolute(&camera.folder)?);
+                }
+            }
+            Some(receiver) => {
+                command
+                    .args([
+                        "--gpsd",
+                        &receiver.address(),
+                        "--camera-mounting",
+                        MOUNTINGS,
+                    ])
+                    .args(["--track-interval", "1", "--commands"])
+                    .args(["--observer", "nobody", "--project", "virtual survey"]);
+                for camera in self.cameras {
+                    let name = &camera.name;
+                    let mut argument =
+                        format!("replay:{FRAMES}/{name},name={name},rate={rate},resume");
+                    if let Some(last) = camera.unplugged.clone().last() {
+                        argument += &format!(",unplugged={}-{last}", camera.unplugged.start);
+                    }
+                    command.args(["--camera", &argument]);
+                }
+            }
+        }
+        Ok(Flying(
+            command.spawn().context("cannot start callosity run")?,
+        ))
+    }
+}
+
+/// How the virtual cameras sit in the airframe: one looks to the left, the other to the right.
+fn write_mountings(out: &Path) -> anyhow::Result<()> {
+    let lens = "focal_length_millimeters = 180\nsensor_width_millimeters = 35.9\n";
+    let mut text = String::new();
+    for (name, roll) in CAMERAS.iter().zip([20, -20]) {
+        text += &format!("[{name}]\n{lens}roll_degrees = {roll}\n");
+    }
+    let path = out.join(MOUNTINGS);
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// What was seen of a flight from the ground.
@@ -210,30 +306,28 @@ struct Flown {
     sightings: BTreeMap<Uuid, Sighting>,
     /// Messages on them.
     arrived: usize,
+    /// Messages on where the aircraft was.
+    tracks: usize,
+    /// Messages on how the survey was flown.
+    efforts: usize,
     /// Of the last process.
     status: ExitStatus,
     /// Whether somebody asked for an end.
     interrupted: bool,
 }
 
-/// Starts the program and hears the flight to its end. Once about `kill_at` frames were looked at, the
-/// program is killed and started again.
-fn watch(
-    program: impl Fn() -> anyhow::Result<Child>,
-    broker: &BrokerAddress,
-    mut kill_at: Option<u64>,
-) -> anyhow::Result<Flown> {
+/// Starts the program and hears the flight to its end. Once a camera has given `kill_at` frames, the program is killed and
+/// started again.
+fn watch(program: &Program, mut kill_at: Option<u64>) -> anyhow::Result<Flown> {
     let stop = interrupt::install()?;
-    let heard = listen(BrokerOptions::new(broker.clone(), None, None)?)?;
+    let (heard, commands) = listen(BrokerOptions::new(program.broker.clone(), None, None)?)?;
     println!(
-        "{:<8}  {:<22} {:<7} {:>6}  {:<14} {:>7}  decision",
-        "sighting", "best frame", "state", "frames", "whale", "prob."
+        "{:<8}  {:<6}  {:<22} {:<7} {:>6}  {:<14} {:>7}  {:<11} place",
+        "sighting", "camera", "best frame", "state", "frames", "whale", "prob.", "decision"
     );
-    let mut flying = Flying(program()?);
-    let mut sightings: BTreeMap<Uuid, Sighting> = BTreeMap::new();
-    // In the order in which they began.
-    let mut numbers: BTreeMap<Uuid, usize> = BTreeMap::new();
-    let mut arrived = 0;
+    let mut flying = program.start()?;
+    let mut told = Told::default();
+    let mut ground = program.receiver.as_ref().map(|_| Observer::new(commands));
     let mut asked = false;
     let status = loop {
         if stop.is_cancelled() && !asked {
@@ -242,28 +336,15 @@ fn watch(
         }
         let mut frame = None;
         match heard.recv_timeout(Duration::from_millis(100)) {
-            Ok(Received::Sighting(sighting)) => {
-                frame = Some(sighting.frame.number);
-                arrived += 1;
-                let next = numbers.len() + 1;
-                let number = numbers.entry(sighting.occurrence_id).or_insert(next);
-                print_sighting(*number, &sighting);
-                let told = sightings.get(&sighting.occurrence_id);
-                if told.is_none_or(|told| told.revision < sighting.revision) {
-                    sightings.insert(sighting.occurrence_id, *sighting);
-                }
-            }
-            Ok(Received::Health(health)) => frame = health.frames.captured.checked_sub(1),
             Ok(Received::Status(status)) if status.status == Presence::Stopped => {
                 break flying.0.wait().context("callosity run does not end")?;
             }
-            Ok(Received::Malformed { topic, reason }) => eprintln!("callosity: {topic}: {reason}"),
-            Ok(
-                Received::Status(_)
-                | Received::Crop { .. }
-                | Received::Track(_)
-                | Received::Effort(_),
-            ) => {}
+            Ok(received) => {
+                if let (Received::Effort(effort), Some(observer)) = (&received, &mut ground) {
+                    observer.hear(effort);
+                }
+                frame = told.take(received);
+            }
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 if let Some(status) = flying.0.try_wait()? {
                     if status.success() || asked {
@@ -274,6 +355,9 @@ fn watch(
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => bail!("the ground station ended"),
         }
+        if let (Some(frame), Some(observer)) = (frame, &mut ground) {
+            observer.see(frame)?;
+        }
         if let (Some(frame), Some(at)) = (frame, kill_at)
             && frame >= at
             && !asked
@@ -282,15 +366,148 @@ fn watch(
             flying.0.kill().context("cannot kill callosity run")?;
             flying.0.wait()?;
             println!("--- killed (kill -9) in the middle of its work, and started again ---");
-            flying = Flying(program()?);
+            flying = program.start()?;
         }
     };
     Ok(Flown {
-        sightings,
-        arrived,
+        sightings: told.sightings,
+        arrived: told.arrived,
+        tracks: told.tracks,
+        efforts: told.efforts,
         status,
         interrupted: stop.is_cancelled(),
     })
+}
+
+/// What arrived so far; it is printed as it comes.
+#[derive(Default)]
+struct Told {
+    sightings: BTreeMap<Uuid, Sighting>,
+    /// In the order in which they began.
+    numbers: BTreeMap<Uuid, usize>,
+    arrived: usize,
+    tracks: usize,
+    efforts: usize,
+    /// What is wrong, by part.
+    problems: BTreeMap<String, String>,
+}
+
+impl Told {
+    /// Returns about how many frames a camera has given.
+    fn take(&mut self, received: Received) -> Option<u64> {
+        match received {
+            Received::Sighting(sighting) => {
+                let frame = sighting.frame.number;
+                self.arrived += 1;
+                let next = self.numbers.len() + 1;
+                let number = self.numbers.entry(sighting.occurrence_id).or_insert(next);
+                print_sighting(*number, &sighting);
+                let told = self.sightings.get(&sighting.occurrence_id);
+                if told.is_none_or(|told| told.revision < sighting.revision) {
+                    self.sightings.insert(sighting.occurrence_id, *sighting);
+                }
+                Some(frame)
+            }
+            Received::Health(health) => {
+                self.print_problems(&health);
+                let captured = health.cameras.iter().map(|camera| camera.captured);
+                Some(captured.max().unwrap_or(health.frames.captured))
+            }
+            Received::Effort(effort) => {
+                self.efforts += 1;
+                print_effort(&effort);
+                None
+            }
+            Received::Track(_) => {
+                self.tracks += 1;
+                None
+            }
+            Received::Malformed { topic, reason } => {
+                eprintln!("callosity: {topic}: {reason}");
+                None
+            }
+            Received::Status(_) | Received::Crop { .. } => None,
+        }
+    }
+
+    /// Tells of cameras that fail and come back, and of commands that cannot be done.
+    fn print_problems(&mut self, health: &Health) {
+        let shown = |part: &str| part.starts_with("camera ") || part == "command";
+        let problems = health.problems.iter();
+        let now: BTreeMap<_, _> = problems
+            .filter(|problem| shown(&problem.part))
+            .map(|problem| (problem.part.clone(), problem.reason.clone()))
+            .collect();
+        for (part, reason) in &now {
+            if !self.problems.contains_key(part) {
+                println!("--- {part}: {reason} ---");
+            }
+        }
+        let ended = self.problems.keys();
+        for part in ended.filter(|part| !now.contains_key(*part)) {
+            println!("--- {part}: is well again ---");
+        }
+        self.problems = now;
+    }
+}
+
+/// Who tells the aircraft, from the ground, how the survey is flown.
+struct Observer {
+    commands: Commands,
+    /// What is to be said, with the number of the frame at which and the reason of the answer. It is said again until it is
+    /// answered: an aircraft that has just connected does not listen yet, and does what it hears twice only once.
+    due: VecDeque<(u64, MessageCommand, EffortReason)>,
+    said: Option<Instant>,
+}
+
+/// Time in which an aircraft answers a command.
+const ANSWERED_AFTER: Duration = Duration::from_secs(1);
+
+impl Observer {
+    fn new(commands: Commands) -> Self {
+        let command = |effort, mark| MessageCommand {
+            command_id: Uuid::now_v7(),
+            effort,
+            mark,
+        };
+        let effort = json!({"watch": "online", "beaufort": 2, "visibilityKilometers": 15});
+        let mark = json!({"scientificName": "Caretta caretta", "individualCount": 1});
+        let due = [
+            (0, command(Some(effort), None), EffortReason::Change),
+            (5, command(None, Some(mark)), EffortReason::Mark),
+        ];
+        Self {
+            commands,
+            due: due.into(),
+            said: None,
+        }
+    }
+
+    /// A camera has given so many frames.
+    fn see(&mut self, frame: u64) -> anyhow::Result<()> {
+        let waits = self
+            .said
+            .is_some_and(|said| said.elapsed() < ANSWERED_AFTER);
+        if let Some((at, command, _)) = self.due.front()
+            && *at <= frame
+            && !waits
+        {
+            self.commands.send(&PLATFORM.parse()?, command)?;
+            self.said = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, effort: &Effort) {
+        if self
+            .due
+            .front()
+            .is_some_and(|(_, _, answer)| *answer == effort.reason)
+        {
+            self.due.pop_front();
+            self.said = None;
+        }
+    }
 }
 
 /// A process that does not outlive this one.
@@ -314,18 +531,19 @@ impl Drop for Flying {
     }
 }
 
-/// Subscribes, and from then on hears everything.
-fn listen(broker: BrokerOptions) -> anyhow::Result<mpsc::Receiver<Received>> {
+/// Subscribes, and from then on hears everything; also what sends commands.
+fn listen(broker: BrokerOptions) -> anyhow::Result<(mpsc::Receiver<Received>, Commands)> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the ground station")?;
     let (say, heard) = mpsc::channel();
     let mut receiver = runtime.block_on(Receiver::connect(broker, "callosity-demo-ground"))?;
+    let commands = receiver.commands();
     thread::spawn(move || {
         runtime.block_on(async { while say.send(receiver.next().await).is_ok() {} });
     });
-    Ok(heard)
+    Ok((heard, commands))
 }
 
 /// What was seen in each frame. A frame that was looked at again, since the program was killed over it, counts once.
@@ -335,30 +553,30 @@ fn read_records(path: &Path) -> anyhow::Result<Vec<FrameRecord>> {
     // A line that was not written to its end belongs to such a frame.
     let records = text.lines().filter_map(|line| {
         let record: FrameRecord = serde_json::from_str(line).ok()?;
-        Some((record.frame.number, record))
+        Some(((record.camera.clone(), record.frame.number), record))
     });
-    Ok(records.collect::<BTreeMap<_, _>>().into_values().collect())
+    let records: BTreeMap<_, _> = records.collect();
+    let mut records: Vec<_> = records.into_values().collect();
+    records.sort_by_key(|record| record.time);
+    Ok(records)
 }
 
 /// Draws each frame's heads with the names that their sightings have in the end.
 fn draw_all(
     records: &[FrameRecord],
     sightings: &BTreeMap<Uuid, Sighting>,
-    frames: &Path,
+    cameras: &[DemoCamera],
     pictures: &Path,
 ) {
     records.par_iter().for_each(|record| {
-        let Some(file) = record
-            .frame
-            .file
-            .as_ref()
-            .filter(|_| !record.heads.is_empty())
-        else {
+        let file = record.frame.file.as_ref();
+        let camera = cameras.iter().find(|camera| camera.name == record.camera);
+        let (Some(file), Some(camera), false) = (file, camera, record.heads.is_empty()) else {
             return;
         };
         let picture = pictures.join(Path::new(file).with_extension("jpg"));
         let drawn = draw(
-            &frames.join(file),
+            &camera.folder.join(file),
             record,
             sightings,
             &HeadCrop::RIGHT_WHALE,
@@ -380,8 +598,9 @@ fn print_sighting(number: usize, sighting: &Sighting) {
     let best = sighting.candidates.first();
     let best = best.filter(|_| sighting.provisional_id.is_none());
     println!(
-        "{:<8}  {:<22} {:<7} {:>6}  {:<14} {:>7}  {}",
+        "{:<8}  {:<6}  {:<22} {:<7} {:>6}  {:<14} {:>7}  {:<11} {}",
         number,
+        sighting.camera.as_deref().unwrap_or("-"),
         sighting.frame.file.as_deref().unwrap_or("-"),
         match sighting.state {
             SightingState::New => "new",
@@ -393,7 +612,53 @@ fn print_sighting(number: usize, sighting: &Sighting) {
         called(sighting),
         best.map_or_else(String::new, |c| format!("{:.1} %", 100.0 * c.probability)),
         name(sighting.decision),
+        sighting
+            .georeference
+            .place
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), in_degrees),
     );
+}
+
+fn in_degrees(place: &Place) -> String {
+    let (latitude, longitude) = (place.decimal_latitude, place.decimal_longitude);
+    format!(
+        "{:.4}° {} {:.4}° {} ± {:.0} m",
+        latitude.abs(),
+        if latitude < 0.0 { "S" } else { "N" },
+        longitude.abs(),
+        if longitude < 0.0 { "W" } else { "E" },
+        place.coordinate_uncertainty_in_meters,
+    )
+}
+
+fn print_effort(effort: &Effort) {
+    let watch = match effort.watch {
+        Watch::Off => "off watch",
+        Watch::Transit => "in transit",
+        Watch::OnLine => "on line",
+        Watch::Circling => "circling",
+        Watch::Other => "other",
+    };
+    let beaufort = effort.weather.beaufort;
+    let weather = beaufort.map_or_else(String::new, |n| format!(", Beaufort {n}"));
+    let place = effort.place.as_ref().map(in_degrees);
+    let place = place.map_or_else(String::new, |place| format!(", {place}"));
+    let what = match (&effort.reason, &effort.mark) {
+        (EffortReason::Begin, _) => "begins".to_owned(),
+        (EffortReason::End, _) => "ends".to_owned(),
+        (EffortReason::Mark, Some(mark)) => {
+            let what = mark.scientific_name.as_deref().unwrap_or("something");
+            let count = mark.individual_count.unwrap_or(1);
+            format!("marks {count} {what}")
+        }
+        _ => "goes on".to_owned(),
+    };
+    println!("--- the survey {what}: {watch}{weather}{place} ---");
+}
+
+fn in_words<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.collect::<Vec<_>>().join(" and ")
 }
 
 fn name(decision: Decision) -> &'static str {
@@ -437,8 +702,9 @@ fn draw(
         .with_context(|| format!("cannot write {}", picture.display()))
 }
 
-/// Draws a flight into a folder, in place of what an earlier demo left there.
-fn draw_survey(folder: &Path, catalogue: &[String], args: &Args) -> anyhow::Result<Truth> {
+/// Draws a flight into folders, in place of what an earlier demo left there. Each pass is seen by one camera, by the left
+/// one and the right one in turns.
+fn draw_survey(catalogue: &[String], args: &Args) -> anyhow::Result<(Vec<DemoCamera>, Truth)> {
     let population = Catalogue::new(POPULATION, catalogue.len(), STRANGERS);
     ensure!(
         population.names() == catalogue,
@@ -446,6 +712,62 @@ fn draw_survey(folder: &Path, catalogue: &[String], args: &Args) -> anyhow::Resu
          name photographs with --frames, or another bundle",
         catalogue.len()
     );
+    let folders = CAMERAS.map(|name| args.out.join(FRAMES).join(name));
+    for folder in &folders {
+        empty_folder(folder)?;
+    }
+    let condition = args.camera.condition();
+    let plans = RevisitingSurvey::new(&population, args.seed).take(args.count as usize);
+    eprintln!("drawing {} frames", args.count);
+    // Of each camera: the files with the heads in them.
+    let mut taken: [Vec<(String, Vec<TrueHead>)>; 2] = Default::default();
+    for plan in plans.progress_count(args.count.into()) {
+        let frame = plan.photograph(&population, FRAME.0, FRAME.1, &condition)?;
+        let camera = match frame.pass {
+            Some(pass) => usize::from(pass % 2 == 1),
+            // Where nobody is, whoever has taken less.
+            None => usize::from(taken[1].len() < taken[0].len()),
+        };
+        let file = format!("{FRAME_NAME}{:04}.jpg", frame.number);
+        let path = folders[camera].join(&file);
+        fs::write(&path, encode_jpeg(&frame.image, JPEG_QUALITY)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        let pass = frame.pass.unwrap_or_default();
+        let heads = frame.heads.into_iter().map(|h| TrueHead {
+            individual: h.individual,
+            landmarks: h.landmarks,
+            pass,
+        });
+        taken[camera].push((file, heads.collect()));
+    }
+    let mut truth = Truth::default();
+    let mut cameras = Vec::new();
+    for ((name, folder), taken) in CAMERAS.iter().zip(folders).zip(taken) {
+        if taken.is_empty() {
+            continue;
+        }
+        let frames = taken.len() as u64;
+        // A cable is loose.
+        let unplugged = if *name == UNPLUGGED && frames >= 10 {
+            frames / 5..2 * frames / 5
+        } else {
+            0..0
+        };
+        let seen = (0..)
+            .zip(taken)
+            .filter(|(number, _)| !unplugged.contains(number));
+        truth.frames.extend(seen.map(|(_, of_frame)| of_frame));
+        cameras.push(DemoCamera {
+            name: (*name).to_owned(),
+            unplugged,
+            ..DemoCamera::over(&folder)?
+        });
+    }
+    Ok((cameras, truth))
+}
+
+/// Makes it, or removes the frames that an earlier demo left there.
+fn empty_folder(folder: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(folder)
         .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     for entry in
@@ -457,25 +779,7 @@ fn draw_survey(folder: &Path, catalogue: &[String], args: &Args) -> anyhow::Resu
             fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
     }
-    let mut truth = Truth::default();
-    let camera = args.camera.condition();
-    let plans = RevisitingSurvey::new(&population, args.seed).take(args.count as usize);
-    eprintln!("drawing {} frames", args.count);
-    for plan in plans.progress_count(args.count.into()) {
-        let frame = plan.photograph(&population, FRAME.0, FRAME.1, &camera)?;
-        let file = format!("{FRAME_NAME}{:04}.jpg", frame.number);
-        let path = folder.join(&file);
-        fs::write(&path, encode_jpeg(&frame.image, JPEG_QUALITY)?)
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        let pass = frame.pass.unwrap_or_default();
-        let heads = frame.heads.into_iter().map(|h| TrueHead {
-            individual: h.individual,
-            landmarks: h.landmarks,
-            pass,
-        });
-        truth.frames.insert(file, heads.collect());
-    }
-    Ok(truth)
+    Ok(())
 }
 
 fn read_truth(frames: &Path) -> anyhow::Result<Option<Truth>> {

@@ -47,8 +47,8 @@ pub struct Args {
     /// v4l2:PATH-OR-SERIAL is a video device as `callosity cameras` names it, with format=MJPG, size=1920x1080, rate=5
     /// and settings in the driver's units: exposure=, gain=, white-balance=, focus= (a number or auto), control.NAME=.
     /// folder:DIR is a folder that other software fills, with watch=poll where its changes are not told and all where no
-    /// photograph may be passed over. replay:DIR is a folder of photographs, with rate=, loop and live. Each takes name=
-    /// and mask=X:Y/X:Y/X:Y, a polygon in shares of the frame's width and height where the aircraft is seen: heads with
+    /// photograph may be passed over. replay:DIR is a folder of photographs, with rate=, loop, live, resume (as --resume)
+    /// and unplugged=FIRST-LAST, numbers of frames that it does not take, to rehearse a loose cable. Each takes name= and mask=X:Y/X:Y/X:Y, a polygon in shares of the frame's width and height where the aircraft is seen: heads with
     /// their centre in it are dropped
     #[arg(long = "camera", value_name = "CAMERA")]
     cameras: Vec<CameraArgument>,

@@ -4,4 +4,4 @@
 
 mod receiver;
 
-pub use receiver::{Received, Receiver};
+pub use receiver::{CommandError, Commands, Received, Receiver};

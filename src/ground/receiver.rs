@@ -1,15 +1,17 @@
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use link::broker::pauses;
-use link::codec::decode;
+use link::codec::{Encoding, decode};
 use link::message::{
-    Effort, Health, SCHEMA_VERSION, SCHEMA_VERSION_PROPERTY, Sighting, Status, Track,
+    Command, Effort, Health, SCHEMA_VERSION, SCHEMA_VERSION_PROPERTY, Sighting, Status, Track,
 };
 use link::topic::{self, EVERYTHING, Kind, Platform};
 use link::{BrokerOptions, LinkError};
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Packet, Publish, SubscribeReasonCode};
+use rumqttc::v5::mqttbytes::v5::{Packet, Publish, PublishProperties, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, Event, EventLoop};
+use thiserror::Error;
 use tokio::time::sleep;
 use tracing::warn;
 use uuid::Uuid;
@@ -60,7 +62,7 @@ pub enum Received {
 pub struct Receiver {
     broker: BrokerOptions,
     client_id: String,
-    client: AsyncClient,
+    client: Arc<Mutex<AsyncClient>>,
     events: EventLoop,
     /// Came before the subscription was confirmed.
     early: VecDeque<Publish>,
@@ -78,7 +80,7 @@ impl Receiver {
         let mut receiver = Self {
             broker,
             client_id: client_id.to_owned(),
-            client,
+            client: Arc::new(Mutex::new(client)),
             events,
             early: VecDeque::new(),
             unacknowledged: None,
@@ -113,7 +115,9 @@ impl Receiver {
                     // What was not acknowledged on the old connection comes again on the new one.
                     self.early.clear();
                     self.unacknowledged = None;
-                    (self.client, self.events) = client(&self.broker, &self.client_id);
+                    let (client, events) = client(&self.broker, &self.client_id);
+                    *lock(&self.client) = client;
+                    self.events = events;
                     if let Some(pause) = pause.next() {
                         sleep(pause).await;
                     }
@@ -122,11 +126,16 @@ impl Receiver {
         }
     }
 
+    /// What sends commands over the same connection.
+    pub fn commands(&self) -> Commands {
+        Commands(self.client.clone())
+    }
+
     /// Tells the broker that the last message is stored. The acknowledgement leaves with the next call of
     /// [`next`](Self::next).
     pub fn acknowledge(&mut self) {
         if let Some(publish) = self.unacknowledged.take()
-            && let Err(e) = self.client.try_ack(&publish)
+            && let Err(e) = lock(&self.client).try_ack(&publish)
         {
             warn!("a message cannot be acknowledged and will come again: {e}");
         }
@@ -137,7 +146,7 @@ impl Receiver {
         let event = event.map_err(|e| self.broker.explain(e))?;
         match &event {
             Event::Incoming(Packet::ConnAck(_)) => {
-                if let Err(e) = self.client.try_subscribe(EVERYTHING, QoS::AtLeastOnce) {
+                if let Err(e) = lock(&self.client).try_subscribe(EVERYTHING, QoS::AtLeastOnce) {
                     warn!("cannot subscribe: {e}");
                 }
             }
@@ -186,6 +195,48 @@ impl Receiver {
         }
         new
     }
+}
+
+/// Asks aircraft to set something. Clones share a [`Receiver`]'s connection, and whatever they send leaves while it is asked
+/// for its [next](Receiver::next) message.
+#[derive(Clone)]
+pub struct Commands(Arc<Mutex<AsyncClient>>);
+
+/// A command cannot be sent.
+#[derive(Debug, Error)]
+#[error("the command to {platform} cannot be sent: {reason}")]
+pub struct CommandError {
+    platform: Platform,
+    reason: String,
+}
+
+/// A command that the aircraft does not hear in this time is forgotten: what was meant for that moment would be done later.
+const COMMAND_EXPIRY_SECONDS: u32 = 60;
+
+impl Commands {
+    /// Asks an aircraft; its next effort message is the answer.
+    ///
+    /// # Errors
+    /// Too much waits to be sent.
+    pub fn send(&self, platform: &Platform, command: &Command) -> Result<(), CommandError> {
+        let properties = PublishProperties {
+            content_type: Some(Encoding::Json.content_type().to_owned()),
+            message_expiry_interval: Some(COMMAND_EXPIRY_SECONDS),
+            ..PublishProperties::default()
+        };
+        let (topic, payload) = (platform.command(), Encoding::Json.encode(command));
+        lock(&self.0)
+            .try_publish_with_properties(topic, QoS::AtLeastOnce, false, payload, properties)
+            .map_err(|e| CommandError {
+                platform: platform.clone(),
+                reason: e.to_string(),
+            })
+    }
+}
+
+fn lock(client: &Mutex<AsyncClient>) -> MutexGuard<'_, AsyncClient> {
+    // A client is whole after each call.
+    client.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn read(publish: &Publish, platform: &Platform, kind: Kind) -> Result<Received, String> {

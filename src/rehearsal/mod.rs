@@ -1,9 +1,12 @@
-//! A flight on one machine: an embedded broker, and the comparison of what arrived with the truth.
+//! A flight on one machine: an embedded broker, a virtual receiver of positions, and the comparison of what arrived with
+//! the truth.
 //!
 //! Owns nothing that flies.
 
 mod broker;
+mod receiver;
 mod score;
 
 pub use broker::{EmbeddedBroker, EmbeddedBrokerError};
+pub use receiver::VirtualReceiver;
 pub use score::{Names, Score, TrueHead, Truth, TruthError, landmarks};
