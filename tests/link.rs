@@ -11,6 +11,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_tungstenite::tokio::accept_hdr_async;
@@ -30,7 +31,9 @@ use image::RgbImage;
 use link::message::Presence;
 use link::{BrokerAddress, BrokerOptions};
 use recognition::pixels::encode_jpeg;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rumqttc::tokio_rustls::TlsAcceptor;
+use rumqttc::tokio_rustls::rustls::{self, pki_types::PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -129,50 +132,61 @@ async fn a_flight_shows_its_certificate_where_the_broker_asks_for_one() {
     flies_and_is_heard(with("client.key").unwrap()).await;
 }
 
-/// Takes WebSockets and passes what they carry to a broker: what web servers before brokers do.
-async fn websocket_gateway(broker_port: u16) -> u16 {
+/// Takes WebSockets, with TLS where there is an acceptor of it, and passes what they carry to a broker: what web servers
+/// before brokers do.
+async fn websocket_gateway(broker_port: u16, tls: Option<TlsAcceptor>) -> u16 {
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
         .unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                #[expect(clippy::result_large_err, reason = "the library's type")]
-                let negotiate = |request: &Request, mut response: Response| {
-                    assert_eq!(request.uri().path(), "/mqtt");
-                    let protocol = request.headers()["sec-websocket-protocol"].clone();
-                    response
-                        .headers_mut()
-                        .insert("sec-websocket-protocol", protocol);
-                    Ok(response)
-                };
-                let socket = accept_hdr_async(stream, negotiate).await.unwrap();
-                let (mut to_client, mut from_client) = socket.split();
-                let broker = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, broker_port));
-                let (mut from_broker, mut to_broker) = broker.await.unwrap().into_split();
-                let up = async {
-                    while let Some(Ok(message)) = from_client.next().await {
-                        to_broker.write_all(&message.into_data()).await.unwrap();
+            match tls.clone() {
+                None => tokio::spawn(pass_on(stream, broker_port)),
+                Some(tls) => tokio::spawn(async move {
+                    // Who does not trust the certificate goes away.
+                    if let Ok(stream) = tls.accept(stream).await {
+                        pass_on(stream, broker_port).await;
                     }
-                };
-                let down = async {
-                    let mut bytes = vec![0; 4096];
-                    while let Ok(n @ 1..) = from_broker.read(&mut bytes).await {
-                        let message = Message::binary(bytes[..n].to_vec());
-                        if to_client.send(message).await.is_err() {
-                            return;
-                        }
-                    }
-                };
-                tokio::select! {
-                    () = up => {}
-                    () = down => {}
-                }
-            });
+                }),
+            };
         }
     });
     port
+}
+
+async fn pass_on(stream: impl AsyncRead + AsyncWrite + Unpin, broker_port: u16) {
+    #[expect(clippy::result_large_err, reason = "the library's type")]
+    let negotiate = |request: &Request, mut response: Response| {
+        assert_eq!(request.uri().path(), "/mqtt");
+        let protocol = request.headers()["sec-websocket-protocol"].clone();
+        response
+            .headers_mut()
+            .insert("sec-websocket-protocol", protocol);
+        Ok(response)
+    };
+    let socket = accept_hdr_async(stream, negotiate).await.unwrap();
+    let (mut to_client, mut from_client) = socket.split();
+    let broker = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, broker_port));
+    let (mut from_broker, mut to_broker) = broker.await.unwrap().into_split();
+    let up = async {
+        while let Some(Ok(message)) = from_client.next().await {
+            to_broker.write_all(&message.into_data()).await.unwrap();
+        }
+    };
+    let down = async {
+        let mut bytes = vec![0; 4096];
+        while let Ok(n @ 1..) = from_broker.read(&mut bytes).await {
+            let message = Message::binary(bytes[..n].to_vec());
+            if to_client.send(message).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = up => {}
+        () = down => {}
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,10 +194,34 @@ async fn a_flight_goes_over_a_websocket() {
     let Some(broker) = Mosquitto::start(false) else {
         return;
     };
-    let port = websocket_gateway(broker.port).await;
+    let port = websocket_gateway(broker.port, None).await;
     let address = format!("ws://127.0.0.1:{port}/mqtt").parse().unwrap();
     let options = BrokerOptions::new(address, Some(credentials(PASSWORD)), None);
     flies_and_is_heard(options.unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flight_goes_over_a_websocket_with_tls() {
+    let Some(broker) = Mosquitto::start(false) else {
+        return;
+    };
+    let own = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+    let server = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key);
+    let port = websocket_gateway(broker.port, Some(Arc::new(server.unwrap()).into())).await;
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    fs::write(&ca, own.cert.pem()).unwrap();
+    let options = |ca| {
+        let address = format!("wss://localhost:{port}/mqtt").parse().unwrap();
+        BrokerOptions::new(address, Some(credentials(PASSWORD)), ca).unwrap()
+    };
+    let stranger = Receiver::connect(options(None), "ground").await;
+    let refused = stranger.map(|_| ()).unwrap_err().to_string();
+    assert!(refused.contains("certificate"), "{refused}");
+    flies_and_is_heard(options(Some(ca.as_path()))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -300,3 +300,37 @@ impl State {
             })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::Limits;
+
+    #[test]
+    fn who_reads_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let outbox = Outbox::open(folder.path(), Limits::default()).unwrap();
+        let engine = Engine {
+            name: "test".to_owned(),
+            bundle: "none".to_owned(),
+            networks: Vec::new(),
+        };
+        let (platform, link) = ("demo".parse().unwrap(), Arc::default());
+        let clock = Clock::of_system();
+        let counters = Counters::new(platform, 4, engine.clone(), outbox, link, clock);
+        let tag = FrameTag::new("left".into(), 0, Duration::ZERO);
+        for find in [3.0, 5.0] {
+            counters.captured(&tag);
+            let stages = [("find".to_owned(), find)];
+            counters.looked_at(&tag, 2, &Faults::default(), &stages, engine.clone());
+        }
+        let read = || {
+            let health = counters.health();
+            (health.stages, health.frames, health.cameras)
+        };
+        let (stages, frames, _) = read();
+        assert_eq!((stages["find"].frames, frames.heads), (2, 4));
+        assert_eq!(read(), read());
+        assert_eq!(read().0, stages);
+    }
+}
