@@ -4,6 +4,7 @@
 
 pub mod camera;
 pub mod clock;
+pub mod control;
 pub mod effort;
 mod network_share;
 pub mod observe;

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use callosity::camera::v4l2::{self, Listed, Setting, Settings, V4l2Device, Wanted};
-use callosity::camera::{Camera, Captured, Dated, Device, DeviceError, Frame, Live};
+use callosity::camera::v4l2::{self, Listed, V4l2Device, Wanted};
+use callosity::camera::{
+    Camera, Captured, Dated, Device, DeviceError, Frame, Live, Setting, Settings,
+};
 use callosity::outbox::Limits;
 use callosity::rehearsal::EmbeddedBroker;
 use callosity::service::{self, Flight, HEALTH_INTERVAL, fly};
@@ -63,7 +65,7 @@ fn wanted(format: PixelFormat) -> Wanted {
 fn live(address: &str, wanted: Wanted) -> (Live<V4l2Device>, Settings) {
     let device = device(address, wanted);
     let settings = device.settings();
-    (Live::new("test", device), settings)
+    (Live::new("test", device), settings.unwrap())
 }
 
 /// The next frame; what else happens on the way is put down.

@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use callosity::camera::Replay;
+use callosity::camera::{Backlog, Camera, Captured, Replay, Setting, Settings};
 use callosity::clock::{SystemClock, TimeSource, built};
 use callosity::effort::EffortSettings;
 use callosity::outbox::{Limits, Outbox};
@@ -397,8 +397,10 @@ fn ask(address: SocketAddr, method: &str, path: &str, host: &str, body: &str) ->
     stream
         .write_all(format!("{request}\r\n{body}").as_bytes())
         .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    // A picture is no text.
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer);
     let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
     (status, serde_json::from_str(body).unwrap_or(Value::Null))
@@ -433,6 +435,114 @@ fn with_effort(
         ..Survey::default()
     };
     flight
+}
+
+/// A camera that takes any exposure and knows no zoom.
+struct Adjustable {
+    settings: Settings,
+    replay: Replay,
+}
+
+impl Camera for Adjustable {
+    fn name(&self) -> &str {
+        "belly"
+    }
+
+    fn backlog(&self) -> Backlog {
+        Backlog::Newest
+    }
+
+    fn next(&mut self, timeout: Duration) -> Captured {
+        let mut captured = self.replay.next(timeout);
+        if let Captured::Frame(frame) = &mut captured {
+            frame.tag.camera = "belly".into();
+        }
+        captured
+    }
+
+    fn settings(&self) -> Option<Settings> {
+        Some(self.settings.clone())
+    }
+
+    fn complaint(&self) -> Option<String> {
+        let wanted = self.settings.wanted();
+        let zooms = wanted.iter().any(|(name, _)| name == "zoom");
+        zooms.then(|| "zoom: there is no such setting".to_owned())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cameras_are_set_and_seen_in_flight() {
+    let Some(broker) = Mosquitto::start(false) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (frames, state) = (folder.path().join("frames"), folder.path().join("state"));
+    fs::create_dir(&frames).unwrap();
+    let control = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let host = control.to_string();
+    let mut flight = with_effort(&frames, state, broker.options(), control);
+    let settings = Settings::default();
+    settings.set("exposure", Setting::Number(40));
+    let camera = Adjustable {
+        settings: settings.clone(),
+        replay: Replay::open(&frames, 20.0, true).unwrap(),
+    };
+    flight.cameras.push(camera.into());
+    let mut recorder = Recorder::start(broker.port).await;
+    let stop = CancellationToken::new();
+    let flying = take_off(flight, &stop);
+    listening(control).await;
+    let set = |name: &str, body: &Value| {
+        let path = format!("/cameras/{name}/settings");
+        ask(control, "PUT", &path, &host, &body.to_string())
+    };
+    let wanted = json!({"exposure": 5, "gain": "auto", "zoom": 3});
+    assert_eq!(set("belly", &wanted), (200, wanted));
+    let expected = [
+        ("exposure", Setting::Number(5)),
+        ("gain", Setting::Auto),
+        ("zoom", Setting::Number(3)),
+    ];
+    assert_eq!(
+        settings.wanted(),
+        expected.map(|(name, s)| (name.to_owned(), s))
+    );
+    let (status, refused) = set("belly", &json!({"exposure": 7, "gain": {"db": 3}}));
+    assert_eq!((status, &refused["field"]), (422, &json!("gain")));
+    assert_eq!(
+        settings.wanted()[0].1,
+        Setting::Number(5),
+        "half of it was done"
+    );
+    for (camera, status) in [("replay", 404), ("nose", 404)] {
+        assert_eq!(set(camera, &json!({"exposure": 1})).0, status, "{camera}");
+    }
+    let of_belly = || {
+        let (_, cameras) = ask(control, "GET", "/cameras", &host, "");
+        let mut cameras = cameras.as_array().unwrap().clone().into_iter();
+        cameras.find(|camera| camera["name"] == "belly").unwrap()
+    };
+    let complains = async {
+        while of_belly()["problems"][0] != "zoom: there is no such setting" {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, complains).await.unwrap();
+    assert_eq!(of_belly()["settings"]["exposure"], 5);
+    let seen = async {
+        while ask(control, "GET", "/cameras/belly/preview", &host, "").0 != 200 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, seen).await.unwrap();
+    assert_eq!(
+        ask(control, "GET", "/cameras/nose/preview", &host, "").0,
+        404
+    );
+    stop.cancel();
+    recorder.until(Presence::Stopped).await;
+    delivered(&flying.await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]

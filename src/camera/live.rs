@@ -6,7 +6,7 @@ use recognition::pixels::{DecodeError, Image};
 use thiserror::Error;
 use tracing::{info, warn};
 
-use super::{Backlog, Camera, Captured, Dated, Frame, FrameTag, UnusableFrame};
+use super::{Backlog, Camera, Captured, Dated, Frame, FrameTag, Settings, UnusableFrame};
 use crate::clock::{SystemClock, TimeSource};
 
 /// Pause before the first attempt to open a device again; it doubles with each that fails.
@@ -40,6 +40,11 @@ pub trait Device: Send {
     /// # Errors
     /// It is not there, is another's, or does not give what is needed.
     fn open(&mut self) -> Result<Self::Stream, DeviceError>;
+
+    /// What changes its settings in flight, where it has any.
+    fn settings(&self) -> Option<Settings> {
+        None
+    }
 }
 
 /// An open [`Device`].
@@ -327,6 +332,10 @@ fn digest(bytes: &[u8]) -> u64 {
 }
 
 impl<D: Device, T: Timer> Camera for Live<D, T> {
+    fn settings(&self) -> Option<Settings> {
+        self.device.settings()
+    }
+
     fn name(&self) -> &str {
         &self.name
     }

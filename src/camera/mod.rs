@@ -14,6 +14,7 @@
 mod live;
 mod mask;
 mod replay;
+mod settings;
 #[cfg(target_os = "linux")]
 pub mod v4l2;
 mod watched_folder;
@@ -28,6 +29,7 @@ use thiserror::Error;
 pub use live::{Device, DeviceError, Exposure, Live, Stream, Timer};
 pub use mask::{Mask, MaskError};
 pub use replay::Replay;
+pub use settings::{Setting, Settings};
 pub use watched_folder::{Watch, WatchedFolder};
 
 /// How it is known when a frame was taken.
@@ -176,6 +178,11 @@ pub trait Camera: Send {
 
     /// In words, what it was asked for and what it gives; `None` while that is not known.
     fn format(&self) -> Option<String> {
+        None
+    }
+
+    /// What changes its settings in flight, where it has any.
+    fn settings(&self) -> Option<Settings> {
         None
     }
 

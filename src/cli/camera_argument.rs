@@ -311,7 +311,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_device_with_all_options() {
-        use callosity::camera::v4l2::Setting;
+        use callosity::camera::Setting;
 
         let argument: CameraArgument =
             "v4l2:by-path/pci-0000:00:14.0-usb-0:2:1.0,name=left,format=Y10,size=1920x1080,\

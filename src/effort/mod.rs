@@ -2,10 +2,9 @@
 //!
 //! [`EffortLog`] holds it. Each change is checked, and then put into the [outbox](crate::outbox) as an effort message
 //! together with the new state, in one transaction: what was said survives a crash, and is said to the ground.
-//! [`router`] lets the box's own machine read and set it over HTTP; [`EffortLog::command`] obeys the ground.
+//! [`control`](crate::control) lets the box's own machine read and set it; [`EffortLog::command`] obeys the ground.
 
 mod change;
-mod http;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,7 +25,6 @@ use crate::outbox::{Kind, Message, Outbox};
 use crate::position::Positioning;
 
 pub use change::Refusal;
-pub use http::{router, serve};
 
 /// Under this name the outbox keeps the state.
 const BOOKMARK: &str = "effort";

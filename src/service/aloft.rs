@@ -19,7 +19,8 @@ use uuid::Uuid;
 
 use super::{RETRY, TICK};
 use crate::clock::{Clock, Correction, REMEMBER, Stamp, SystemClock, TimeSource};
-use crate::effort::{EffortLog, EffortSettings, FlightOf, serve};
+use crate::control::{Cameras, serve};
+use crate::effort::{EffortLog, EffortSettings, FlightOf};
 use crate::observe::Counters;
 use crate::outbox::{Kind, Message, Outbox};
 use crate::position::{Gpsd, GpsdAddress, Mountings, Positioning, Source, View};
@@ -202,7 +203,12 @@ impl Aloft {
     }
 
     /// Watches the clock, says where the aircraft is and answers over HTTP until `landed`.
-    pub fn run(&self, counters: &Counters, landed: &CancellationToken) -> Result<(), String> {
+    pub fn run(
+        &self,
+        counters: &Counters,
+        cameras: &Cameras,
+        landed: &CancellationToken,
+    ) -> Result<(), String> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -212,7 +218,7 @@ impl Aloft {
                 () = landed.cancelled() => {}
                 () = self.watch(counters) => {}
                 () = self.track() => {}
-                () = self.answer(counters) => {}
+                () = self.answer(counters, cameras) => {}
             }
         });
         remember(&self.clock, &self.outbox);
@@ -357,12 +363,12 @@ impl Aloft {
     }
 
     /// Answers over HTTP; tries again without end where the address is taken.
-    async fn answer(&self, counters: &Counters) {
+    async fn answer(&self, counters: &Counters, cameras: &Cameras) {
         let (Some(address), Some(effort)) = (self.control, &self.effort) else {
             return std::future::pending().await;
         };
         loop {
-            if let Err(e) = serve(address, effort.clone()).await {
+            if let Err(e) = serve(address, effort.clone(), cameras.clone()).await {
                 let reason = format!("cannot answer at http://{address}: {e}");
                 error!("{reason}");
                 counters.has_problem("control", reason);

@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::camera::{Camera, Captured, Frame, Mask, MountedCamera};
+use crate::control::Cameras;
 use crate::effort::FlightOf;
 use crate::observe::{Counters, Preview};
 use crate::outbox::{Depth, Limits, Outbox, OutboxError, Publisher, PublisherCounters};
@@ -209,7 +210,10 @@ pub fn fly<R: Recogniser + 'static>(
         publish(&publisher)
     })?;
 
-    start_survey(&mut supervisor, &aloft, &counters, &landed)?;
+    let settings = cameras.iter().map(|mounted| &mounted.camera);
+    let settings = settings.filter_map(|c| Some((c.name().to_owned(), c.settings()?)));
+    let controlled = Cameras::new(counters.clone(), settings.collect());
+    start_survey(&mut supervisor, &aloft, &counters, controlled, &landed)?;
     let mut recognition = Recognition {
         sightings,
         seats,
@@ -253,6 +257,7 @@ fn start_survey(
     supervisor: &mut Supervisor,
     aloft: &Aloft,
     counters: &Arc<Counters>,
+    controlled: Cameras,
     landed: &CancellationToken,
 ) -> std::io::Result<()> {
     if aloft.has_position() {
@@ -264,7 +269,7 @@ fn start_survey(
     }
     let (aloft, landed, counters) = (aloft.clone(), landed.clone(), counters.clone());
     supervisor.start(SURVEY, OnFailure::Retry(RETRY), move || {
-        aloft.run(&counters, &landed)
+        aloft.run(&counters, &controlled, &landed)
     })
 }
 

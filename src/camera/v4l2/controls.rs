@@ -1,11 +1,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::str::FromStr;
 
 use ::v4l::v4l_sys as sys;
 use ::v4l::v4l2::vidioc;
 
+use super::super::Setting;
 use super::ioctl::{call, zeroed};
 
 /// Most controls that are looked at: no driver has as many.
@@ -80,39 +80,6 @@ impl fmt::Display for Control {
         match self.value {
             Some(value) => write!(f, "; {value} now"),
             None => Ok(()),
-        }
-    }
-}
-
-/// What a control is set to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Setting {
-    /// The camera chooses.
-    Auto,
-    /// A number, in the driver's units.
-    Number(i64),
-    /// An item of a menu by its name.
-    Item(String),
-}
-
-impl FromStr for Setting {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match (text, text.parse()) {
-            ("auto", _) => Self::Auto,
-            (_, Ok(number)) => Self::Number(number),
-            _ => Self::Item(text.to_owned()),
-        })
-    }
-}
-
-impl fmt::Display for Setting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Number(number) => write!(f, "{number}"),
-            Self::Item(name) => f.write_str(name),
         }
     }
 }

@@ -17,8 +17,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ::v4l::v4l_sys as sys;
@@ -27,10 +25,10 @@ use recognition::pixels::{
     DecodeError, EncodedPhotograph, Image, PixelFormat, RawImage, YCbCr, YCbCrMatrix,
 };
 
-pub use controls::{Control, ControlKind, MenuItem, Setting};
+pub use controls::{Control, ControlKind, MenuItem};
 pub use devices::{Address, AddressError, VideoDevice};
 
-use super::{Device, DeviceError, Exposure, Stream};
+use super::{Device, DeviceError, Exposure, Setting, Settings, Stream};
 use buffers::Buffers;
 use devices::Claim;
 use ioctl::zeroed;
@@ -96,41 +94,6 @@ fn four_characters(format: [u8; 4]) -> String {
     text.trim_end().to_owned()
 }
 
-/// Settings that another thread may change while the camera gives frames.
-#[derive(Clone, Debug, Default)]
-pub struct Settings(Arc<SharedSettings>);
-
-#[derive(Debug, Default)]
-struct SharedSettings {
-    /// By name, with the number of the change that made it so.
-    wanted: Mutex<Vec<(String, Setting, u64)>>,
-    changes: AtomicU64,
-}
-
-impl Settings {
-    /// Has the camera make a setting before its next frame, and again each time it is opened. A name that is set already
-    /// takes the new value.
-    pub fn set(&self, name: &str, setting: Setting) {
-        let mut wanted = self.0.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-        let change = 1 + self.0.changes.fetch_add(1, Ordering::AcqRel);
-        wanted.retain(|(known, ..)| known != name);
-        wanted.push((name.to_owned(), setting, change));
-    }
-
-    /// Those that were made after a change.
-    fn since(&self, change: u64) -> Vec<(String, Setting)> {
-        let wanted = self.0.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-        let later = wanted.iter().filter(|(.., made)| *made > change);
-        later
-            .map(|(name, setting, _)| (name.clone(), setting.clone()))
-            .collect()
-    }
-
-    fn changes(&self) -> u64 {
-        self.0.changes.load(Ordering::Acquire)
-    }
-}
-
 /// A video device, opened by [`Live`](super::Live).
 pub struct V4l2Device {
     address: Address,
@@ -151,15 +114,14 @@ impl V4l2Device {
             settings,
         }
     }
-
-    /// To change settings in flight.
-    pub fn settings(&self) -> Settings {
-        self.settings.clone()
-    }
 }
 
 impl Device for V4l2Device {
     type Stream = V4l2Stream;
+
+    fn settings(&self) -> Option<Settings> {
+        Some(self.settings.clone())
+    }
 
     fn open(&mut self) -> Result<V4l2Stream, DeviceError> {
         let found = self.address.find(Path::new(SYSFS), Path::new(DEV))?;
