@@ -33,6 +33,7 @@ pub mod optimiser;
 mod photograph;
 mod progress;
 pub mod pseudo_labels;
+pub mod quantisation;
 pub mod recipe;
 pub mod report;
 pub mod run_folder;

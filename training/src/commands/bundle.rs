@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use prost::Message;
 use recognition::bundle::{
     Aligner, Bundle, Catalogue, CloserLook, DecisionAims, Embedding, Ensemble, FORMAT_VERSION,
     Finder, GalleryFile, LastLayer, MANIFEST_FILE, Manifest, NetworkProvenance, Provenance, Role,
@@ -12,17 +13,23 @@ use recognition::bundle::{
 };
 use recognition::identify::Identifier;
 use recognition::inference::EngineConfig;
+use recognition::pixels::write_input;
 use tch::{Device, Tensor};
+use tract_onnx::pb::ModelProto;
 
-use super::export::{StorageChoice, agree, checked, floats, probe, run_builtin, write};
+use super::export::{
+    StorageChoice, agree, checked, floats, probe, probe_of_size, run_builtin, write,
+};
 use super::stack::StackFile;
 use crate::cache::Cache;
 use crate::compose::Composer;
 use crate::conditions::ConditionsReport;
 use crate::finder_threshold;
 use crate::index::Index;
+use crate::loader::random;
 use crate::network::{Mode, Network, Precision};
 use crate::onnx::{self, Interface, Storage};
+use crate::quantisation::{observe, quantise};
 use crate::recipe::Task;
 use crate::run_folder::{TrainedRun, check_names, check_together, sha256};
 use crate::split::Split;
@@ -34,6 +41,11 @@ const MINIMUM_PROGRAM_VERSION: semver::Version = semver::Version::new(0, 4, 0);
 /// Largest difference that a self-test allows, as a fraction of the output's largest value: room for
 /// engines that multiply in reduced precision, far less than any decision.
 const SELF_TEST_TOLERANCE: f32 = 5e-3;
+/// The same where a network computes in 8 bits: engines round values that lie between two steps to either.
+const EIGHT_BIT_TOLERANCE: f32 = 5e-2;
+/// Frames on which the ranges of a network's values are observed.
+const OBSERVED_FRAMES: u32 = 96;
+const OBSERVING: u64 = 8;
 /// Largest difference that the self-test of the embedding allows in one of its values, most of which are far
 /// below 1.
 const EMBEDDING_TOLERANCE: f32 = 5e-3;
@@ -80,6 +92,10 @@ pub struct Args {
     /// Number format in which weights are stored
     #[arg(long, value_enum, default_value_t = StorageChoice::Float16)]
     storage: StorageChoice,
+    /// Compute the finder's inner convolutions in 8-bit numbers, which processors with instructions for them do twice as
+    /// fast; their ranges are observed on composed frames
+    #[arg(long)]
+    eight_bit_finder: bool,
     /// Markdown for the model card: where the photographs come from, under which terms, and what the
     /// bundle must not be used for
     #[arg(long, value_name = "FILE")]
@@ -205,7 +221,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let conditions = conditions.map(ConditionsReport::load).transpose()?;
 
     let mut writer = Writer::new(&args.out)?;
-    let finder = match (&finder_run, &finder_of) {
+    let mut finder = match (&finder_run, &finder_of) {
         (Some(run), _) => Some(Finder {
             network: writer.network("finder", run, args.storage.into())?,
             stride: finder_stride(run)?,
@@ -225,6 +241,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         }
         (None, None) => None,
     };
+    if args.eight_bit_finder {
+        let finder = finder.as_mut();
+        let finder = finder.context("--eight-bit-finder needs --finder or --finder-of")?;
+        let composer = composer(&args, &stack.split_digest, |_| true)
+            .context("observing the finder's ranges on composed frames")?;
+        writer.quantise_finder(&mut finder.network, &composer)?;
+    }
     let aligner = match (&aligner_run, &aligner_of) {
         (Some(run), _) => Some(Aligner {
             network: writer.network("aligner", run, args.storage.into())?,
@@ -475,19 +498,10 @@ fn choose_threshold(
     let Some(finder) = &mut manifest.finder else {
         return Ok(());
     };
-    let context = "choosing the finder's threshold on composed frames; --finder-threshold sets one";
-    let index = Index::load(&args.index).context(context)?;
-    let split = Split::load(&args.split).context(context)?;
-    ensure!(
-        split.digest() == run.record.split_digest,
-        "{} is split {}, the finder was trained on {}",
-        args.split.display(),
-        split.digest(),
-        run.record.split_digest
-    );
-    let cache = Cache::open_or_build(&index, &args.cache)?;
     let held_out = run.record.held_out_fold;
-    let composer = Composer::from_data(&index, &split, &cache, |fold| fold == held_out)?;
+    let composer = composer(args, &run.record.split_digest, |fold| fold == held_out).context(
+        "choosing the finder's threshold on composed frames; --finder-threshold sets one",
+    )?;
     let identifier = Identifier::new(&writer.open()?, &EngineConfig::default())?;
     let input = &finder.network.input;
     let chosen = finder_threshold::choose(
@@ -511,6 +525,24 @@ fn choose_threshold(
         ]);
     }
     Ok(())
+}
+
+/// Composes frames of the photographs of these folds, by the split of this digest.
+fn composer(
+    args: &Args,
+    split_digest: &str,
+    of_folds: impl Fn(u32) -> bool,
+) -> anyhow::Result<Composer> {
+    let index = Index::load(&args.index)?;
+    let split = Split::load(&args.split)?;
+    ensure!(
+        split.digest() == split_digest,
+        "{} is split {}, the networks were trained on {split_digest}",
+        args.split.display(),
+        split.digest(),
+    );
+    let cache = Cache::open_or_build(&index, &args.cache)?;
+    Ok(Composer::from_data(&index, &split, &cache, of_folds)?)
 }
 
 fn finder_stride(run: &TrainedRun) -> anyhow::Result<u32> {
@@ -733,19 +765,69 @@ impl Writer {
     ) -> anyhow::Result<recognition::bundle::Network> {
         let file = format!("{role}.onnx");
         self.file(&file, bytes)?;
-        let input = probe(network, 1);
-        let outputs = run_builtin(bytes, &input)?;
+        self.test(role, bytes, &probe(network, 1), SELF_TEST_TOLERANCE)?;
+        Ok(recognition::bundle::Network {
+            file,
+            sha256: sha256(bytes),
+            input: run.recipe.input.network_input(),
+            output: role.to_owned(),
+        })
+    }
+
+    /// Has the finder, which is written already, compute in 8 bits, its ranges observed on composed frames.
+    fn quantise_finder(
+        &mut self,
+        network: &mut recognition::bundle::Network,
+        composer: &Composer,
+    ) -> anyhow::Result<()> {
+        let path = self.folder.path().join(&network.file);
+        let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        let mut model = ModelProto::decode(&*bytes).context("the finder's file")?;
+        let (input, role) = (&network.input, Role::Finder.name());
+        let planes = 3 * input.width as usize * input.height as usize;
+        let frames = (0..OBSERVED_FRAMES).map(|i| {
+            let mut rng = random(0, OBSERVING, i.into());
+            let frame = composer.frame(&mut rng, input.width, input.height);
+            let mut planes = vec![0.0; planes];
+            write_input(&frame.image, input, &mut planes);
+            planes
+        });
+        let largest = observe(
+            &model,
+            frames,
+            (input.width as usize, input.height as usize),
+        )?;
+        quantise(&mut model, &largest)?;
+        let bytes = onnx::encode(&model);
+        self.file(&network.file, &bytes)?;
+        // That which is there is of the file as it was.
+        self.self_test.retain(|test| test.role != role);
+        let probe = probe_of_size(input.width.into(), input.height.into(), 1);
+        self.test(role, &bytes, &probe, EIGHT_BIT_TOLERANCE)?;
+        network.sha256 = sha256(&bytes);
+        Ok(())
+    }
+
+    /// Writes the self-test of a network; `tolerance` is a fraction of the output's largest value.
+    fn test(
+        &mut self,
+        role: &str,
+        bytes: &[u8],
+        input: &Tensor,
+        tolerance: f32,
+    ) -> anyhow::Result<()> {
+        let outputs = run_builtin(bytes, input)?;
         let raw =
             |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
         let input_file = format!("self_test/{role}.input");
-        let input_bytes = raw(&floats(&input)?);
+        let input_bytes = raw(&floats(input)?);
         self.file(&input_file, &input_bytes)?;
         for (output, embedding) in outputs.iter().zip([false, true]) {
             let (name, tolerance) = if embedding {
                 (EMBEDDING, EMBEDDING_TOLERANCE)
             } else {
                 let largest = output.iter().fold(1.0_f32, |a, v| a.max(v.abs()));
-                ("output", SELF_TEST_TOLERANCE * largest)
+                ("output", tolerance * largest)
             };
             let output_file = format!("self_test/{role}.{name}");
             let output_bytes = raw(output);
@@ -760,12 +842,7 @@ impl Writer {
                 embedding,
             });
         }
-        Ok(recognition::bundle::Network {
-            file,
-            sha256: sha256(bytes),
-            input: run.recipe.input.network_input(),
-            output: role.to_owned(),
-        })
+        Ok(())
     }
 
     /// Checks the bundle as the flying program does and moves it to its place. Returns its size.

@@ -82,7 +82,11 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 /// Pseudo-random input of a graph's size, the same each time.
 pub(crate) fn probe(network: &Network, batch: i64) -> Tensor {
     let shape = network.graph().nodes[0].shape;
-    let (height, width) = (shape.height as i64, shape.width as i64);
+    probe_of_size(shape.width as i64, shape.height as i64, batch)
+}
+
+/// [`probe`] for a network of which the size of its input is known.
+pub(crate) fn probe_of_size(width: i64, height: i64, batch: i64) -> Tensor {
     let count = batch * 3 * height * width;
     // Smooth waves plus a little of a sequence that never repeats: neither flat nor mere noise.
     let values: Vec<f32> = (0..count)
