@@ -1,11 +1,13 @@
 //! Convolutions in 8-bit numbers: static quantisation after training (Jacob et al. 2018; Nagel et al. 2021, "A white paper
 //! on neural network quantization").
 //!
-//! The largest magnitude of what goes into each convolution and comes out of it is [observed](observe) on photographs.
-//! [`quantise`] then rounds these values to 255 steps between minus and plus that magnitude, by pairs of `QuantizeLinear`
-//! and `DequantizeLinear` around each convolution, which engines with 8-bit instructions run as one 8-bit convolution and
-//! others as rounding. Steps are symmetric about 0, which every engine has. The first convolution, which sees the
-//! photograph, and the last, whose output is the answer, stay as they are.
+//! The range of what goes into each convolution and comes out of it is [observed](observe) on photographs. [`quantise`]
+//! then rounds these values to 256 steps over that range, by pairs of `QuantizeLinear` and `DequantizeLinear` around each
+//! convolution, which engines with 8-bit instructions run as one 8-bit convolution and others as rounding. Steps are
+//! unsigned with a zero of their own (0 lies where the range has it), in which processors of the x86 family multiply
+//! fastest and which waste nothing on the few values below 0 that leaky ReLUs leave; TensorRT knows symmetric steps only
+//! and leaves such convolutions to CUDA. The first convolution, which sees the photograph, and the last, whose output is
+//! the answer, stay as they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,11 +20,37 @@ use tract_onnx::pb::{
 
 use crate::onnx;
 
-/// Steps from 0 to the largest magnitude.
-const STEPS: f32 = 127.0;
+/// Steps from the beginning of a range to its end.
+const STEPS: f32 = 255.0;
 
-/// The largest magnitude of values, by their names in the model.
-pub type Magnitudes = BTreeMap<String, f32>;
+/// Of the photographs, the share whose least and largest values lie within the range. A few with odd ones would make the
+/// steps of all others coarse.
+const WITHIN: f64 = 0.9;
+
+/// Ranges of values, by the values' names in the model; 0 is in each.
+pub type Ranges = BTreeMap<String, Range>;
+
+/// The range of a value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Range {
+    /// At most 0.
+    pub least: f32,
+    /// At least 0.
+    pub largest: f32,
+}
+
+impl Range {
+    fn step(self) -> f32 {
+        let step = (self.largest - self.least) / STEPS;
+        // Of a value that is always 0 any step will do.
+        if step > 0.0 { step } else { 1.0 }
+    }
+
+    fn zero(self) -> u8 {
+        // Rounded into 0…255 by the range's own definition.
+        (-self.least / self.step()).round() as u8
+    }
+}
 
 /// The values of `model` that [`quantise`] rounds: input and output of each convolution but the first and the last.
 fn rounded(graph: &GraphProto) -> BTreeSet<String> {
@@ -43,8 +71,8 @@ fn graph(model: &ModelProto) -> anyhow::Result<&GraphProto> {
     model.graph.as_ref().context("the model has no graph")
 }
 
-/// Runs the model on each input, `3 × height × width` in the network's normalised units, and keeps the largest magnitude of
-/// each value that [`quantise`] rounds.
+/// Runs the model on each input, `3 × height × width` in the network's normalised units, and gives the range of each value
+/// that [`quantise`] rounds.
 ///
 /// # Errors
 /// The built-in engine cannot run the model, or there is no input.
@@ -52,7 +80,7 @@ pub fn observe(
     model: &ModelProto,
     inputs: impl ExactSizeIterator<Item = Vec<f32>>,
     size: (usize, usize),
-) -> anyhow::Result<Magnitudes> {
+) -> anyhow::Result<Ranges> {
     use tract_onnx::prelude::*;
 
     ensure!(inputs.len() > 0, "no photographs to observe values on");
@@ -67,38 +95,47 @@ pub fn observe(
         .model_for_read(&mut &*onnx::encode(&telling))?
         .into_optimized()?
         .into_runnable()?;
-    let mut largest: Magnitudes = names.into_iter().map(|name| (name, 0.0)).collect();
+    let mut ends: Vec<[Vec<f32>; 2]> = names.iter().map(|_| Default::default()).collect();
     for input in inputs {
         let input = Tensor::from_shape(&[1, 3, size.1, size.0], &input)?;
         let values = plan.run(tvec!(input.into()))?;
-        for (largest, value) in largest.values_mut().zip(&values) {
+        for ([least, largest], value) in ends.iter_mut().zip(&values) {
             let value = value.to_plain_array_view::<f32>()?;
-            *largest = value.iter().fold(*largest, |most, v| most.max(v.abs()));
+            least.push(value.iter().fold(0.0_f32, |least, v| least.min(*v)));
+            largest.push(value.iter().fold(0.0_f32, |largest, v| largest.max(*v)));
         }
     }
-    Ok(largest)
+    let range = |[mut least, mut largest]: [Vec<f32>; 2]| {
+        least.sort_by(|a, b| b.total_cmp(a));
+        largest.sort_by(f32::total_cmp);
+        let last = ((largest.len() - 1) as f64 * WITHIN).round() as usize;
+        Range {
+            least: least[last],
+            largest: largest[last],
+        }
+    };
+    Ok(names.into_iter().zip(ends.into_iter().map(range)).collect())
 }
 
 /// Has the inner convolutions computed in 8 bits.
 ///
 /// # Errors
 /// The weights are not stored as int8, a value was not observed, or was not finite.
-pub fn quantise(model: &mut ModelProto, largest: &Magnitudes) -> anyhow::Result<()> {
+pub fn quantise(model: &mut ModelProto, ranges: &Ranges) -> anyhow::Result<()> {
     let names = rounded(graph(model)?);
     let inner: BTreeSet<String> = inner(graph(model)?)
         .into_iter()
         .map(|node| node.name.clone())
         .collect();
     let graph = model.graph.as_mut().context("no graph")?;
-    let mut steps: BTreeMap<&str, f32> = BTreeMap::new();
     for name in &names {
-        let largest = *largest
+        let range = ranges
             .get(name)
             .with_context(|| format!("{name} was not observed"))?;
-        ensure!(largest.is_finite(), "{name} was {largest}");
-        // Of a value that is always 0 any step will do.
-        let step = if largest > 0.0 { largest / STEPS } else { 1.0 };
-        steps.insert(name, step);
+        ensure!(
+            range.least.is_finite() && range.largest.is_finite(),
+            "{name} was {range:?}"
+        );
     }
     let mut nodes = Vec::with_capacity(2 * graph.node.len());
     let mut initializers = Vec::new();
@@ -111,7 +148,7 @@ pub fn quantise(model: &mut ModelProto, largest: &Magnitudes) -> anyhow::Result<
     for mut node in std::mem::take(&mut graph.node) {
         let convolution = inner.contains(&node.name);
         if convolution {
-            let step = steps[node.input[0].as_str()];
+            let step = ranges[&node.input[0]].step();
             let bias = whole_bias(&graph.initializer, &nodes, &node, step)?;
             initializers.extend(bias.constants);
             node.input[2] = bias.node.output[0].clone();
@@ -125,8 +162,8 @@ pub fn quantise(model: &mut ModelProto, largest: &Magnitudes) -> anyhow::Result<
         }
         let made = node.output[0].clone();
         nodes.push(node);
-        if let Some(step) = steps.get(made.as_str()) {
-            let (pair, constants) = round(&made, *step);
+        if names.contains(&made) {
+            let (pair, constants) = round(&made, ranges[&made]);
             nodes.extend(pair);
             initializers.extend(constants);
         }
@@ -223,8 +260,8 @@ fn whole_bias(
     Ok(WholeBias { node, constants })
 }
 
-/// The nodes that round a value to steps, the last of which gives `{value}/rounded`, and their constants.
-fn round(value: &str, step: f32) -> ([NodeProto; 2], [TensorProto; 2]) {
+/// The nodes that round a value to the steps of its range, the last of which gives `{value}/rounded`, and their constants.
+fn round(value: &str, range: Range) -> ([NodeProto; 2], [TensorProto; 2]) {
     let (step_name, zero_name) = (format!("{value}.step"), format!("{value}.zero"));
     let steps = format!("{value}/steps");
     let pair = [
@@ -244,9 +281,9 @@ fn round(value: &str, step: f32) -> ([NodeProto; 2], [TensorProto; 2]) {
             &step_name,
             &[],
             DataType::Float,
-            step.to_le_bytes().to_vec(),
+            range.step().to_le_bytes().to_vec(),
         ),
-        tensor(&zero_name, &[], DataType::Int8, vec![0]),
+        tensor(&zero_name, &[], DataType::Uint8, vec![range.zero()]),
     ];
     (pair, constants)
 }
@@ -335,9 +372,9 @@ mod tests {
         fn rounding_changes_little(seed in 0..1000_u64) {
             let exact = network(seed, Storage::Int8);
             let seen = images(seed, 4);
-            let largest = observe(&exact, seen.iter().cloned(), SIZE).unwrap();
+            let ranges = observe(&exact, seen.iter().cloned(), SIZE).unwrap();
             let mut model = exact.clone();
-            quantise(&mut model, &largest).unwrap();
+            quantise(&mut model, &ranges).unwrap();
             let graph = model.graph.as_ref().unwrap();
             let mut known: BTreeSet<&str> = graph.initializer.iter().map(|i| i.name.as_str()).collect();
             known.insert("image");
@@ -348,7 +385,7 @@ mod tests {
                 known.extend(node.output.iter().map(String::as_str));
             }
             let rounds = graph.node.iter().filter(|node| node.op_type == "QuantizeLinear");
-            prop_assert_eq!(rounds.count(), largest.len());
+            prop_assert_eq!(rounds.count(), ranges.len());
             for image in &seen {
                 let (before, after) = (run(&exact, image), run(&model, image));
                 let range = before.iter().fold(0.0_f32, |most, v| most.max(v.abs()));
@@ -359,9 +396,8 @@ mod tests {
         }
     }
 
-    /// What is observed are the values' own magnitudes: scaled input, scaled magnitudes of the first convolution's output.
     #[test]
-    fn the_ends_stay_and_magnitudes_are_the_largest() {
+    fn the_ends_stay_and_a_few_odd_photographs_do_not_count() {
         let model = network(1, Storage::Int8);
         let seen = images(2, 3);
         let all = observe(&model, seen.iter().cloned(), SIZE).unwrap();
@@ -370,25 +406,33 @@ mod tests {
         let convolutions: Vec<_> = convolutions.collect();
         assert!(!all.contains_key(&convolutions[0].input[0]));
         assert!(!all.contains_key(&convolutions[convolutions.len() - 1].output[0]));
-        let each: Vec<Magnitudes> = seen
-            .into_iter()
-            .map(|image| observe(&model, [image].into_iter(), SIZE).unwrap())
-            .collect();
-        for (name, largest) in &all {
-            let of_one = each.iter().map(|one| one[name]).fold(0.0, f32::max);
-            assert_eq!(*largest, of_one, "{name}");
+        let of = |images: Vec<Vec<f32>>| observe(&model, images.into_iter(), SIZE).unwrap();
+        let each: Vec<Ranges> = seen.iter().map(|image| of(vec![image.clone()])).collect();
+        for (name, range) in &all {
+            let largest = each.iter().map(|one| one[name].largest);
+            assert_eq!(range.largest, largest.fold(0.0, f32::max), "{name}");
+            let least = each.iter().map(|one| one[name].least);
+            assert_eq!(range.least, least.fold(0.0, f32::min), "{name}");
+            assert!(range.least < range.largest, "{name}");
         }
-        assert!(all.values().all(|largest| *largest > 0.0));
+        let many: Vec<_> = images(2, 20);
+        let mut odd = many.clone();
+        odd[7].iter_mut().for_each(|v| *v *= 100.0);
+        let (many, odd) = (of(many), of(odd));
+        for (name, range) in &odd {
+            let width = |range: &Range| range.largest - range.least;
+            assert!(width(range) < 2.0 * width(&many[name]), "{name}");
+        }
     }
 
     #[test]
     fn what_cannot_be_computed_in_8_bits_is_refused() {
         let mut model = network(1, Storage::Float32);
-        let largest = observe(&model, images(2, 1).into_iter(), SIZE).unwrap();
-        let refused = quantise(&mut model, &largest).unwrap_err().to_string();
+        let ranges = observe(&model, images(2, 1).into_iter(), SIZE).unwrap();
+        let refused = quantise(&mut model, &ranges).unwrap_err().to_string();
         assert!(refused.contains("int8"), "{refused}");
         let mut model = network(1, Storage::Int8);
-        let refused = quantise(&mut model, &Magnitudes::new()).unwrap_err();
+        let refused = quantise(&mut model, &Ranges::new()).unwrap_err();
         assert!(refused.to_string().contains("not observed"));
         assert!(observe(&model, std::iter::empty(), SIZE).is_err());
     }

@@ -42,7 +42,7 @@ const MINIMUM_PROGRAM_VERSION: semver::Version = semver::Version::new(0, 4, 0);
 /// engines that multiply in reduced precision, far less than any decision.
 const SELF_TEST_TOLERANCE: f32 = 5e-3;
 /// The same where a network computes in 8 bits: engines round values that lie between two steps to either.
-const EIGHT_BIT_TOLERANCE: f32 = 5e-2;
+const EIGHT_BIT_TOLERANCE: f32 = 2e-2;
 /// Frames on which the ranges of a network's values are observed.
 const OBSERVED_FRAMES: u32 = 96;
 const OBSERVING: u64 = 8;
@@ -792,12 +792,12 @@ impl Writer {
             write_input(&frame.image, input, &mut planes);
             planes
         });
-        let largest = observe(
+        let ranges = observe(
             &model,
             frames,
             (input.width as usize, input.height as usize),
         )?;
-        quantise(&mut model, &largest)?;
+        quantise(&mut model, &ranges)?;
         let bytes = onnx::encode(&model);
         self.file(&network.file, &bytes)?;
         // That which is there is of the file as it was.
