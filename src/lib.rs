@@ -2,6 +2,7 @@
 //!
 //! Each module is a room that owns one thing; its documentation says what it owns and what it may not know.
 
+pub mod archive;
 pub mod camera;
 pub mod clock;
 pub mod control;
@@ -13,3 +14,4 @@ pub mod position;
 pub mod rehearsal;
 pub mod service;
 pub mod sighting;
+mod sqlite;

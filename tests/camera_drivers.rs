@@ -539,6 +539,7 @@ fn whales_before_a_webcam_arrive_by_name() {
         stop_deadline: PATIENCE,
         lost_after: LOST_AFTER,
         record: None,
+        archive: None,
         survey: service::Survey::default(),
     };
     let stop = CancellationToken::new();

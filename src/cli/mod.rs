@@ -3,6 +3,8 @@
 //! A command is a module with `Args` (clap) and `run(Args) -> anyhow::Result<ExitCode>`; to add one,
 //! name the module here and give it a line in `commands!`.
 
+mod archive;
+mod archive_argument;
 mod bundle;
 mod camera;
 mod camera_argument;
@@ -68,6 +70,8 @@ commands! {
     Bundle => bundle,
     /// Fly: name whales as frames come and say so over MQTT
     Run => run,
+    /// Look into the pictures that were kept in flight
+    Archive => archive,
     /// List the cameras that are plugged in
     Cameras => cameras,
     /// Fly a virtual survey on this machine, with a broker and a ground station of its own

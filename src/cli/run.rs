@@ -21,7 +21,7 @@ use tracing::info;
 
 use super::camera_argument::{self, CameraArgument};
 use super::identify::DEFAULT_BUNDLE;
-use super::{FAILED, PARTLY_FAILED, engine, interrupt};
+use super::{FAILED, PARTLY_FAILED, archive_argument, engine, interrupt};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum MessageEncoding {
@@ -129,6 +129,8 @@ pub struct Args {
     /// Seconds from being asked to stop to the end
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=3600))]
     stop_deadline: u32,
+    #[command(flatten)]
+    archive: archive_argument::Args,
     #[command(flatten)]
     survey: SurveyArgs,
     #[command(flatten)]
@@ -245,6 +247,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         lost_after: Duration::from_secs_f64(args.lost_after),
         record: args.record,
         survey,
+        archive: args.archive.settings(),
     };
     let stop = interrupt::install()?;
     let report = fly(flight, &stop)?;

@@ -5,6 +5,7 @@
 //! [encoding](codec), the [`topic`]s. It does not know where sightings come from, what the ground does with them, or
 //! which client sends them.
 
+pub mod archive;
 pub mod broker;
 pub mod codec;
 pub mod message;

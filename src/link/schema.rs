@@ -8,6 +8,7 @@ use std::time::Duration;
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
+use super::archive::ArchiveRecord;
 use super::message::{
     CBOR, CROP_EXPIRY, Command, EFFORT_EXPIRY, Effort, HEALTH_EXPIRY, HISTORICAL_PROPERTY, Health,
     JPEG, JSON, SCHEMA_VERSION, SCHEMA_VERSION_PROPERTY, SIGHTING_EXPIRY, Sighting, Status,
@@ -24,6 +25,7 @@ pub fn documents() -> Vec<(&'static str, Value)> {
         ("track.json", schema::<Track>()),
         ("effort.json", schema::<Effort>()),
         ("command.json", schema::<Command>()),
+        ("archive.json", schema::<ArchiveRecord>()),
         ("asyncapi.json", asyncapi()),
     ]
 }

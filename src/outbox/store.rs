@@ -18,12 +18,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use thiserror::Error;
 use tokio::sync::Notify;
 use tracing::{error, warn};
 
-use crate::network_share::NetworkShare;
+use crate::sqlite::{self, is_damage, share_without_locks};
 
 /// What a message is about. Earlier kinds go first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -281,14 +281,13 @@ impl Outbox {
             opened => opened,
         };
         let state = database.and_then(|database| State::new(path.clone(), limits, database));
-        let state = state.map_err(|source| match source.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                OutboxError::InUse { path: path.clone() }
+        let state = state.map_err(|source| {
+            let path = path.clone();
+            if sqlite::is_in_use(&source) {
+                OutboxError::InUse { path }
+            } else {
+                OutboxError::Open { path, source }
             }
-            _ => OutboxError::Open {
-                path: path.clone(),
-                source,
-            },
         })?;
         Ok(Self {
             state: Arc::new(Mutex::new(state)),
@@ -817,21 +816,8 @@ impl State {
     }
 }
 
-/// What a folder lies on, where locks do not hold what they promise.
-fn share_without_locks(folder: &Path) -> Option<&'static str> {
-    match NetworkShare::of(folder)? {
-        NetworkShare::Nfs => Some("NFS"),
-        NetworkShare::Windows => Some("a Windows share"),
-        NetworkShare::Other => None,
-    }
-}
-
 fn open(path: &Path) -> rusqlite::Result<Connection> {
-    let database = Connection::open(path)?;
-    // One process, so no shared memory beside the file; the lock is held until it ends, however it ends.
-    database.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-    database.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-    database.pragma_update(None, "synchronous", "FULL")?;
+    let database = sqlite::open(path)?;
     let found: String = database.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if found != "ok" {
         return Err(rusqlite::Error::SqliteFailure(
@@ -843,32 +829,9 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     Ok(database)
 }
 
-fn is_damage(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-    )
-}
-
 /// Moves a damaged file aside, begins anew, and copies over what can be read of the old one.
 fn replace(path: &Path, damage: &rusqlite::Error) -> rusqlite::Result<Connection> {
-    // Named by a number: the clock may be wrong.
-    let named = |number: u32| path.with_extension(format!("damaged-{number}.sqlite"));
-    let free = (1..).map(named).find(|aside| !aside.exists());
-    let aside = free.unwrap_or_else(|| named(0));
-    let with_suffix = |path: &Path, suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    for suffix in ["", "-wal", "-shm"] {
-        let from = with_suffix(path, suffix);
-        if from.exists()
-            && let Err(e) = fs::rename(&from, with_suffix(&aside, suffix))
-        {
-            error!("cannot move {} aside: {e}", from.display());
-        }
-    }
+    let aside = sqlite::move_aside(path);
     let mut database = open(path)?;
     let saved = salvage(&aside, &mut database);
     error!(

@@ -166,6 +166,34 @@ impl View {
         }
     }
 
+    /// The frame as a whole as messages carry it: the place is the aircraft's, with the frame's footprint.
+    pub fn frame_georeference(&self) -> Georeference {
+        let centre = (self.width / 2.0, self.height / 2.0);
+        Georeference {
+            place: Some(self.pose.place()),
+            head_length_meters: None,
+            head_length_uncertainty_meters: None,
+            ..self.georeference(centre, centre)
+        }
+    }
+
+    /// Where the camera looks, in degrees clockwise from true north: its optical axis, or where that is within 10° of
+    /// straight down, the top of the frame. `None` where nobody knows where the nose points.
+    pub fn direction(&self) -> Option<f64> {
+        if self.pose.heading.1 == Source::Unknown {
+            return None;
+        }
+        let parameters = self.parameters();
+        let (x, y) = (self.width / 2.0, self.height / 2.0);
+        let axis = self.ray(&parameters, x, y);
+        let looks = if axis.x.hypot(axis.y) > 10_f64.to_radians().sin() {
+            axis
+        } else {
+            self.ray(&parameters, x, 0.0) - axis
+        };
+        Some(looks.y.atan2(looks.x).to_degrees().rem_euclid(360.0))
+    }
+
     fn parameters(&self) -> Parameters {
         let altitude = self.pose.fix.altitude;
         Parameters {

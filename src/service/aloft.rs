@@ -124,6 +124,33 @@ impl Places {
         sighting.georeference = georeference;
     }
 
+    /// Where the aircraft was when a frame of this size in pixels was taken, with the frame's footprint, and where the
+    /// camera looked, in degrees clockwise from true north.
+    pub fn of_frame(
+        &self,
+        camera: &str,
+        moment: Duration,
+        size: (u32, u32),
+    ) -> (Georeference, Option<f64>) {
+        let Some(pose) = self.positioning.as_ref().and_then(|p| p.at(moment)) else {
+            return Default::default();
+        };
+        match self.mountings.get(camera) {
+            Some(mounting) => {
+                let view = View::new(pose, *mounting, size);
+                (view.frame_georeference(), view.direction())
+            }
+            None => {
+                let georeference = Georeference {
+                    place: Some(pose.place()),
+                    ..pose.georeference()
+                };
+                let (heading, source) = pose.heading;
+                (georeference, (source != Source::Unknown).then_some(heading))
+            }
+        }
+    }
+
     fn georeference(&self, sighting: &Sighting, moment: Duration) -> Georeference {
         let pose = self.positioning.as_ref().and_then(|p| p.at(moment));
         let Some(pose) = pose else {

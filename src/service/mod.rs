@@ -8,14 +8,16 @@
 //! | recognition, with [sightings](crate::sighting) | the [outbox](crate::outbox) | a frame: counted, reported, the next one is looked at; three in a row by defects: the flight ends |
 //! | position | itself: where the aircraft is | it begins anew; sightings carry an old position or none |
 //! | survey | the outbox: track and effort; clock and HTTP | it begins anew |
+//! | [archive](crate::archive) | the archive's disk | it begins anew; what does not go on the disk is counted, sightings go on |
 //! | publisher | the broker | it begins anew; until then, and without a broker, what is decided stays in the outbox |
 //!
-//! A flight ends when all cameras have, and in order: the cameras first, then recognition, then the publisher, which says `stopped` when all is
+//! A flight ends when all cameras have, and in order: the cameras first, then recognition, then archive and publisher, which says `stopped` when all is
 //! delivered. After the last frame of a replay, frames that wait are still looked at and delivery has no time limit;
 //! when asked to stop, waiting frames are dropped. Then, and after a failure, all must be done by a deadline, at which
 //! the stages that still run are named. What is not delivered then is in the outbox's file, and the next flight sends it.
 
 mod aloft;
+mod archiving;
 mod mailbox;
 mod recogniser;
 mod sightings;
@@ -29,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use link::BrokerOptions;
+use link::archive::ArchivedHead;
 use link::codec::Encoding;
 use link::message::FrameCounts;
 use link::topic::Platform;
@@ -39,6 +42,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use crate::archive::{self, Archive};
 use crate::camera::{Camera, Captured, Frame, Mask, MountedCamera};
 use crate::control::Cameras;
 use crate::effort::FlightOf;
@@ -47,6 +51,7 @@ use crate::outbox::{Depth, Limits, Outbox, OutboxError, Publisher, PublisherCoun
 use crate::sighting::SeenHead;
 use aloft::{Aloft, Places};
 pub use aloft::{Survey, TRACK_INTERVAL};
+use archiving::Archiving;
 use mailbox::{Mailbox, Put};
 pub use recogniser::{About, Recognised, Recogniser};
 use sightings::Sightings;
@@ -82,6 +87,8 @@ pub struct Flight<R> {
     pub record: Option<PathBuf>,
     /// Where position, time and effort come from.
     pub survey: Survey,
+    /// Where pictures are kept, if they are.
+    pub archive: Option<archive::Settings>,
 }
 
 /// Default time between health messages.
@@ -100,6 +107,7 @@ const RECOGNITION: &str = "recognition";
 const PUBLISHER: &str = "publisher";
 const POSITION: &str = "position";
 const SURVEY: &str = "survey";
+const ARCHIVE: &str = "archive";
 
 /// How a flight went.
 #[derive(Clone, Debug)]
@@ -118,6 +126,8 @@ pub struct FlightReport {
     pub failure: Option<String>,
     /// Stages that were not done at the deadline.
     pub stragglers: Vec<String>,
+    /// What became of the pictures for the archive, where there is one.
+    pub archive: Option<archive::Counts>,
 }
 
 /// A flight that could not be begun.
@@ -214,6 +224,12 @@ pub fn fly<R: Recogniser + 'static>(
     let settings = settings.filter_map(|c| Some((c.name().to_owned(), c.settings()?)));
     let controlled = Cameras::new(counters.clone(), settings.collect());
     start_survey(&mut supervisor, &aloft, &counters, controlled, &landed)?;
+    let archive = flight
+        .archive
+        .map(|settings| Arc::new(Archive::new(settings)));
+    if let Some(archive) = &archive {
+        start_archive(&mut supervisor, archive, &counters, &landed)?;
+    }
     let mut recognition = Recognition {
         sightings,
         seats,
@@ -221,6 +237,11 @@ pub fn fly<R: Recogniser + 'static>(
         outbox: outbox.clone(),
         counters: counters.clone(),
         mailbox: mailbox.clone(),
+        archiving: archive.clone().map(|archive| Archiving {
+            archive,
+            platform: flight.platform.clone(),
+            places,
+        }),
         stop: stop.clone(),
     };
     supervisor.start(RECOGNITION, OnFailure::EndFlight, move || recognition.run())?;
@@ -249,7 +270,24 @@ pub fn fly<R: Recogniser + 'static>(
         complete,
     };
     let (failure, stragglers) = watch.until_all_have_ended();
-    Ok(report(&counters, &outbox, &link, failure, stragglers))
+    Ok(FlightReport {
+        archive: archive.map(|archive| archive.counts()),
+        ..report(&counters, &outbox, &link, failure, stragglers)
+    })
+}
+
+/// Starts what writes pictures to the archive.
+fn start_archive(
+    supervisor: &mut Supervisor,
+    archive: &Arc<Archive>,
+    counters: &Arc<Counters>,
+    landed: &CancellationToken,
+) -> std::io::Result<()> {
+    let (archive, counters, landed) = (archive.clone(), counters.clone(), landed.clone());
+    supervisor.start(ARCHIVE, OnFailure::Retry(RETRY), move || {
+        archive.run(&landed, |problem| counters.says(ARCHIVE, problem));
+        Ok(())
+    })
 }
 
 /// Starts what knows where the aircraft is, what time it is and what its people do.
@@ -542,6 +580,7 @@ struct Recognition<R> {
     outbox: Outbox,
     counters: Arc<Counters>,
     mailbox: Arc<Mailbox<Frame>>,
+    archiving: Option<Archiving>,
     stop: CancellationToken,
 }
 
@@ -563,9 +602,10 @@ impl<R: Recogniser> Recognition<R> {
             }
             let looked = catch_unwind(AssertUnwindSafe(|| self.look_at(place, &frame)));
             let reason = match looked {
-                Ok(Ok(())) => {
+                Ok(Ok(heads)) => {
                     defects = 0;
                     self.counters.is_well(RECOGNITION);
+                    self.archive(frame, Ok(heads));
                     continue;
                 }
                 Ok(Err(reason)) => {
@@ -581,6 +621,7 @@ impl<R: Recogniser> Recognition<R> {
                 }
             };
             self.counters.failed(&frame.tag, reason.clone());
+            self.archive(frame, Err(reason.clone()));
             if defects == DEFECTS_IN_A_ROW {
                 return Err(reason);
             }
@@ -588,8 +629,16 @@ impl<R: Recogniser> Recognition<R> {
         Ok(())
     }
 
-    /// Sightings are on the disk before anything else is made of the frame.
-    fn look_at(&mut self, place: usize, frame: &Frame) -> anyhow::Result<()> {
+    /// Gives a frame to the archive: with its heads, or why it could not be looked at.
+    fn archive(&self, frame: Frame, seen: Result<Vec<ArchivedHead>, String>) {
+        if let Some(archiving) = &self.archiving {
+            let about = self.recogniser.about();
+            archiving.give_frame(frame, seen, self.sightings.event_id(), &about);
+        }
+    }
+
+    /// Sightings are on the disk before anything else is made of the frame. Returns its heads.
+    fn look_at(&mut self, place: usize, frame: &Frame) -> anyhow::Result<Vec<ArchivedHead>> {
         if self.counters.wants_preview(&frame.tag.camera) {
             self.show(frame);
         }
@@ -607,6 +656,7 @@ impl<R: Recogniser> Recognition<R> {
             .sightings
             .decide(frame, recognised, &about, &self.recogniser);
         let pictures = std::mem::take(&mut decided.pictures);
+        let archived = std::mem::take(&mut decided.heads);
         let next = (frame.tag.number + 1).to_string();
         let bookmark = self.seats[place].bookmark.as_deref();
         let bookmark = bookmark.map(|name| (name, next.as_str()));
@@ -615,14 +665,23 @@ impl<R: Recogniser> Recognition<R> {
             self.counters.has_problem("outbox", e.to_string());
         }
         self.counters
-            .looked_at(&frame.tag, heads, &faults, &stages_ms, about.engine);
-        let crops = pictures.iter();
-        for crop in crops.filter_map(|picture| self.sightings.draw(frame, picture)) {
+            .looked_at(&frame.tag, heads, &faults, &stages_ms, about.engine.clone());
+        for picture in &pictures {
+            let Some(crop) = self.sightings.draw(frame, picture) else {
+                continue;
+            };
+            if let Some(archiving) = &self.archiving {
+                let head = archived
+                    .iter()
+                    .find(|h| h.occurrence_id == picture.sighting);
+                let jpeg = crop.payload.clone();
+                archiving.give_crop(frame, head, jpeg, self.sightings.event_id(), &about);
+            }
             if let Err(e) = self.outbox.put(vec![crop]) {
                 debug!("a crop is lost: {e}");
             }
         }
-        Ok(())
+        Ok(archived)
     }
 }
 
@@ -690,6 +749,7 @@ fn report(
         link_problem: link.problem().map(|problem| problem.reason),
         failure,
         stragglers,
+        archive: None,
     };
     let left = &report.messages;
     if left.messages + left.set_aside > 0 {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use link::archive::ArchivedHead;
 use link::codec::Encoding;
 use link::message::{
     BasisOfRecord, CROP_EXPIRY, Candidate, Decision, FrameReference, Georeference, Head,
@@ -13,7 +14,7 @@ use link::message::{
 };
 use link::topic::Platform;
 use recognition::geometry::{HeadCrop, Landmarks, Point, Rectangle};
-use recognition::pixels::{OUTSIDE_HEAD_PHOTOGRAPH, encode_jpeg, warp};
+use recognition::pixels::{Faults, OUTSIDE_HEAD_PHOTOGRAPH, encode_jpeg, warp};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -67,11 +68,13 @@ pub(super) struct Decided {
     changed: bool,
     /// What is to be drawn once it is stored.
     pub pictures: Vec<Picture>,
+    /// The heads of the frame, as the archive keeps them.
+    pub heads: Vec<ArchivedHead>,
 }
 
 /// A picture that is to be made of a sighting's head.
 pub(super) struct Picture {
-    sighting: Uuid,
+    pub sighting: Uuid,
     time: Timestamp,
     landmarks: Landmarks,
 }
@@ -172,6 +175,7 @@ impl Sightings {
             messages,
             changed: !observed.changes.is_empty() || !seen.heads.is_empty(),
             pictures: pictures.collect(),
+            heads: archived_heads(&seen, &observed),
             flight,
         }
     }
@@ -261,21 +265,54 @@ fn read_flight(outbox: &Outbox) -> Option<OpenFlight> {
         .ok()
 }
 
-fn seen_frame(frame: &Frame, time: Timestamp, recognised: Recognised) -> SeenFrame {
+/// The heads of a frame with what their sightings make of them.
+fn archived_heads(seen: &SeenFrame, observed: &Observed) -> Vec<ArchivedHead> {
+    let heads = seen.heads.iter().zip(&observed.sightings);
+    let archived = heads.map(|(seen, sighting)| {
+        let decision = decision(sighting.identification.decision);
+        let first = sighting.identification.candidates.first();
+        ArchivedHead {
+            occurrence_id: sighting.id,
+            head: head(&seen.landmarks, seen.confidence),
+            decision,
+            organism_id: first
+                .filter(|_| decision == Decision::Identified)
+                .map(|first| first.individual.clone()),
+            provisional_id: sighting.stranger.map(provisional_id),
+        }
+    });
+    archived.collect()
+}
+
+/// Which frame, as messages carry it.
+pub(super) fn frame_reference(frame: &Frame, faults: Faults) -> FrameReference {
     let (width_pixels, height_pixels) = frame.image.size();
+    FrameReference {
+        number: frame.tag.number,
+        file: frame.tag.file.clone(),
+        width_pixels,
+        height_pixels,
+        incomplete: faults.incomplete.map(|part| Incomplete {
+            share_read: part.share_read,
+        }),
+        damaged: faults.damaged,
+    }
+}
+
+/// The program and the bundle, as records carry them.
+pub(super) fn identified_by(about: &About) -> String {
+    format!(
+        "callosity {}, {}",
+        env!("CARGO_PKG_VERSION"),
+        about.engine.bundle
+    )
+}
+
+fn seen_frame(frame: &Frame, time: Timestamp, recognised: Recognised) -> SeenFrame {
     SeenFrame {
         camera: frame.tag.camera.to_string(),
         time,
-        frame: FrameReference {
-            number: frame.tag.number,
-            file: frame.tag.file.clone(),
-            width_pixels,
-            height_pixels,
-            incomplete: recognised.faults.incomplete.map(|part| Incomplete {
-                share_read: part.share_read,
-            }),
-            damaged: recognised.faults.damaged,
-        },
+        frame: frame_reference(frame, recognised.faults),
         motion: None,
         heads: recognised.heads,
     }
@@ -315,11 +352,7 @@ fn sighting(
         camera: Some(best.camera),
         basis_of_record: BasisOfRecord::MachineObservation,
         scientific_name: about.scientific_name.clone(),
-        identified_by: format!(
-            "callosity {}, {}",
-            env!("CARGO_PKG_VERSION"),
-            about.engine.bundle
-        ),
+        identified_by: identified_by(about),
         decision,
         organism_id: first.filter(|_| decision == Decision::Identified),
         provisional_id: stranger.map(provisional_id),

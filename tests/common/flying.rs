@@ -351,6 +351,7 @@ pub fn flight_with<R>(
         stop_deadline: PATIENCE,
         lost_after: Duration::ZERO,
         record: None,
+        archive: None,
         survey: Survey::default(),
     }
 }

@@ -198,6 +198,7 @@ fn flight(frames: &Path, bundle: &Bundle) -> (Vec<Sighting>, Vec<FrameRecord>) {
         stop_deadline: Duration::from_secs(120),
         lost_after: Duration::ZERO,
         record: Some(record.clone()),
+        archive: None,
         survey: service::Survey::default(),
     };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");

@@ -305,6 +305,11 @@ impl EncodedPhotograph {
         })
     }
 
+    /// The bytes that are decoded: those of the file, but for a raw file, of which they are the JPEG in it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Width and height of the upright photograph at full size, in pixels.
     pub fn size(&self) -> (u32, u32) {
         match self.orientation {

@@ -321,6 +321,11 @@ impl RawImage {
         self.format
     }
 
+    /// What it takes of memory, in bytes.
+    pub fn memory(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Width and height in pixels.
     pub fn size(&self) -> (u32, u32) {
         (self.width, self.height)

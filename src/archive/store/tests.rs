@@ -1,0 +1,388 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Instant;
+
+use link::archive::KeptBecause;
+use link::message::TimeQuality;
+use proptest::prelude::*;
+
+use super::*;
+use crate::archive::test_record::record;
+
+const TIME: &str = "2026-03-01T14:15:59.123Z";
+const CAMERA: &str = "2026-03-01_000000000007/left";
+
+fn open(folder: &Path, budget: u64) -> Store {
+    Store::open(&Settings {
+        budget: Some(budget),
+        ..Settings::new(folder.to_owned())
+    })
+    .unwrap()
+}
+
+/// A picture of so many bytes. Each minute has a frame, so that numbers are in the names.
+fn put(
+    store: &mut Store,
+    number: u64,
+    worth: Worth,
+    bytes: usize,
+) -> Result<Written, ArchiveError> {
+    let record = ArchiveRecord {
+        kept_because: match worth {
+            Worth::Empty => KeptBecause::EveryNth,
+            Worth::Whale => KeptBecause::Whale,
+            Worth::Crop => KeptBecause::Crop,
+        },
+        ..record(number, TIME)
+    };
+    store.put(record, worth, "jpg", &vec![number as u8; bytes])
+}
+
+/// All files below a folder with their contents.
+fn walk(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = walkdir::WalkDir::new(folder).into_iter();
+    let files = files
+        .map(Result::unwrap)
+        .filter(|file| file.file_type().is_file());
+    files
+        .map(|file| {
+            let name = file.path().strip_prefix(folder).unwrap().to_str().unwrap();
+            (name.to_owned(), fs::read(file.path()).unwrap())
+        })
+        .filter(|(name, _)| !name.starts_with(INDEX))
+        .collect()
+}
+
+/// The pictures that the index knows, oldest first.
+fn pictures(store: &Store) -> Vec<String> {
+    let mut pictures = Vec::new();
+    store
+        .index
+        .for_each(|entry| pictures.push(entry.picture))
+        .unwrap();
+    pictures
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    None,
+    /// The program ends before the nth step, without a word.
+    Killed(usize),
+    /// The nth step fails.
+    Fails(usize, io::ErrorKind),
+}
+
+struct Killed;
+
+fn injected(fault: Fault) -> Box<dyn FnMut() -> io::Result<()> + Send> {
+    let mut steps = 0;
+    Box::new(move || {
+        steps += 1;
+        match fault {
+            Fault::Killed(step) if step == steps => resume_unwind(Box::new(Killed)),
+            Fault::Fails(step, kind) if step == steps => Err(kind.into()),
+            _ => Ok(()),
+        }
+    })
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        3 => Just(Fault::None),
+        3 => (1..24_usize).prop_map(Fault::Killed),
+        1 => (1..24_usize).prop_map(|step| Fault::Fails(step, io::ErrorKind::StorageFull)),
+        1 => (1..24_usize).prop_map(|step| Fault::Fails(step, io::ErrorKind::Other)),
+    ]
+}
+
+const BUDGET: u64 = 2_500_000;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever ends the program and whichever step fails: each file is somebody else's and untouched, or whole and in the
+    /// index; each entry of the index has its files; what goes to make room is what is worth least and of that the oldest,
+    /// never what is pinned, and never more than was needed for the bytes counted.
+    #[test]
+    fn nothing_is_lost_leaked_or_taken_from_others(
+        steps in prop::collection::vec((0..3_usize, 0..400_000_usize, fault(), prop::bool::weighted(0.15)), 1..14)
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut others = BTreeMap::new();
+        let mut plant = |name: &str, content: &str| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+            others.insert(name.to_owned(), content.as_bytes().to_vec());
+        };
+        plant("holiday.jpg", "somebody's");
+        plant(&format!("{CAMERA}/notes.txt"), "somebody's too");
+        // Names that pictures of ours are to have.
+        plant(&format!("{CAMERA}/20260301T141559.123Z_000000.jpg"), "first");
+        plant(&format!("{CAMERA}/20260301T141559.123Z_000002.json"), "second");
+        plant(&format!("{CAMERA}/.00000000-1.picture.part"), "third");
+        let mut store = open(folder.path(), BUDGET);
+        // By age: name, worth, pinned.
+        let mut model: Vec<(String, Worth, bool)> = Vec::new();
+        for (number, (worth, bytes, fault, pinned)) in steps.into_iter().enumerate() {
+            let worth = Worth::ALL[worth];
+            store.before_step = injected(fault);
+            let done = catch_unwind(AssertUnwindSafe(|| put(&mut store, number as u64, worth, bytes)));
+            if let Err(panic) = &done {
+                prop_assert!(panic.is::<Killed>(), "another panic");
+            }
+            if !matches!(done, Ok(Ok(_))) {
+                drop(store);
+                store = open(folder.path(), BUDGET);
+            }
+            store.before_step = injected(Fault::None);
+
+            let now = pictures(&store);
+            let mut candidates: Vec<_> = model.iter().filter(|(_, of, pinned)| *of <= worth && !pinned).cloned().collect();
+            candidates.sort_by_key(|(_, worth, _)| *worth);
+            let gone = model.iter().filter(|(name, ..)| !now.contains(name)).count();
+            let mut allowed: BTreeSet<_> = model.iter().map(|(name, ..)| name.clone()).collect();
+            for (name, ..) in candidates.iter().take(gone) {
+                allowed.remove(name);
+            }
+            let kept: BTreeSet<_> = now.iter().filter(|name| model.iter().any(|(of, ..)| of == *name)).cloned().collect();
+            prop_assert_eq!(&kept, &allowed, "what went was not what is worth least");
+            model.retain(|(name, ..)| kept.contains(name));
+            let new: Vec<_> = now.iter().filter(|name| !kept.contains(*name)).collect();
+            if let Ok(Ok(written)) = &done {
+                prop_assert_eq!(&new, &[&written.picture]);
+                prop_assert_eq!(written.deleted.empty + written.deleted.whales, gone as u64);
+                prop_assert!(store.index.picture_bytes().unwrap() <= BUDGET);
+            }
+            prop_assert!(new.len() <= 1);
+            // A picture that a fault cut short is there whole or not at all.
+            for name in new {
+                if pinned {
+                    prop_assert_eq!(store.pin(name, true).unwrap(), 1);
+                }
+                model.push((name.clone(), worth, pinned));
+                let content = fs::read(folder.path().join(name)).unwrap();
+                prop_assert_eq!(content, vec![number as u8; bytes]);
+                let said = fs::read(folder.path().join(name).with_extension("json")).unwrap();
+                let said: ArchiveRecord = serde_json::from_slice(&said).unwrap();
+                prop_assert!(name.ends_with(&said.picture));
+            }
+
+            let mut files = walk(folder.path());
+            for (name, content) in &others {
+                let found = files.remove(name);
+                prop_assert_eq!(found.as_ref(), Some(content), "{} of somebody else", name);
+            }
+            let ours: BTreeSet<_> = now.iter().flat_map(|name| {
+                [name.clone(), name.replace(".jpg", ".json")]
+            }).collect();
+            prop_assert_eq!(files.keys().cloned().collect::<BTreeSet<_>>(), ours);
+            prop_assert!(store.index.unfinished().unwrap().is_empty());
+            let bytes: u64 = now.iter().map(|name| {
+                bytes_on_disk(files[name].len() as u64, files[&name.replace(".jpg", ".json")].len() as u64)
+            }).sum();
+            prop_assert_eq!(bytes, store.index.picture_bytes().unwrap());
+            let pinned = model.iter().filter(|(.., pinned)| *pinned).count();
+            prop_assert_eq!(store.pinned().unwrap().pictures, pinned as u64);
+        }
+    }
+}
+
+#[test]
+fn a_frame_without_a_whale_takes_the_place_of_no_whale() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(folder.path(), 1_500_000);
+    for number in 0..20 {
+        if let Err(e) = put(&mut store, number, Worth::Whale, 200_000) {
+            panic!("{e}");
+        }
+    }
+    let before = pictures(&store);
+    assert!(before.len() < 7, "{before:?}");
+    let refused = put(&mut store, 20, Worth::Empty, 400_000).unwrap_err();
+    assert!(refused.is_full());
+    assert!(
+        refused.to_string().contains("of 1500000 bytes are used"),
+        "{refused}"
+    );
+    assert_eq!(pictures(&store), before);
+    assert_eq!(
+        store
+            .pin(&record(0, TIME).event_id.to_string(), true)
+            .unwrap(),
+        before.len()
+    );
+    assert!(
+        put(&mut store, 21, Worth::Whale, 400_000)
+            .unwrap_err()
+            .is_full()
+    );
+    assert_eq!(pictures(&store), before, "all are pinned");
+    let sighting = record(0, TIME).heads[0].occurrence_id.to_string();
+    assert_eq!(store.pin(&sighting, false).unwrap(), before.len());
+    let written = put(&mut store, 22, Worth::Crop, 400_000).unwrap();
+    assert!(written.deleted.whales >= 1);
+}
+
+#[test]
+fn what_others_changed_or_moved_is_not_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut store = open(folder.path(), 1_500_000);
+    let of = |camera: &str, number| ArchiveRecord {
+        camera: camera.to_owned(),
+        kept_because: KeptBecause::EveryNth,
+        ..record(number, TIME)
+    };
+    let mut name = |camera, number| {
+        let content = vec![1; 300_000];
+        store
+            .put(of(camera, number), Worth::Empty, "jpg", &content)
+            .unwrap()
+            .picture
+    };
+    let (edited, moved) = (name("left", 0), name("right", 1));
+    fs::write(folder.path().join(&edited), "retouched").unwrap();
+    // Somebody moves a camera's folder to another disk and leaves a link.
+    let camera = folder.path().join(&moved).parent().unwrap().to_owned();
+    let there = elsewhere.path().join("right");
+    fs::create_dir(&there).unwrap();
+    for file in fs::read_dir(&camera).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), there.join(file.file_name())).unwrap();
+    }
+    fs::remove_dir_all(&camera).unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(&there, &camera).unwrap();
+    for number in 2..14 {
+        put(&mut store, number, Worth::Empty, 300_000).unwrap();
+    }
+    assert_eq!(fs::read(folder.path().join(&edited)).unwrap(), b"retouched");
+    assert_eq!(fs::read_dir(&there).unwrap().count(), 2);
+    assert!(!pictures(&store).contains(&moved));
+    // Nor is anything written through the link.
+    let refused = store
+        .put(of("right", 20), Worth::Whale, "jpg", &[1; 10])
+        .unwrap_err();
+    assert!(
+        matches!(refused, ArchiveError::LeadsElsewhere { .. }),
+        "{refused}"
+    );
+    assert_eq!(fs::read_dir(&there).unwrap().count(), 2);
+}
+
+#[test]
+fn pictures_of_one_name_and_of_no_trusted_time_all_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(folder.path(), u64::MAX);
+    let mut names = Vec::new();
+    for _ in 0..3 {
+        names.push(put(&mut store, 4, Worth::Whale, 10).unwrap().picture);
+    }
+    let undated = ArchiveRecord {
+        time_quality: TimeQuality::Unset,
+        time: "1970-01-01T00:00:10Z".parse().unwrap(),
+        ..record(5, TIME)
+    };
+    names.push(
+        store
+            .put(undated, Worth::Whale, "jpg", &[1; 10])
+            .unwrap()
+            .picture,
+    );
+    assert_eq!(
+        names[..3],
+        ["", "-2", "-3"].map(|n| format!("{CAMERA}/20260301T141559.123Z_000004{n}.jpg"))
+    );
+    assert!(
+        names[3].starts_with("undated_000000000007/left/undated-"),
+        "{}",
+        names[3]
+    );
+    assert!(!names[3].contains("1970") && !names[3].contains("2026"));
+    assert_eq!(walk(folder.path()).len(), 8);
+    let mut wrong = Vec::new();
+    fs::remove_file(folder.path().join(&names[1])).unwrap();
+    assert_eq!(
+        store
+            .verify(|name, found| wrong.push((name.to_owned(), found)))
+            .unwrap(),
+        4
+    );
+    assert_eq!(wrong, [(names[1].clone(), Found::Missing)]);
+}
+
+#[test]
+fn a_damaged_index_is_moved_aside_and_what_it_knew_is_let_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(folder.path(), 1_500_000);
+    let old = put(&mut store, 0, Worth::Empty, 100_000).unwrap().picture;
+    drop(store);
+    fs::write(folder.path().join(INDEX), vec![0x5a; 40_000]).unwrap();
+    let mut store = open(folder.path(), 1_500_000);
+    assert!(pictures(&store).is_empty());
+    for number in 0..12 {
+        put(&mut store, number, Worth::Empty, 200_000).unwrap();
+    }
+    assert_eq!(fs::read(folder.path().join(old)).unwrap(), vec![0; 100_000]);
+    assert!(folder.path().join("index.damaged-1.sqlite").exists());
+}
+
+#[test]
+fn an_archive_belongs_to_one_process_and_its_folder_to_its_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(folder.path(), 1_500_000);
+    let second = Store::open(&Settings::new(folder.path().to_owned()));
+    let error = second.err().unwrap();
+    assert!(matches!(error, ArchiveError::InUse { .. }), "{error}");
+    let none = Store::open_existing(&folder.path().join("none"))
+        .err()
+        .unwrap();
+    assert!(matches!(none, ArchiveError::NoArchive { .. }), "{none}");
+    assert!(!folder.path().join("none").exists());
+    // The disk is pulled: the folder that is there now is an empty one below it.
+    fs::rename(folder.path(), folder.path().with_extension("gone")).unwrap();
+    fs::create_dir(folder.path()).unwrap();
+    let error = put(&mut store, 0, Worth::Whale, 10).unwrap_err();
+    assert!(matches!(error, ArchiveError::OtherDisk { .. }), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    fs::remove_dir_all(folder.path().with_extension("gone")).unwrap();
+}
+
+/// Prints what the README says: how long it takes to open an archive of a million pictures, and to write one more.
+#[test]
+#[ignore = "takes a minute; prints figures"]
+fn a_million_pictures() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(INDEX);
+    drop(open(folder.path(), u64::MAX));
+    let database = rusqlite::Connection::open(&path).unwrap();
+    database
+        .execute_batch(
+            "BEGIN;
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000)
+             INSERT INTO picture (picture, record, picture_bytes, record_bytes, disk_bytes, worth, complete, flight,
+                                  occurrences)
+             SELECT 'flight/camera/' || i || '.jpg', 'flight/camera/' || i || '.json', 3000000, 1000, 3006464,
+                    i % 3, 1, 'flight ' || (i / 10000), '[]' FROM n;
+             COMMIT;",
+        )
+        .unwrap();
+    drop(database);
+    let begin = Instant::now();
+    let mut store = open(folder.path(), u64::MAX);
+    let opened = begin.elapsed();
+    assert_eq!(store.total(Worth::Whale).unwrap().pictures, 333_334);
+    let begin = Instant::now();
+    put(&mut store, 0, Worth::Whale, 3_000_000).unwrap();
+    let wrote = begin.elapsed();
+    store.budget = 3_006_464 * 999_000 + store.index.bytes();
+    let begin = Instant::now();
+    let deleted = put(&mut store, 1, Worth::Whale, 3_000_000).unwrap().deleted;
+    eprintln!(
+        "opened in {opened:.1?}; one more picture of 3 MB in {wrote:.1?}; another one for which {deleted:?} in {:.1?}; \
+         index of {} MB",
+        begin.elapsed(),
+        store.index.bytes() / 1_000_000
+    );
+}
