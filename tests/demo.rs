@@ -4,6 +4,8 @@
 use std::path::Path;
 
 use assert_cmd::Command;
+use callosity::archive::{Store, Worth};
+use callosity::sighting::FrameRecord;
 
 fn demo(out: &Path) -> Command {
     let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/virtual-survey");
@@ -71,4 +73,24 @@ fn what_a_flight_is_made_of_is_shown() {
         after.contains("--- the survey begins: on line, Beaufort 2"),
         "{said}"
     );
+
+    // The archive of both programs: one flight, whole files, and the frames with heads but for those that the kill took
+    // out of memory.
+    let archive = Store::open_existing(&out.path().join("archive")).unwrap();
+    let pictures = archive.verify(|name, found| panic!("{name}: {found:?}"));
+    assert!(pictures.unwrap() > 0);
+    assert_eq!(archive.flights().unwrap().len(), 1);
+    let frames = std::fs::read_to_string(out.path().join("frames.jsonl")).unwrap();
+    let frames = frames
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    let with_heads = frames.filter(|frame: &FrameRecord| !frame.heads.is_empty());
+    let (with_heads, kept) = (
+        with_heads.count() as u64,
+        archive.total(Worth::Whale).unwrap(),
+    );
+    assert!(with_heads > 10, "{said}");
+    let expected = with_heads - 4..=with_heads;
+    assert!(expected.contains(&kept.pictures), "{with_heads}: {kept:?}");
+    assert!(archive.total(Worth::Crop).unwrap().pictures > 5);
 }

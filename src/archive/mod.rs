@@ -8,6 +8,9 @@
 //! - [`Archive`]: what the service gives pictures to, which never waits, and the stage that writes them.
 //! - [`Store`]: the files and their index; says what always holds.
 //!
+//! Sightings come first: a picture is given to the archive after its sighting is in the outbox, and waits in memory for the
+//! disk. A program that is killed loses the few that wait; what it had begun to write is whole or gone.
+//!
 //! Nothing here knows of networks, brokers or positions: the record comes with the picture.
 
 mod error;

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use callosity::archive::{Store, Worth};
 use callosity::camera::{Camera as _, Replay};
 use callosity::outbox::{Kind, Limits, Outbox};
 use callosity::rehearsal::{EmbeddedBroker, Score, TrueHead, Truth, VirtualReceiver, landmarks};
@@ -63,6 +64,9 @@ const PLATFORM: &str = "demo";
 /// What the names of virtual frames begin with.
 const FRAME_NAME: &str = "virtual-frame-";
 
+/// Folder of the archive, below that of the demo's output.
+const ARCHIVE: &str = "archive";
+
 const JPEG_QUALITY: u8 = 90;
 
 /// Fly a virtual survey on this machine, with a broker and a ground station of its own.
@@ -71,7 +75,7 @@ const JPEG_QUALITY: u8 = 90;
 /// them the places that a virtual receiver tells, and says them over MQTT; the ground sets the watch and a mark. What
 /// arrives is printed, drawn into pictures, and compared with the truth, frame by frame and pass by pass. One camera is
 /// unplugged for a while. In the middle of the flight the program is killed as a loss of power would kill it, and started
-/// again: nothing is lost. With --frames it flies with one camera over photographs of yours; a `frames.csv` in that folder
+/// again: nothing is lost. Frames with whales, crops and some empty frames are kept in an archive. With --frames it flies with one camera over photographs of yours; a `frames.csv` in that folder
 /// or beside it (image, whale, bonnet_x, bonnet_y, blowhead_x, blowhead_y, and where it numbers passes over the same
 /// animals, pass) is taken as the truth.
 #[derive(clap::Args)]
@@ -171,6 +175,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         outbox.depth().sightings,
         pictures.display()
     );
+    let archive = Store::open_existing(&args.out.join(ARCHIVE))?;
+    println!(
+        "{} frames with a whale, {} without and {} crops, of this flight and earlier ones, in {}",
+        archive.total(Worth::Whale)?.pictures,
+        archive.total(Worth::Empty)?.pictures,
+        archive.total(Worth::Crop)?.pictures,
+        args.out.join(ARCHIVE).display()
+    );
     if args.frames.is_none() {
         println!(
             "{} positions of the aircraft and {} messages on effort arrived",
@@ -247,6 +259,7 @@ impl Program<'_> {
         command
             .args(["run", "--platform", PLATFORM, "--health-interval", "1"])
             .args(["--state", "state", "--record", "frames.jsonl"])
+            .args(["--archive", ARCHIVE, "--archive-budget", "1GB"])
             .args(["--broker", &self.broker.to_string()])
             .arg("--bundle")
             .arg(&self.bundle)
