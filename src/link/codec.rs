@@ -684,7 +684,8 @@ mod tests {
     fn every_field_of_a_message_has_a_number_of_its_own() {
         let mut names = BTreeSet::new();
         for (file, schema) in schema::documents() {
-            if file != "asyncapi.json" {
+            // Records of the archive are files of JSON.
+            if !matches!(file, "asyncapi.json" | "archive.json") {
                 properties(&schema, &mut names);
             }
         }

@@ -1,4 +1,4 @@
-//! JSON schemas of the messages and the AsyncAPI page that documents the topics.
+//! JSON schemas of the messages and of the archive's records, and the AsyncAPI page that documents the topics.
 //!
 //! Both are generated from the Rust types and committed under `src/link/schema/`, so that receivers
 //! in other languages have them without building this program.

@@ -8,7 +8,7 @@
 //! | recognition, with [sightings](crate::sighting) | the [outbox](crate::outbox) | a frame: counted, reported, the next one is looked at; three in a row by defects: the flight ends |
 //! | position | itself: where the aircraft is | it begins anew; sightings carry an old position or none |
 //! | survey | the outbox: track and effort; clock and HTTP | it begins anew |
-//! | [archive](crate::archive) | the archive's disk | it begins anew; what does not go on the disk is counted, sightings go on |
+//! | [archive] | the archive's disk | it begins anew; what does not go on the disk is counted, sightings go on |
 //! | publisher | the broker | it begins anew; until then, and without a broker, what is decided stays in the outbox |
 //!
 //! A flight ends when all cameras have, and in order: the cameras first, then recognition, then archive and publisher, which says `stopped` when all is
