@@ -95,7 +95,7 @@ fn fault() -> impl Strategy<Value = Fault> {
     ]
 }
 
-const BUDGET: u64 = 2_500_000;
+const BUDGET: u64 = 1_800_000;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
@@ -105,7 +105,7 @@ proptest! {
     /// never what is pinned, and never more than was needed for the bytes counted.
     #[test]
     fn nothing_is_lost_leaked_or_taken_from_others(
-        steps in prop::collection::vec((0..3_usize, 0..400_000_usize, fault(), prop::bool::weighted(0.15)), 1..14)
+        steps in prop::collection::vec((0..3_usize, 1000..600_000_usize, fault(), prop::bool::weighted(0.15)), 6..20)
     ) {
         let folder = tempfile::tempdir().unwrap();
         let mut others = BTreeMap::new();
