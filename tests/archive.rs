@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use callosity::archive::{Settings, Store, Worth};
 use callosity::camera::{Backlog, Camera, Captured, Frame, FrameTag, Replay};
 use callosity::clock::{SystemClock, TimeSource};
+use callosity::effort::EffortSettings;
 use callosity::position::Mounting;
 use callosity::rehearsal::EmbeddedBroker;
 use callosity::service::{About, Flight, FlightReport, Recognised, Recogniser, Survey, fly};
@@ -26,7 +27,7 @@ use image::RgbImage;
 use jiff::Timestamp;
 use link::BrokerOptions;
 use link::archive::{ArchiveRecord, KeptBecause};
-use link::message::{FrameReference, Presence, Sighting, TimeQuality};
+use link::message::{FrameReference, Presence, Sighting, TimeQuality, Watch};
 use recognition::identify::{Identification, Opinion};
 use recognition::pixels::{EncodedPhotograph, Image, PixelFormat, RawImage, YCbCr, encode_jpeg};
 use tokio_util::sync::CancellationToken;
@@ -399,6 +400,11 @@ fn raw_frames_are_encoded_and_all_know_where_they_were_taken() {
                 survey: Survey {
                     gpsd: Some(gpsd().parse().unwrap()),
                     mountings: [("belly/1".to_owned(), mounting)].into(),
+                    effort: Some(EffortSettings {
+                        observers: vec!["Ada".into()],
+                        project: Some("Gulf".into()),
+                        aircraft: None,
+                    }),
                     ..flight.survey
                 },
                 ..flight
@@ -416,6 +422,11 @@ fn raw_frames_are_encoded_and_all_know_where_they_were_taken() {
         assert!(path.to_str().unwrap().contains("/belly%2F1/"), "{path:?}");
         assert_eq!(record.encoded.as_deref(), Some("YUYV to JPEG 95"));
         assert_eq!(decoded(path).dimensions(), (WHALES, 64));
+        let effort = record.effort.as_ref().unwrap();
+        assert_eq!(
+            (&effort.observers[..], effort.watch),
+            (&["Ada".to_owned()][..], Watch::Off)
+        );
         let Some(place) = &record.georeference.place else {
             continue;
         };
@@ -689,6 +700,7 @@ fn test_record(number: u64) -> ArchiveRecord {
         flight_time: Timestamp::UNIX_EPOCH,
         georeference: link::message::Georeference::default(),
         direction_degrees: None,
+        effort: None,
         heads: Vec::new(),
         encoded: None,
         failure: None,

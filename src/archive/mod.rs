@@ -418,6 +418,7 @@ mod test_record {
                 ..Georeference::default()
             },
             direction_degrees: Some(271.25),
+            effort: None,
             heads: vec![ArchivedHead {
                 occurrence_id: Uuid::from_u128(11),
                 head: Head {

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::message::{Decision, FrameReference, Georeference, Head, TimeQuality};
+use super::message::{Decision, FrameReference, Georeference, Head, TimeQuality, Watch, Weather};
 
 /// Why a picture is in the archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -55,6 +55,9 @@ pub struct ArchiveRecord {
     /// straight down, the top of the frame. Without a camera mounting, the nose of the aircraft.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direction_degrees: Option<f64>,
+    /// How the survey was flown when it was looked at, where observers say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effort: Option<ArchivedEffort>,
     /// The heads in the frame; of a crop, the one that it shows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub heads: Vec<ArchivedHead>,
@@ -67,6 +70,26 @@ pub struct ArchiveRecord {
     pub failure: Option<String>,
     /// The program and the model bundle that looked at it.
     pub identified_by: String,
+}
+
+/// How the survey is flown, with a picture; the flight's effort messages say since when.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ArchivedEffort {
+    /// What the observers do.
+    pub watch: Watch,
+    /// Who observes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub observers: Vec<String>,
+    /// The survey that this flight belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// Registration or type of the aircraft.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aircraft: Option<String>,
+    /// Conditions.
+    #[serde(default)]
+    pub weather: Weather,
 }
 
 /// A head in an archived picture.

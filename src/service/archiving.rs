@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use link::archive::{ArchiveRecord, ArchivedHead, KeptBecause};
+use link::archive::{ArchiveRecord, ArchivedEffort, ArchivedHead, KeptBecause};
 use link::topic::Platform;
 use uuid::Uuid;
 
@@ -11,12 +11,14 @@ use super::aloft::Places;
 use super::sightings::{frame_reference, identified_by};
 use crate::archive::{Archive, Picture, Pixels};
 use crate::camera::Frame;
+use crate::effort::{EffortLog, EffortState};
 
 /// Gives pictures to the archive, with what is known of them. Nothing here waits for a disk.
 pub(super) struct Archiving {
     pub archive: Arc<Archive>,
     pub platform: Platform,
     pub places: Places,
+    pub effort: Option<EffortLog>,
 }
 
 impl Archiving {
@@ -92,10 +94,28 @@ impl Archiving {
             flight_time: clock.flight_time(moment),
             georeference,
             direction_degrees: direction_degrees.map(|degrees| (degrees * 100.0).round() / 100.0),
+            effort: self.effort.as_ref().map(effort),
             heads: Vec::new(),
             encoded: None,
             failure: None,
             identified_by: identified_by(about),
         }
+    }
+}
+
+fn effort(log: &EffortLog) -> ArchivedEffort {
+    let EffortState {
+        watch,
+        observers,
+        project,
+        aircraft,
+        weather,
+    } = log.now();
+    ArchivedEffort {
+        watch,
+        observers,
+        project,
+        aircraft,
+        weather,
     }
 }

@@ -241,6 +241,7 @@ pub fn fly<R: Recogniser + 'static>(
             archive,
             platform: flight.platform.clone(),
             places,
+            effort: aloft.effort.clone(),
         }),
         stop: stop.clone(),
     };
