@@ -6,12 +6,12 @@ mod flying;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use callosity::camera::{
-    Backlog, Camera, Captured, Frame, FrameTag, Mask, MountedCamera, Replay, UnusableFrame, Watch,
-    WatchedFolder,
+    Backlog, Camera, Captured, Device, DeviceError, Exposure, Frame, FrameTag, Live, Mask,
+    MountedCamera, Replay, Stream, Timer, UnusableFrame, Watch, WatchedFolder,
 };
 use callosity::clock::{SystemClock, TimeSource};
 use flying::*;
@@ -292,4 +292,116 @@ async fn a_folder_that_is_filled_in_flight_is_looked_at() {
         .map(|value| value["frame"]["file"].as_str().unwrap().to_owned())
         .collect();
     assert!(files.contains(&"4.jpg".to_owned()), "{files:?}");
+}
+
+/// Time that passes when somebody waits.
+#[derive(Clone, Default)]
+struct Simulated(Arc<Mutex<Duration>>);
+
+impl Timer for Simulated {
+    fn monotonic(&self) -> Duration {
+        *self.0.lock().unwrap()
+    }
+
+    fn sleep(&self, time: Duration) {
+        *self.0.lock().unwrap() += time;
+    }
+}
+
+/// A camera of two frames a second that is there for ten seconds and gone for ten, or always there.
+struct Loose {
+    timer: Simulated,
+    flaps: bool,
+}
+
+/// It is open; the frame's number.
+struct LooseStream(Simulated, bool, u32);
+
+impl LooseStream {
+    fn is_there(timer: &Simulated, flaps: bool) -> bool {
+        !flaps || (timer.monotonic().as_secs() / 10).is_multiple_of(2)
+    }
+}
+
+impl Device for Loose {
+    type Stream = LooseStream;
+
+    fn open(&mut self) -> Result<LooseStream, DeviceError> {
+        if LooseStream::is_there(&self.timer, self.flaps) {
+            Ok(LooseStream(self.timer.clone(), self.flaps, 0))
+        } else {
+            Err(DeviceError::Missing("a camera".into()))
+        }
+    }
+}
+
+/// Bytes of a frame.
+const SIDE: (u32, u32) = (640, 480);
+
+impl Stream for LooseStream {
+    fn next(&mut self, _: Duration) -> Result<Option<Exposure>, DeviceError> {
+        self.0.sleep(Duration::from_millis(500));
+        if !Self::is_there(&self.0, self.1) {
+            let source = std::io::Error::from_raw_os_error(19);
+            let doing = "taking a frame".into();
+            return Err(DeviceError::System { doing, source });
+        }
+        self.2 += 1;
+        Ok(Some(Exposure {
+            bytes: vec![self.2 as u8; (SIDE.0 * SIDE.1) as usize],
+            sequence: self.2,
+            stamp: Some(self.0.monotonic()),
+            ..Exposure::default()
+        }))
+    }
+
+    fn image(&self, bytes: Vec<u8>) -> Result<Image, recognition::pixels::DecodeError> {
+        let format = PixelFormat::Grey(Depth::Eight);
+        Ok(RawImage::new(format, SIDE, 0, bytes, YCbCr::default())?.into())
+    }
+
+    fn format(&self) -> String {
+        "GREY".into()
+    }
+
+    fn period(&self) -> Option<Duration> {
+        Some(Duration::from_millis(500))
+    }
+}
+
+/// A day of a loose cable, beside a camera that sits well: the other gives each of its frames, and memory stays flat.
+/// `cargo test --release --test cameras -- --ignored --nocapture a_day`
+#[test]
+#[ignore = "measures memory, which tests beside it disturb"]
+fn a_day_of_a_loose_cable_leaves_memory_flat() {
+    let mut cameras = [true, false].map(|flaps| {
+        let timer = Simulated::default();
+        let device = Loose {
+            timer: timer.clone(),
+            flaps,
+        };
+        (Live::with_timer("camera", device, timer.clone()), timer)
+    });
+    let mut frames = [0_u32; 2];
+    let mut troubles = [0_u32; 2];
+    let mut megabytes = Vec::new();
+    for hour in 1..=24 {
+        for (place, (camera, timer)) in cameras.iter_mut().enumerate() {
+            while timer.monotonic() < Duration::from_secs(3600 * hour) {
+                match camera.next(Duration::from_millis(50)) {
+                    Captured::Frame(_) => frames[place] += 1,
+                    Captured::Trouble(_) => troubles[place] += 1,
+                    _ => {}
+                }
+            }
+        }
+        megabytes.push(resident_megabytes());
+    }
+    println!(
+        "in 24 hours: {} frames and {} failures of the loose one, {} and {} of the other; memory {} MB after an hour, {} MB after a day",
+        frames[0], troubles[0], frames[1], troubles[1], megabytes[0], megabytes[23]
+    );
+    assert_eq!((frames[1], troubles[1]), (24 * 3600 * 2, 0));
+    assert!(frames[0] > 24 * 3600 / 2 && troubles[0] > 4000);
+    assert!(megabytes[23] <= megabytes[0] + 5, "{megabytes:?}");
 }

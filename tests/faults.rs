@@ -21,7 +21,7 @@ use callosity::service::{About, Flight, Recognised, Recogniser, fly};
 use callosity::sighting::{SeenFrame, Tracker};
 use flying::{
     Mosquitto, PATIENCE, Recorder, Setup, TwoHeads, check, delivered, flight, flight_with,
-    payloads, photographs, presence, take_off,
+    payloads, photographs, presence, resident_megabytes, take_off,
 };
 use ground::{Received, Receiver};
 use jiff::Timestamp;
@@ -490,14 +490,6 @@ async fn eight_hours_of_outage_are_drained_in_order() {
         drained.as_secs_f64(),
         (SIGHTINGS + CROPS) as f64 / drained.as_secs_f64(),
     );
-}
-
-/// Of this process, as Linux counts it.
-fn resident_megabytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().nth(1));
-    kilobytes.unwrap().parse::<u64>().unwrap() / 1000
 }
 
 /// Ten sightings a second with their crops for half an hour (`FAULTS_TEST_MINUTES`): memory stays flat.

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Made models/right-whales 1.7.0 and models/right-whales-measured from 1.6.0, which this repository's history keeps: its finder
-# and classifiers are trained on for any camera, gallery, temperature, what tells strangers and thresholds fitted anew.
-# Rerun to go on where it stopped. Takes two hours on two cores that multiply bfloat16.
-# Usage: training/right-whales-any-camera.sh DATA [RUNS [MODELS]]; after `make trainer`
+# Made models/right-whales 1.8.0 and models/right-whales-measured from 1.6.0, which this repository's history keeps: its finder
+# and classifiers are trained on for any camera, a third classifier of other making comes from weights of ImageNet; gallery,
+# temperature, what tells strangers and thresholds are fitted anew, the finder computes in 8 bits.
+# Rerun to go on where it stopped. Takes four hours on two cores that multiply bfloat16.
+# Usage: training/right-whales-any-camera.sh DATA [RUNS [MODELS]]; after `make trainer` and
+# `training/imagenet/efficientnet_lite.py 0 RUNS/efficientnet_lite0.safetensors`, which says what it needs
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 data=$1 runs=${2:-runs} models=${3:-models}
@@ -34,17 +36,20 @@ named=$runs/data/pseudo_labels_any_camera.json
 further=(--pseudo-labels "$named" --set schedule.learning_rate=2.5e-3 --set schedule.weight_average=0.998)
 network $strong any-camera "${split[@]}" --from "$runs/standardised" "${further[@]}" --set schedule.epochs=8
 network $light any-camera-light "${split[@]}" --from "$runs/standardised-light" "${further[@]}" --set schedule.epochs=8
+other=efficientnet-lite0-any-camera
+network $other $other "${split[@]}" --weights "$runs/efficientnet_lite0.safetensors" --pseudo-labels "$named"
 
-"$train" stack "$runs/any-camera" "$runs/any-camera-light" --views 4 --average --power fit --unknown-score features \
+classifiers=("$runs/any-camera" "$runs/any-camera-light" "$runs/$other")
+"$train" stack "${classifiers[@]}" --views 4 --average --power fit --unknown-score features \
   --gallery-photographs 16 "${split[@]}" --out "$runs/stack.json"
 # bundle ARGUMENTS
 bundle() {
-  "$train" bundle --bundle-version 1.7.0 --cache "$runs/data/cache" --storage int8 \
+  "$train" bundle --bundle-version 1.8.0 --cache "$runs/data/cache" --storage int8 \
     --about training/model_cards/right-whales.md "$@"
 }
 measured() {
   bundle --name right-whales-measured "${split[@]}" --finder "$runs/finder-any-camera" --finder-threshold 0.46 \
-    --aligner-of "$start" --classifiers "$runs/any-camera" "$runs/any-camera-light" --stack "$runs/stack.json" "$@"
+    --eight-bit-finder --aligner-of "$start" --classifiers "${classifiers[@]}" --stack "$runs/stack.json" "$@"
 }
 measured --out "$runs/bundle-measured"
 "$train" evaluate --bundle "$runs/bundle-measured" --enroll 5 --heads "$data/heads" \
@@ -58,8 +63,9 @@ measured --conditions "$runs/conditions.json" --out "$models/right-whales-measur
 everything=(--pseudo-labels "$named" --set schedule.epochs=2)
 network $strong any-camera-all "${all[@]}" --from "$runs/any-camera" "${everything[@]}"
 network $light any-camera-light-all "${all[@]}" --from "$runs/any-camera-light" "${everything[@]}"
-"$train" stack "$runs/any-camera-all" "$runs/any-camera-light-all" --calibrated-by "$runs/stack.json" "${all[@]}" \
+network $other $other-all "${all[@]}" --from "$runs/$other" "${everything[@]}"
+"$train" stack "${classifiers[@]/%/-all}" --calibrated-by "$runs/stack.json" "${all[@]}" \
   --out "$runs/stack-all.json"
 bundle --name right-whales "${all[@]}" --finder-of "$runs/bundle-measured" --aligner-of "$runs/bundle-measured" \
-  --classifiers "$runs/any-camera-all" "$runs/any-camera-light-all" --stack "$runs/stack-all.json" \
+  --classifiers "${classifiers[@]/%/-all}" --stack "$runs/stack-all.json" \
   --conditions "$runs/conditions.json" --out "$models/right-whales"

@@ -531,3 +531,11 @@ pub fn delivered(report: &FlightReport) {
     assert_eq!(report.stragglers, Vec::<&str>::new());
     assert_eq!(report.failure, None);
 }
+
+/// Memory of this process, as Linux counts it.
+pub fn resident_megabytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().nth(1));
+    kilobytes.unwrap().parse::<u64>().unwrap() / 1000
+}

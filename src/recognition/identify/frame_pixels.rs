@@ -1,4 +1,6 @@
 use std::borrow::Cow;
+use std::panic::resume_unwind;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rayon::ThreadPool;
@@ -151,9 +153,9 @@ impl<'a> FramePixels<'a> {
         };
         let start = Instant::now();
         let decode = |extent: &Extent| source.decode_part(&extent.part, extent.scale);
-        let decoded: Vec<Photograph> = self
-            .pool
-            .install(|| joined.par_iter().map(decode).collect::<Result<_, _>>())?;
+        let decoded: Vec<Photograph> = run_on(self.pool, || {
+            joined.par_iter().map(decode).collect::<Result<_, _>>()
+        })?;
         self.decoding += start.elapsed();
         self.decoded.extend(decoded.into_iter().map(Cow::Owned));
         Ok(())
@@ -196,12 +198,13 @@ impl<'a> FramePixels<'a> {
         let views = cuts.len() / needs.len().max(1);
         let mut values = std::mem::take(&mut self.inputs);
         values.resize(each * cuts.len(), 0.0);
-        self.pool.install(|| {
+        let this = &*self;
+        run_on(this.pool, || {
             let shares = cuts
                 .par_chunks(views.max(1))
                 .zip(values.par_chunks_mut((views * each).max(1)));
             shares.zip(needs).for_each(|((cuts, out), need)| {
-                let Some(photograph) = self.best_for(need) else {
+                let Some(photograph) = this.best_for(need) else {
                     out.fill(0.0);
                     return;
                 };
@@ -213,6 +216,19 @@ impl<'a> FramePixels<'a> {
         self.inputs = values;
         &self.inputs
     }
+}
+
+/// Does `work` on the threads of `pool`. A thread of another pool that waits in [`ThreadPool::install`] meanwhile begins
+/// other work of its own pool; where that comes here too, work lies upon work until the stack is full. So a thread that
+/// belongs to no pool waits in its place.
+fn run_on<R: Send>(pool: &ThreadPool, work: impl FnOnce() -> R + Send) -> R {
+    let of_another =
+        rayon::current_thread_index().is_some() && pool.current_thread_index().is_none();
+    if !of_another {
+        return pool.install(work);
+    }
+    let done = thread::scope(|scope| scope.spawn(|| pool.install(work)).join());
+    done.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// Extents joined where decoding them at once costs no more than one after the other.
@@ -250,9 +266,39 @@ fn scale(from_frame: &Affine) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use proptest::prelude::*;
+    use rayon::ThreadPoolBuilder;
 
     use super::*;
+
+    /// Photographs that another pool goes through are looked at one after the other by each of its threads.
+    #[test]
+    fn waiting_for_the_pool_begins_nothing_else() {
+        thread_local!(static DEPTH: Cell<u32> = const { Cell::new(0) });
+        let pool = |threads| {
+            ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap()
+        };
+        let (own, other) = (pool(2), pool(2));
+        let look = |_| {
+            DEPTH.set(DEPTH.get() + 1);
+            run_on(&own, || thread::sleep(Duration::from_micros(100)));
+            let depth = DEPTH.get();
+            DEPTH.set(depth - 1);
+            depth
+        };
+        let deepest = other.install(|| (0..300).into_par_iter().map(look).max());
+        assert_eq!(deepest, Some(1));
+        let defect = || other.install(|| run_on(&own, || panic!("a lens cap")));
+        let panics = catch_unwind(AssertUnwindSafe(defect));
+        let said = panics.unwrap_err();
+        assert_eq!(said.downcast_ref(), Some(&"a lens cap"));
+    }
 
     proptest! {
         #[test]
