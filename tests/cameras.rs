@@ -84,7 +84,11 @@ impl Camera for Scripted {
     fn next(&mut self, timeout: Duration) -> Captured {
         self.calls += 1;
         let does = (self.behaviour)(self.calls);
-        let mut tag = FrameTag::new(self.name.clone(), self.number, SystemClock.monotonic());
+        let mut tag = FrameTag::new(
+            self.name.clone(),
+            self.number,
+            TimeSource::monotonic(&SystemClock),
+        );
         match does {
             Does::Frame | Does::LosesAFrame => {
                 self.number += 1;
