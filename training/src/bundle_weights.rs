@@ -132,6 +132,17 @@ impl Constants {
             })
             .collect();
         constants.extend(widened);
+        // Biases of convolutions in 8 bits.
+        let whole = graph.initializer.iter().filter_map(|tensor| {
+            let name = tensor.name.strip_suffix(".int32")?;
+            let steps = constants.get(&format!("{name}.step"))?;
+            let chunks = tensor.raw_data.as_chunks().0.iter();
+            let values: Vec<f32> = chunks.map(|b| i32::from_le_bytes(*b) as f32).collect();
+            let values = Tensor::from_slice(&values).f_mul(steps).ok()?;
+            Some((name.to_owned(), values))
+        });
+        let whole: Vec<(String, Tensor)> = whole.collect();
+        constants.extend(whole);
         Ok(Self(constants))
     }
 
@@ -483,7 +494,8 @@ mod tests {
     use super::*;
     use crate::graph::{Graph, Layer};
     use crate::network::{Mode, Precision};
-    use crate::onnx::{Head, Interface, Storage, encode, ensemble};
+    use crate::onnx::{Head, Interface, Storage, encode, ensemble, export};
+    use crate::quantisation::{observe, quantise};
     use crate::weights::Weights;
 
     fn normal(shape: &[i64], random: &mut ChaCha8Rng) -> Tensor {
@@ -515,6 +527,41 @@ mod tests {
         let models = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
         let bundle = Bundle::open(models.join("right-whales")).unwrap();
         bundle.manifest().clone()
+    }
+
+    #[test]
+    fn a_network_in_8_bits_can_be_gone_on_from() {
+        let layers = r#"[
+            {"op": "conv", "channels": 6, "stride": 2},
+            {"op": "residual", "channels": 8, "repeat": 2},
+            {"op": "conv", "channels": 5, "kernel": 1, "plain": true}
+        ]"#;
+        let layers: Vec<Layer> = serde_json::from_str(layers).unwrap();
+        let graph = Graph::build(&layers, 20, 16, 0.1, 5).unwrap();
+        let random = &mut ChaCha8Rng::seed_from_u64(4);
+        let weights = Weights::of(&trained(&graph, random)).unwrap();
+        let interface = Interface {
+            input: "image",
+            output: "finder",
+            features: None,
+        };
+        let mut model = export(&graph, &weights, &interface, Storage::Int8).unwrap();
+        let before = Constants::read(&encode(&model)).unwrap();
+        let image = Vec::try_from(normal(&[3 * 16 * 20], random)).unwrap();
+        let ranges = observe(&model, [image].into_iter(), (20, 16)).unwrap();
+        quantise(&mut model, &ranges).unwrap();
+        let after = Constants::read(&encode(&model)).unwrap();
+        let mut biases = 0;
+        for (name, value) in &before.0 {
+            let found = after.get(name).unwrap();
+            let off = (found - value).abs().max().double_value(&[]);
+            let step = after.0.get(&format!("{name}.step"));
+            biases += usize::from(step.is_some());
+            let allowed = step.map_or(0.0, |step| 0.51 * step.max().double_value(&[]));
+            assert!(off <= allowed, "{name}: {off} > {allowed}");
+        }
+        // Two residual blocks of two convolutions, and one in the first shortcut.
+        assert_eq!(biases, 5);
     }
 
     #[test]

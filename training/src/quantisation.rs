@@ -120,8 +120,13 @@ pub fn observe(
 /// Has the inner convolutions computed in 8 bits.
 ///
 /// # Errors
-/// The weights are not stored as int8, a value was not observed, or was not finite.
+/// It computes in 8 bits already, the weights are not stored as int8, a value was not observed, or was not finite.
 pub fn quantise(model: &mut ModelProto, ranges: &Ranges) -> anyhow::Result<()> {
+    let is_rounded = graph(model)?
+        .node
+        .iter()
+        .any(|node| node.op_type == "QuantizeLinear");
+    ensure!(!is_rounded, "it computes in 8 bits already");
     let names = rounded(graph(model)?);
     let inner: BTreeSet<String> = inner(graph(model)?)
         .into_iter()
@@ -431,6 +436,10 @@ mod tests {
         let ranges = observe(&model, images(2, 1).into_iter(), SIZE).unwrap();
         let refused = quantise(&mut model, &ranges).unwrap_err().to_string();
         assert!(refused.contains("int8"), "{refused}");
+        let mut model = network(1, Storage::Int8);
+        quantise(&mut model, &ranges).unwrap();
+        let twice = quantise(&mut model, &ranges).unwrap_err().to_string();
+        assert!(twice.contains("already"), "{twice}");
         let mut model = network(1, Storage::Int8);
         let refused = quantise(&mut model, &Ranges::new()).unwrap_err();
         assert!(refused.to_string().contains("not observed"));
