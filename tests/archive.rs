@@ -359,7 +359,8 @@ impl Camera for RawCamera {
     }
 }
 
-/// A gpsd that says where the aircraft is ten times a second.
+/// A gpsd that says ten times a second where the aircraft is, which hangs in the air: one that flies on would be elsewhere
+/// by the time of a frame.
 fn gpsd() -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -372,7 +373,8 @@ fn gpsd() -> String {
                 std::thread::sleep(Duration::from_millis(100));
                 line = format!(
                     "{{\"class\":\"TPV\",\"mode\":3,\"time\":\"{}\",\"lat\":41.5,\"lon\":-69.25,\"altMSL\":304.8,\
-                     \"speed\":51.4,\"track\":350.0,\"eph\":5.0}}\n",
+                     \"speed\":0.0,\"eph\":5.0}}\n\
+                     {{\"class\":\"ATT\",\"heading\":350.0,\"roll\":0.0,\"pitch\":0.0}}\n",
                     Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%3fZ")
                 );
             }
@@ -442,7 +444,7 @@ fn raw_frames_are_encoded_and_all_know_where_they_were_taken() {
             .unwrap();
         assert!((taken.latitude - 41.5).abs() < 1e-6 && (taken.longitude + 69.25).abs() < 1e-6);
         assert_eq!(taken.altitude, Some(304.8));
-        // To the right of the track, which leads to 350°: rolled with the left side down, it looks there.
+        // To the right of the nose, which points to 350°: rolled with the left side down, it looks there.
         let direction = record.direction_degrees.unwrap();
         assert!((direction - 80.0).abs() < 1.0, "{direction}");
         let footprint = record.georeference.footprint.unwrap();
