@@ -218,7 +218,9 @@ impl Archive {
             let wrote = writer.step();
             let problem = self.problem();
             if told.as_ref() != Some(&problem) {
-                if let (Some(said), true) = (&problem, self.is_news(told.as_ref())) {
+                // One alarm, then quiet.
+                let was_well = told.as_ref().is_none_or(Option::is_none);
+                if let (Some(said), true) = (&problem, was_well) {
                     error!("archive: {said}");
                 }
                 tell(problem.clone());
@@ -228,18 +230,10 @@ impl Archive {
                 break;
             }
         }
-        let left: Vec<_> = writer.again.iter().map(Picture::worth).collect();
+        let mut left = self.queue.clear();
+        left.extend(writer.again.iter().map(Picture::worth));
         self.lost(&left, "the flight ended before the archive could be opened");
-        self.lost(
-            &self.queue.clear(),
-            "the flight ended before the archive could be opened",
-        );
         tell(self.problem());
-    }
-
-    /// Whether there was no problem before: one alarm, then quiet.
-    fn is_news(&self, told: Option<&Option<String>>) -> bool {
-        told.is_none_or(Option::is_none)
     }
 
     fn lost(&self, worths: &[Worth], why: &str) {

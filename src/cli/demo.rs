@@ -75,9 +75,9 @@ const JPEG_QUALITY: u8 = 90;
 /// them the places that a virtual receiver tells, and says them over MQTT; the ground sets the watch and a mark. What
 /// arrives is printed, drawn into pictures, and compared with the truth, frame by frame and pass by pass. One camera is
 /// unplugged for a while. In the middle of the flight the program is killed as a loss of power would kill it, and started
-/// again: nothing is lost. Frames with whales, crops and some empty frames are kept in an archive. With --frames it flies with one camera over photographs of yours; a `frames.csv` in that folder
-/// or beside it (image, whale, bonnet_x, bonnet_y, blowhead_x, blowhead_y, and where it numbers passes over the same
-/// animals, pass) is taken as the truth.
+/// again: nothing is lost. Frames with whales, crops and some empty frames are kept in an archive. With --frames it flies
+/// with one camera over photographs of yours; a `frames.csv` in that folder or beside it (image, whale, bonnet_x, bonnet_y,
+/// blowhead_x, blowhead_y, and where it numbers passes over the same animals, pass) is taken as the truth.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder of photographs to fly over instead of virtual ones

@@ -106,7 +106,7 @@ impl Sightings {
             return sightings;
         };
         earlier.tracker = earlier.tracker.with_lost_after(lost_after);
-        let clock = sightings.places.clock().clone();
+        let clock = sightings.clock().clone();
         // The program was started again, or the box was.
         let memory = clock.earlier();
         let stamp = |time| match memory {
@@ -149,7 +149,7 @@ impl Sightings {
         about: &About,
         recogniser: &impl Recogniser,
     ) -> Decided {
-        let clock = self.places.clock().clone();
+        let clock = self.clock().clone();
         let seen = seen_frame(frame, clock.flight_time(frame.tag.moment), recognised);
         let mut flight = self.flight.clone();
         let judge = |opinion: &_| recogniser.identify(opinion);
@@ -196,7 +196,7 @@ impl Sightings {
 
     /// Ends all sightings and with them the flight.
     pub fn end(&mut self, about: &About, outbox: &Outbox) {
-        let clock = self.places.clock().clone();
+        let clock = self.clock().clone();
         self.end_by(&|time| clock.at_flight_time(time), about, outbox);
     }
 
