@@ -13,5 +13,6 @@ pub mod outbox;
 pub mod position;
 pub mod rehearsal;
 pub mod service;
+pub mod settings;
 pub mod sighting;
 mod sqlite;

@@ -178,6 +178,8 @@ fn flown(
 fn archived(flight: Flight<ByWidth>, archive: Settings) -> Flight<ByWidth> {
     Flight {
         archive: Some(archive),
+        page: None,
+        keep_setting: None,
         survey: survey(true),
         ..flight
     }

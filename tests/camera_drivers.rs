@@ -540,6 +540,8 @@ fn whales_before_a_webcam_arrive_by_name() {
         lost_after: LOST_AFTER,
         record: None,
         archive: None,
+        page: None,
+        keep_setting: None,
         survey: service::Survey::default(),
     };
     let stop = CancellationToken::new();

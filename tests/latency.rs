@@ -68,8 +68,8 @@ async fn from_exposure_to_broker() {
             USER,
         ])
         .args([
-            "--health-interval",
-            "1",
+            "--set",
+            "broker.health_interval_seconds=1",
             "--broker",
             &broker.address().to_string(),
         ])

@@ -545,7 +545,7 @@ fn program(folder: &Path, broker: &str) -> Command {
     program
         .args(["run", "--loop", "--rate", "5", "--platform", "test"])
         // Each look at it is a sighting.
-        .args(["--lost-after", "0"])
+        .args(["--set", "lost_after_seconds=0"])
         .args(["--engine", "builtin", "--username", USER])
         .args(["--broker", broker, "--source"])
         .arg(folder)
@@ -617,7 +617,7 @@ fn a_wrong_password_does_not_keep_the_program_from_flying() {
     let folder = tempfile::tempdir().unwrap();
     let mut process = program(folder.path(), &broker.address().to_string())
         .env("CALLOSITY_MQTT_PASSWORD", "not it")
-        .args(["--stop-deadline", "30"])
+        .args(["--set", "stop_deadline_seconds=30"])
         .spawn()
         .unwrap();
     let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
@@ -644,7 +644,7 @@ fn the_program_without_a_broker_says_that_it_tries_again() {
     let address = format!("mqtt://{}", nobody.local_addr().unwrap());
     drop(nobody);
     let mut process = program(folder.path(), &address)
-        .args(["--stop-deadline", "1"])
+        .args(["--set", "stop_deadline_seconds=1"])
         .spawn()
         .unwrap();
     let mut log = BufReader::new(process.stderr.take().unwrap()).lines();

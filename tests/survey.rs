@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use callosity::camera::{Backlog, Camera, Captured, Replay, Setting, Settings};
 use callosity::clock::{SystemClock, TimeSource, built};
+use callosity::control::Page;
 use callosity::effort::EffortSettings;
 use callosity::outbox::{Limits, Outbox};
 use callosity::position::Mounting;
@@ -420,7 +421,7 @@ fn with_effort(
     frames: &Path,
     state: PathBuf,
     broker: BrokerOptions,
-    control: SocketAddr,
+    address: SocketAddr,
 ) -> Flight<TwoHeads> {
     let mut flight = endless(frames, broker);
     flight.state = state;
@@ -430,10 +431,13 @@ fn with_effort(
             project: Some("Gulf".into()),
             aircraft: None,
         }),
-        control: Some(control),
         commands: true,
         ..Survey::default()
     };
+    flight.page = Some(Page {
+        address,
+        token: None,
+    });
     flight
 }
 

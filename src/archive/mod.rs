@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 
 use image::ImageFormat;
 use link::archive::{ArchiveRecord, KeptBecause};
+use link::message::ArchiveHealth;
 use recognition::geometry::Rectangle;
 use recognition::pixels::{Image, Photograph, encode_jpeg};
 use tokio_util::sync::CancellationToken;
@@ -118,6 +119,20 @@ pub struct Counts {
     pub whales_lost: u64,
     /// What was deleted to make room.
     pub deleted: Deleted,
+}
+
+impl From<Counts> for ArchiveHealth {
+    fn from(counts: Counts) -> Self {
+        Self {
+            frames: counts.frames,
+            whales: counts.whales,
+            crops: counts.crops,
+            empty_lost: counts.empty_lost,
+            whales_lost: counts.whales_lost,
+            empty_deleted: counts.deleted.empty,
+            whales_deleted: counts.deleted.whales,
+        }
+    }
 }
 
 /// Most bytes and pictures that wait for the disk.

@@ -12,7 +12,9 @@ use anyhow::{Context, bail, ensure};
 use callosity::archive::{Store, Worth};
 use callosity::camera::{Camera as _, Replay};
 use callosity::outbox::{Kind, Limits, Outbox};
+use callosity::position::Mounting;
 use callosity::rehearsal::{EmbeddedBroker, Score, TrueHead, Truth, VirtualReceiver, landmarks};
+use callosity::settings::{self, CameraSettings, Settings};
 use callosity::sighting::{FrameRecord, HeadRecord, Named};
 use ground::{Commands, Received, Receiver};
 use indicatif::ProgressIterator;
@@ -55,8 +57,8 @@ const CAMERAS: [&str; 2] = ["left", "right"];
 /// The one that is unplugged for a while.
 const UNPLUGGED: &str = "right";
 
-/// File that says how they sit in the airframe.
-const MOUNTINGS: &str = "cameras.toml";
+/// File with what the program flies with.
+const SETTINGS: &str = "callosity.toml";
 
 /// What the aircraft is called.
 const PLATFORM: &str = "demo";
@@ -153,9 +155,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     if args.frames.is_none() {
         let receiver = VirtualReceiver::start().context("cannot start a virtual receiver")?;
-        write_mountings(&args.out)?;
         flight.receiver = Some(receiver);
     }
+    flight.write_settings()?;
     let most = cameras.iter().map(|camera| camera.frames).max();
     let kill_at = most.filter(|_| !args.uninterrupted).map(|most| most / 2);
     let flown = watch(&flight, kill_at)?;
@@ -251,66 +253,77 @@ struct Program<'a> {
 }
 
 impl Program<'_> {
+    /// Writes what the program flies with, as an engineer would for a box.
+    fn write_settings(&self) -> anyhow::Result<()> {
+        let cameras = self.cameras.iter().zip([20.0, -20.0]);
+        let camera = |(camera, roll): (&DemoCamera, f64)| {
+            let folder = std::path::absolute(&camera.folder)?;
+            let last = camera.unplugged.clone().last();
+            let settings = CameraSettings {
+                source: format!("replay:{}", folder.display()),
+                rate: Some(self.args.rate),
+                resume: true,
+                unplugged: last.map(|last| format!("{}-{last}", camera.unplugged.start)),
+                // One looks to the left, the other to the right.
+                mounting: self.receiver.as_ref().map(|_| Mounting {
+                    roll_degrees: roll,
+                    ..Mounting::straight_down(180.0, 35.9)
+                }),
+                ..CameraSettings::default()
+            };
+            anyhow::Ok((camera.name.clone(), settings))
+        };
+        let settings = Settings {
+            platform: PLATFORM.to_owned(),
+            bundle: self.bundle.clone(),
+            state: Some("state".into()),
+            record: Some("frames.jsonl".into()),
+            camera: cameras.map(camera).collect::<anyhow::Result<_>>()?,
+            broker: settings::Broker {
+                url: self.broker.to_string(),
+                health_interval_seconds: 1,
+                ..settings::Broker::default()
+            },
+            archive: settings::Archive {
+                folder: Some(ARCHIVE.into()),
+                budget: Some("1GB".to_owned()),
+                ..settings::Archive::default()
+            },
+            position: settings::Position {
+                gpsd: self.receiver.as_ref().map(VirtualReceiver::address),
+                track_interval_seconds: 1,
+            },
+            survey: match &self.receiver {
+                Some(_) => settings::SurveySettings {
+                    observers: vec!["nobody".to_owned()],
+                    project: Some("virtual survey".to_owned()),
+                    aircraft: None,
+                    commands: true,
+                },
+                None => settings::SurveySettings::default(),
+            },
+            ..Settings::default()
+        };
+        let path = self.args.out.join(SETTINGS);
+        let text = toml::to_string(&settings).context("cannot write the settings down")?;
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    }
+
     fn start(&self) -> anyhow::Result<Flying> {
         let this = std::env::current_exe().context("cannot find this program to start it again")?;
         let log = std::env::var("CALLOSITY_LOG").unwrap_or_else(|_| "error".to_owned());
-        let rate = self.args.rate.to_string();
         let mut command = Command::new(this);
         command
-            .args(["run", "--platform", PLATFORM, "--health-interval", "1"])
-            .args(["--state", "state", "--record", "frames.jsonl"])
-            .args(["--archive", ARCHIVE, "--archive-budget", "1GB"])
-            .args(["--broker", &self.broker.to_string()])
-            .arg("--bundle")
-            .arg(&self.bundle)
+            .args(["run", "--settings", SETTINGS])
             .args(self.args.engine.to_arguments())
             // What is named without a folder lies there.
             .current_dir(&self.args.out)
             .env("CALLOSITY_LOG", log)
             .stdin(Stdio::null());
-        match &self.receiver {
-            None => {
-                command.args(["--resume", "--rate", &rate, "--replay"]);
-                for camera in self.cameras {
-                    command.arg(std::path::absolute(&camera.folder)?);
-                }
-            }
-            Some(receiver) => {
-                command
-                    .args([
-                        "--gpsd",
-                        &receiver.address(),
-                        "--camera-mounting",
-                        MOUNTINGS,
-                    ])
-                    .args(["--track-interval", "1", "--commands"])
-                    .args(["--observer", "nobody", "--project", "virtual survey"]);
-                for camera in self.cameras {
-                    let name = &camera.name;
-                    let mut argument =
-                        format!("replay:{FRAMES}/{name},name={name},rate={rate},resume");
-                    if let Some(last) = camera.unplugged.clone().last() {
-                        argument += &format!(",unplugged={}-{last}", camera.unplugged.start);
-                    }
-                    command.args(["--camera", &argument]);
-                }
-            }
-        }
         Ok(Flying(
             command.spawn().context("cannot start callosity run")?,
         ))
     }
-}
-
-/// How the virtual cameras sit in the airframe: one looks to the left, the other to the right.
-fn write_mountings(out: &Path) -> anyhow::Result<()> {
-    let lens = "focal_length_millimeters = 180\nsensor_width_millimeters = 35.9\n";
-    let mut text = String::new();
-    for (name, roll) in CAMERAS.iter().zip([20, -20]) {
-        text += &format!("[{name}]\n{lens}roll_degrees = {roll}\n");
-    }
-    let path = out.join(MOUNTINGS);
-    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// What was seen of a flight from the ground.

@@ -4,16 +4,16 @@
 //! name the module here and give it a line in `commands!`.
 
 mod archive;
-mod archive_argument;
 mod bundle;
 mod camera;
-mod camera_argument;
 mod cameras;
 mod demo;
 mod engine;
 mod identify;
 mod interrupt;
 mod run;
+mod settings;
+mod settings_arguments;
 mod virtual_survey;
 
 use std::io::{self, IsTerminal};
@@ -72,6 +72,8 @@ commands! {
     Run => run,
     /// Look into the pictures that were kept in flight
     Archive => archive,
+    /// Show the settings of a box, with every key there is
+    Settings => settings,
     /// List the cameras that are plugged in
     Cameras => cameras,
     /// Fly a virtual survey on this machine, with a broker and a ground station of its own

@@ -6,24 +6,70 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use axum::{Json, Router};
+use link::message::{CameraHealth, Health};
 use serde_json::{Map, Value, json};
+use tracing::warn;
 
 use crate::camera::{Setting, Settings};
 use crate::observe::Counters;
+
+/// Keeps a setting of a camera for flights to come, or with none gives it back to the settings file. Arguments: the camera's
+/// name, the setting's, and what it is set to. Returns what the camera is to be set to now, where that is known.
+pub type KeepSetting =
+    Arc<dyn Fn(&str, &str, Option<&Setting>) -> std::io::Result<Option<Setting>> + Send + Sync>;
 
 /// The cameras of a flight, as they are asked and told. Clones share them.
 #[derive(Clone)]
 pub struct Cameras {
     counters: Arc<Counters>,
     settings: Arc<BTreeMap<String, Settings>>,
+    keep: Option<KeepSetting>,
 }
 
 impl Cameras {
-    /// `settings` are those of the cameras that have any, by their names.
-    pub fn new(counters: Arc<Counters>, settings: BTreeMap<String, Settings>) -> Self {
+    /// `settings` are those of the cameras that have any, by their names. Without `keep` what is set ends with the flight.
+    pub fn new(
+        counters: Arc<Counters>,
+        settings: BTreeMap<String, Settings>,
+        keep: Option<KeepSetting>,
+    ) -> Self {
         Self {
             counters,
             settings: Arc::new(settings),
+            keep,
+        }
+    }
+
+    /// How each camera fares, with its settings and problems.
+    pub(super) fn describe(&self, health: &Health) -> Value {
+        let of_camera = |camera: &CameraHealth| {
+            let mut said = serde_json::to_value(camera).unwrap_or_default();
+            if let Some(settings) = self.settings.get(&camera.name) {
+                said["settings"] = in_json(settings);
+            }
+            let about = |part: &str| part.ends_with(&format!("camera {}", camera.name));
+            let problems = health.problems.iter().filter(|p| about(&p.part));
+            said["problems"] = problems.map(|p| Value::from(p.reason.as_str())).collect();
+            said["hasPreview"] = self.counters.preview(&camera.name).is_some().into();
+            said
+        };
+        health.cameras.iter().map(of_camera).collect()
+    }
+
+    /// What a camera is to be set to, once it is kept. A disk that takes nothing costs the next flight's setting, not this
+    /// one's.
+    fn kept(&self, camera: &str, name: &str, setting: Option<Setting>) -> Option<Setting> {
+        let Some(keep) = &self.keep else {
+            return setting;
+        };
+        match keep(camera, name, setting.as_ref()) {
+            Ok(setting) => setting,
+            Err(e) => {
+                warn!(
+                    "{name} of camera {camera} holds until the program ends, since it cannot be kept: {e}"
+                );
+                setting
+            }
         }
     }
 }
@@ -38,21 +84,11 @@ pub(super) fn routes(cameras: Cameras) -> Router {
 
 async fn list(State(cameras): State<Cameras>) -> Json<Value> {
     let health = cameras.counters.health();
-    let of_camera = |camera: &link::message::CameraHealth| {
-        let mut said = serde_json::to_value(camera).unwrap_or_default();
-        if let Some(settings) = cameras.settings.get(&camera.name) {
-            said["settings"] = in_json(settings);
-        }
-        let about = |part: &str| part.ends_with(&format!("camera {}", camera.name));
-        let problems = health.problems.iter().filter(|p| about(&p.part));
-        said["problems"] = problems.map(|p| Value::from(p.reason.as_str())).collect();
-        said
-    };
-    Json(health.cameras.iter().map(of_camera).collect())
+    Json(cameras.describe(&health))
 }
 
-/// Sets the settings that the body names, such as `{"exposure": 5, "gain": "auto"}`; the others stay. A camera that cannot
-/// be set so says it among its problems.
+/// Sets the settings that the body names, such as `{"exposure": 5, "gain": "auto"}`; the others stay. `null` gives one back
+/// to the settings file. A camera that cannot be set so says it among its problems.
 async fn set(
     State(cameras): State<Cameras>,
     Path(name): Path<String>,
@@ -66,12 +102,13 @@ async fn set(
     let mut parsed = Vec::new();
     for (field, value) in &wanted {
         let setting = match value {
-            Value::Number(number) => number.as_i64().map(Setting::Number),
-            Value::String(text) => text.parse().ok(),
+            Value::Null => Some(None),
+            Value::Number(number) => number.as_i64().map(|number| Some(Setting::Number(number))),
+            Value::String(text) => text.parse().ok().map(Some),
             _ => None,
         };
         let Some(setting) = setting else {
-            let allowed = "a whole number, \"auto\" or the name of a menu's item";
+            let allowed = "a whole number, \"auto\", the name of a menu's item, or null";
             let error = format!("{field} is {value}, and must be {allowed}");
             let said = json!({"error": error, "field": field, "value": value, "allowed": allowed});
             return (StatusCode::UNPROCESSABLE_ENTITY, Json(said)).into_response();
@@ -79,7 +116,9 @@ async fn set(
         parsed.push((field, setting));
     }
     for (field, setting) in parsed {
-        settings.set(field, setting);
+        if let Some(setting) = cameras.kept(&name, field, setting) {
+            settings.set(field, setting);
+        }
     }
     Json(in_json(settings)).into_response()
 }

@@ -212,6 +212,21 @@ pub const FIELDS: &[&str] = &[
     "lost",
     "masked",
     "timeDoubtful",
+    "hardware",
+    "temperaturesCelsius",
+    "powerMode",
+    "overCurrentEvents",
+    "processorClockShare",
+    "disks",
+    "holds",
+    "freeBytes",
+    "totalBytes",
+    "archive",
+    "whales",
+    "emptyLost",
+    "whalesLost",
+    "emptyDeleted",
+    "whalesDeleted",
 ];
 
 /// More names, by negative numbers from −1 on: the first 24 take one byte too. Only ever appended to.

@@ -771,6 +771,59 @@ pub struct PositionHealth {
     pub satellites: Option<u32>,
 }
 
+/// The computer in the aircraft.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HardwareHealth {
+    /// Temperatures in °C, by the names of the sensors.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub temperatures_celsius: BTreeMap<String, f64>,
+    /// The power mode, as the maker names or numbers it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_mode: Option<String>,
+    /// Times since it was switched on that it slowed down because it drew too much current.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over_current_events: Option<u64>,
+    /// Current clock of the processor's slowest core over what it can do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processor_clock_share: Option<f64>,
+    /// The disks on which the program writes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<DiskHealth>,
+}
+
+/// A disk on which the program writes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DiskHealth {
+    /// What lies on it, such as `outbox` or `archive`.
+    pub holds: String,
+    /// Bytes that are free to us.
+    pub free_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+}
+
+/// The archive of pictures, since the service started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ArchiveHealth {
+    /// Frames written, with a whale or without.
+    pub frames: u64,
+    /// Of these, those with a whale.
+    pub whales: u64,
+    /// Crops written.
+    pub crops: u64,
+    /// Frames without a whale that were to be kept and are not: the disk was slow, full, or away.
+    pub empty_lost: u64,
+    /// Pictures with a whale, likewise.
+    pub whales_lost: u64,
+    /// Frames without a whale that were deleted to make room.
+    pub empty_deleted: u64,
+    /// Pictures with a whale, likewise.
+    pub whales_deleted: u64,
+}
+
 /// Something that is wrong at the moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -828,6 +881,12 @@ pub struct Health {
     /// Positioning, where there is a gpsd. Sent since schema 1.1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<PositionHealth>,
+    /// The computer. Sent since schema 1.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<HardwareHealth>,
+    /// Pictures that are kept, where there is an archive. Sent since schema 1.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveHealth>,
     /// What is wrong at the moment; nothing, as a rule.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,

@@ -1,19 +1,26 @@
-//! What the service has done, counted once: health messages read it, and so will metrics and the page of the box.
+//! What the service has done, counted once: health messages, metrics and the page of the box read it.
 //!
 //! All counts are since the service started, and reading changes nothing.
 
-use std::collections::BTreeMap;
+mod fitness;
+mod hardware;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use link::message::{
-    CameraHealth, ClockHealth, Engine, FrameCounts, FrameFailure, Health, LinkCounts,
-    PositionHealth, Problem, QueueDepths, StageTime,
+    ArchiveHealth, CameraHealth, ClockHealth, Engine, FrameCounts, FrameFailure, Health,
+    LinkCounts, PositionHealth, Problem, QueueDepths, Sighting, SightingState, StageTime,
 };
 use link::topic::Platform;
 use recognition::pixels::Faults;
 use tracing::warn;
+use uuid::Uuid;
+
+pub use fitness::{Fitness, Level, Phase};
+pub use hardware::Hardware;
 
 use crate::camera::{Dated, FrameTag};
 use crate::clock::Clock;
@@ -27,6 +34,7 @@ pub struct Counters {
     outbox: Outbox,
     link: Arc<PublisherCounters>,
     clock: Clock,
+    hardware: Option<Hardware>,
     state: Mutex<State>,
 }
 
@@ -42,7 +50,23 @@ struct State {
     position: Option<PositionHealth>,
     /// By name.
     cameras: BTreeMap<Arc<str>, CameraState>,
+    archive: Option<ArchiveHealth>,
+    phase: Phase,
+    /// The newest first.
+    sightings: VecDeque<LastSighting>,
 }
+
+/// One of the last sightings, as it was told last.
+#[derive(Clone, Debug)]
+pub struct LastSighting {
+    /// What was told.
+    pub sighting: Sighting,
+    /// Its head, as a JPEG file.
+    pub crop: Option<Arc<[u8]>>,
+}
+
+/// So many of the last sightings are shown.
+const LAST_SIGHTINGS: usize = 20;
 
 #[derive(Default)]
 struct CameraState {
@@ -81,6 +105,7 @@ impl Counters {
             outbox,
             link,
             clock,
+            hardware: None,
             state: Mutex::new(State {
                 frames: FrameCounts::default(),
                 waiting: 0,
@@ -91,8 +116,74 @@ impl Counters {
                 clock: None,
                 position: None,
                 cameras: BTreeMap::new(),
+                archive: None,
+                phase: Phase::Flying,
+                sightings: VecDeque::new(),
             }),
         }
+    }
+
+    /// Tells of this computer too.
+    pub fn with_hardware(mut self, hardware: Hardware) -> Self {
+        self.hardware = Some(hardware);
+        self
+    }
+
+    /// Looks whether something is wrong with the computer.
+    pub fn look_at_hardware(&self) {
+        if let Some(hardware) = &self.hardware {
+            self.says("computer", hardware.problem());
+        }
+    }
+
+    /// What became of the pictures for the archive.
+    pub fn has_archived(&self, archive: ArchiveHealth) {
+        self.state().archive = Some(archive);
+    }
+
+    /// How far the flight is.
+    pub fn is_in(&self, phase: Phase) {
+        self.state().phase = phase;
+    }
+
+    /// Whether the box is fit to fly, in a sentence.
+    pub fn fitness(&self, health: &Health) -> Fitness {
+        let phase = self.state().phase;
+        Fitness::of(health, phase)
+    }
+
+    /// This is told of a sighting now.
+    pub fn tells(&self, sighting: &Sighting) {
+        let mut state = self.state();
+        let known = state
+            .sightings
+            .iter()
+            .position(|last| last.sighting.occurrence_id == sighting.occurrence_id);
+        let crop = known
+            .and_then(|at| state.sightings.remove(at))
+            .and_then(|last| last.crop);
+        // One that ends long after it was seen is not the newest.
+        let at = match (sighting.state, known) {
+            (SightingState::End, Some(at)) => at.min(state.sightings.len()),
+            _ => 0,
+        };
+        let sighting = sighting.clone();
+        state.sightings.insert(at, LastSighting { sighting, crop });
+        state.sightings.truncate(LAST_SIGHTINGS);
+    }
+
+    /// The head of a sighting that was told.
+    pub fn has_crop(&self, sighting: Uuid, jpeg: &[u8]) {
+        let mut state = self.state();
+        let mut last = state.sightings.iter_mut();
+        if let Some(last) = last.find(|last| last.sighting.occurrence_id == sighting) {
+            last.crop = Some(jpeg.into());
+        }
+    }
+
+    /// The last sightings, the newest first.
+    pub fn last_sightings(&self) -> Vec<LastSighting> {
+        self.state().sightings.iter().cloned().collect()
     }
 
     /// There is a camera of this name.
@@ -241,6 +332,7 @@ impl Counters {
     /// Everything, as a health message.
     pub fn health(&self) -> Health {
         let outbox = self.outbox.depth();
+        let hardware = self.hardware.as_ref().map(Hardware::health);
         let state = self.state();
         Health {
             platform: self.platform.to_string(),
@@ -272,6 +364,8 @@ impl Counters {
             },
             clock: state.clock.clone(),
             position: state.position.clone(),
+            hardware,
+            archive: state.archive.clone(),
             problems: state
                 .problems
                 .values()

@@ -1,7 +1,6 @@
 //! Where and when the flight is, and how it is flown.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,14 +11,13 @@ use link::message::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::{RETRY, TICK};
+use super::TICK;
 use crate::clock::{Clock, Correction, REMEMBER, Stamp, SystemClock, TimeSource};
-use crate::control::{Cameras, serve};
 use crate::effort::{EffortLog, EffortSettings, FlightOf};
 use crate::observe::Counters;
 use crate::outbox::{Kind, Message, Outbox};
@@ -37,8 +35,6 @@ pub struct Survey {
     pub track_interval: Duration,
     /// Who flies; without it there are no effort messages.
     pub effort: Option<EffortSettings>,
-    /// Where the box is asked and told over HTTP; needs `effort`.
-    pub control: Option<SocketAddr>,
     /// Whether the ground may set the effort; needs `effort`.
     pub commands: bool,
 }
@@ -55,7 +51,6 @@ impl Default for Survey {
             mountings: Mountings::new(),
             track_interval: TRACK_INTERVAL,
             effort: None,
-            control: None,
             commands: false,
         }
     }
@@ -185,7 +180,6 @@ pub(super) struct Aloft {
     outbox: Outbox,
     gpsd: Option<GpsdAddress>,
     track_interval: Duration,
-    control: Option<SocketAddr>,
 }
 
 impl Aloft {
@@ -208,7 +202,6 @@ impl Aloft {
             outbox,
             gpsd: survey.gpsd,
             track_interval: survey.track_interval.max(TICK),
-            control: survey.control,
         }
     }
 
@@ -229,13 +222,8 @@ impl Aloft {
         }
     }
 
-    /// Watches the clock, says where the aircraft is and answers over HTTP until `landed`.
-    pub fn run(
-        &self,
-        counters: &Counters,
-        cameras: &Cameras,
-        landed: &CancellationToken,
-    ) -> Result<(), String> {
+    /// Watches the clock and says where the aircraft is until `landed`.
+    pub fn run(&self, counters: &Counters, landed: &CancellationToken) -> Result<(), String> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -245,7 +233,6 @@ impl Aloft {
                 () = landed.cancelled() => {}
                 () = self.watch(counters) => {}
                 () = self.track() => {}
-                () = self.answer(counters, cameras) => {}
             }
         });
         remember(&self.clock, &self.outbox);
@@ -387,21 +374,6 @@ impl Aloft {
             pitch_degrees: measured(pose.pitch),
             watch: self.effort.as_ref().map(|effort| effort.now().watch),
         })
-    }
-
-    /// Answers over HTTP; tries again without end where the address is taken.
-    async fn answer(&self, counters: &Counters, cameras: &Cameras) {
-        let (Some(address), Some(effort)) = (self.control, &self.effort) else {
-            return std::future::pending().await;
-        };
-        loop {
-            if let Err(e) = serve(address, effort.clone(), cameras.clone()).await {
-                let reason = format!("cannot answer at http://{address}: {e}");
-                error!("{reason}");
-                counters.has_problem("control", reason);
-            }
-            sleep(RETRY).await;
-        }
     }
 }
 

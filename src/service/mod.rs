@@ -7,7 +7,8 @@
 //! | each camera | its place in the mailbox | it begins anew; the others go on |
 //! | recognition, with [sightings](crate::sighting) | the [outbox](crate::outbox) | a frame: counted, reported, the next one is looked at; three in a row by defects: the flight ends |
 //! | position | itself: where the aircraft is | it begins anew; sightings carry an old position or none |
-//! | survey | the outbox: track and effort; clock and HTTP | it begins anew |
+//! | survey | the outbox: track and effort; the clock | it begins anew |
+//! | [page](crate::control) | who looks at the box | it begins anew |
 //! | [archive] | the archive's disk | it begins anew; what does not go on the disk is counted, sightings go on |
 //! | publisher | the broker | it begins anew; until then, and without a broker, what is decided stays in the outbox |
 //!
@@ -22,6 +23,7 @@ mod mailbox;
 mod recogniser;
 mod sightings;
 mod supervisor;
+mod systemd;
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -44,9 +46,9 @@ use tracing::{debug, error, info, warn};
 
 use crate::archive::{self, Archive};
 use crate::camera::{Camera, Captured, Frame, Mask, MountedCamera};
-use crate::control::Cameras;
+use crate::control::{self, Cameras, Controlled};
 use crate::effort::FlightOf;
-use crate::observe::{Counters, Preview};
+use crate::observe::{Counters, Hardware, Phase, Preview};
 use crate::outbox::{Depth, Limits, Outbox, OutboxError, Publisher, PublisherCounters};
 use crate::sighting::SeenHead;
 use aloft::{Aloft, Places};
@@ -56,6 +58,8 @@ use mailbox::{Mailbox, Put};
 pub use recogniser::{About, Recognised, Recogniser};
 use sightings::Sightings;
 use supervisor::{OnFailure, Supervisor, defect, wait_until};
+use systemd::Watchdog;
+pub use systemd::warming_up;
 
 /// How a flight is flown.
 pub struct Flight<R> {
@@ -89,6 +93,10 @@ pub struct Flight<R> {
     pub survey: Survey,
     /// Where pictures are kept, if they are.
     pub archive: Option<archive::Settings>,
+    /// Where the page of the box is, if there is one.
+    pub page: Option<control::Page>,
+    /// Keeps what is set of a camera in flight, for flights to come.
+    pub keep_setting: Option<control::KeepSetting>,
 }
 
 /// Default time between health messages.
@@ -108,6 +116,7 @@ const PUBLISHER: &str = "publisher";
 const POSITION: &str = "position";
 const SURVEY: &str = "survey";
 const ARCHIVE: &str = "archive";
+const PAGE: &str = "page";
 
 /// How a flight went.
 #[derive(Clone, Debug)]
@@ -169,14 +178,19 @@ pub fn fly<R: Recogniser + 'static>(
     let mailbox = Arc::new(Mailbox::new(backlogs.collect()));
     let places = Places::begin(&flight.survey, flight.encoding, &outbox);
     let link = Arc::new(PublisherCounters::default());
-    let counters = Arc::new(Counters::new(
+    let disks = [("outbox", Some(&flight.state))].into_iter();
+    let kept = flight.archive.as_ref().map(|archive| &archive.folder);
+    let disks = disks.chain([("archive", kept)]);
+    let disks = disks.filter_map(|(holds, at)| Some((holds.to_owned(), at?.clone())));
+    let counters = Counters::new(
         flight.platform.clone(),
         mailbox.capacity() as u64,
         flight.recogniser.about().engine,
         outbox.clone(),
         link.clone(),
         places.clock().clone(),
-    ));
+    );
+    let counters = Arc::new(counters.with_hardware(Hardware::of_this(disks.collect())));
     let commands = flight.survey.commands;
     let sightings = Sightings::begin(
         flight.platform.clone(),
@@ -222,8 +236,17 @@ pub fn fly<R: Recogniser + 'static>(
 
     let settings = cameras.iter().map(|mounted| &mounted.camera);
     let settings = settings.filter_map(|c| Some((c.name().to_owned(), c.settings()?)));
-    let controlled = Cameras::new(counters.clone(), settings.collect());
-    start_survey(&mut supervisor, &aloft, &counters, controlled, &landed)?;
+    let controlled = Controlled {
+        cameras: Cameras::new(counters.clone(), settings.collect(), flight.keep_setting),
+        counters: counters.clone(),
+        effort: aloft.effort.clone(),
+        stop: stop.clone(),
+    };
+    start_survey(&mut supervisor, &aloft, &counters, &landed)?;
+    let ended = CancellationToken::new();
+    if let Some(page) = flight.page {
+        start_page(&mut supervisor, page, controlled, &ended)?;
+    }
     let archive = flight
         .archive
         .map(|settings| Arc::new(Archive::new(settings)));
@@ -269,6 +292,8 @@ pub fn fly<R: Recogniser + 'static>(
         capturing,
         landed,
         complete,
+        ended,
+        archive: archive.as_deref(),
     };
     let (failure, stragglers) = watch.until_all_have_ended();
     Ok(FlightReport {
@@ -296,7 +321,6 @@ fn start_survey(
     supervisor: &mut Supervisor,
     aloft: &Aloft,
     counters: &Arc<Counters>,
-    controlled: Cameras,
     landed: &CancellationToken,
 ) -> std::io::Result<()> {
     if aloft.has_position() {
@@ -308,8 +332,43 @@ fn start_survey(
     }
     let (aloft, landed, counters) = (aloft.clone(), landed.clone(), counters.clone());
     supervisor.start(SURVEY, OnFailure::Retry(RETRY), move || {
-        aloft.run(&counters, &controlled, &landed)
+        aloft.run(&counters, &landed)
     })
+}
+
+/// Starts what serves the page. It outlives all other stages for a moment, so that who looks at it sees how they ended.
+fn start_page(
+    supervisor: &mut Supervisor,
+    page: control::Page,
+    controlled: Controlled,
+    ended: &CancellationToken,
+) -> std::io::Result<()> {
+    let ended = ended.clone();
+    supervisor.start(PAGE, OnFailure::Retry(RETRY), move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| format!("no runtime: {e}"))?;
+        runtime.block_on(async {
+            tokio::select! {
+                () = ended.cancelled() => {}
+                () = keep_serving(&page, &controlled) => {}
+            }
+        });
+        Ok(())
+    })
+}
+
+/// Serves the page without end; an address that cannot be listened on is tried again.
+async fn keep_serving(page: &control::Page, controlled: &Controlled) {
+    loop {
+        if let Err(e) = control::serve(page, controlled.clone()).await {
+            let reason = format!("cannot be served at http://{}: {e}", page.address);
+            error!("the page {reason}");
+            controlled.counters.has_problem(PAGE, reason);
+        }
+        tokio::time::sleep(RETRY).await;
+    }
 }
 
 /// Starts a thread for each camera, by its place; returns what the stages are called.
@@ -350,7 +409,13 @@ struct Watch<'a> {
     landed: CancellationToken,
     /// Cancelled when nothing more will come into the outbox.
     complete: CancellationToken,
+    /// Cancelled when all stages but the page have ended.
+    ended: CancellationToken,
+    archive: Option<&'a Archive>,
 }
+
+/// So long the page is served after everything else has ended.
+const LAST_LOOK: Duration = Duration::from_secs(3);
 
 impl Watch<'_> {
     /// Until all stages have ended or the deadline is there. Returns why the flight ended before its time, and which stages
@@ -359,9 +424,12 @@ impl Watch<'_> {
         let mut failure = None;
         let mut deadline = None;
         let mut settled = Instant::now();
-        while !self.supervisor.running().is_empty() {
+        let mut watchdog = Watchdog::ready();
+        while self.running().next().is_some() {
             if (self.stop.is_cancelled() || failure.is_some()) && deadline.is_none() {
                 info!("stopping");
+                watchdog.stopping();
+                self.counters.is_in(Phase::Stopping);
                 deadline = Some(Instant::now() + self.stop_deadline);
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -383,19 +451,48 @@ impl Watch<'_> {
             if settled.elapsed() >= RETRY {
                 settled = Instant::now();
                 settle(self.outbox, self.counters);
+                self.observe(&mut watchdog);
             }
         }
         self.landed.cancel();
         // A publisher that is late still says `stopped` if it can.
         self.complete.cancel();
-        let mut stragglers = self.supervisor.running();
+        let mut stragglers: Vec<String> = self.running().collect();
         // Those two are asked to end only now.
         stragglers.retain(|stage| !matches!(stage.as_str(), POSITION | SURVEY));
         for stage in &stragglers {
             let seconds = self.stop_deadline.as_secs_f64();
             error!("{stage} was not done {seconds} s after being asked to stop");
         }
+        self.show_the_end(stragglers.is_empty() && failure.is_none());
         (failure, stragglers)
+    }
+
+    /// The stages that run, but for the page, which ends last.
+    fn running(&self) -> impl Iterator<Item = String> {
+        let running = self.supervisor.running().into_iter();
+        running.filter(|stage| stage != PAGE)
+    }
+
+    /// Looks at what nobody else tells of, and tells systemd.
+    fn observe(&self, watchdog: &mut Watchdog) {
+        self.counters.look_at_hardware();
+        if let Some(archive) = self.archive {
+            self.counters.has_archived(archive.counts().into());
+        }
+        let health = self.counters.health();
+        watchdog.look_at(&health);
+        watchdog.status(&self.counters.fitness(&health).sentence);
+    }
+
+    /// Lets who looks at the page see that power may be cut.
+    fn show_the_end(&mut self, in_order: bool) {
+        if !self.supervisor.is_running(PAGE) {
+            return;
+        }
+        self.counters.is_in(Phase::Ended { in_order });
+        std::thread::sleep(LAST_LOOK);
+        self.ended.cancel();
     }
 
     /// After the cameras and recognition the survey ends, and after it the publisher.
@@ -661,12 +758,16 @@ impl<R: Recogniser> Recognition<R> {
         let next = (frame.tag.number + 1).to_string();
         let bookmark = self.seats[place].bookmark.as_deref();
         let bookmark = bookmark.map(|name| (name, next.as_str()));
+        let told = std::mem::take(&mut decided.told);
         if let Err(e) = self.sightings.store(decided, bookmark, &self.outbox) {
             error!("{e}");
             self.counters.has_problem("outbox", e.to_string());
         }
         self.counters
             .looked_at(&frame.tag, heads, &faults, &stages_ms, about.engine.clone());
+        for sighting in &told {
+            self.counters.tells(sighting);
+        }
         for picture in &pictures {
             let Some(crop) = self.sightings.draw(frame, picture) else {
                 continue;
@@ -678,6 +779,7 @@ impl<R: Recogniser> Recognition<R> {
                 let jpeg = crop.payload.clone();
                 archiving.give_crop(frame, head, jpeg, self.sightings.event_id(), &about);
             }
+            self.counters.has_crop(picture.sighting, &crop.payload);
             if let Err(e) = self.outbox.put(vec![crop]) {
                 debug!("a crop is lost: {e}");
             }

@@ -62,6 +62,8 @@ struct OpenFlight {
 /// What a frame has led to.
 pub(super) struct Decided {
     messages: Vec<Message>,
+    /// What these messages say.
+    pub told: Vec<Sighting>,
     /// The flight after it.
     flight: OpenFlight,
     /// Whether it has to be kept.
@@ -160,10 +162,10 @@ impl Sightings {
         }
         let (event_id, known) = (flight.event_id, &mut flight.known);
         let stamp = |time| clock.at_flight_time(time);
-        let messages = observed.changes.iter();
-        let messages = messages
+        let changes = observed.changes.iter();
+        let (messages, told) = changes
             .map(|change| self.message(change, event_id, known, &stamp, about))
-            .collect();
+            .unzip();
         let pictures = observed.changes.iter().filter_map(|change| {
             Some(Picture {
                 sighting: change.sighting.id,
@@ -173,6 +175,7 @@ impl Sightings {
         });
         Decided {
             messages,
+            told,
             changed: !observed.changes.is_empty() || !seen.heads.is_empty(),
             pictures: pictures.collect(),
             heads: archived_heads(&seen, &observed),
@@ -207,13 +210,13 @@ impl Sightings {
         let mut known = std::mem::take(&mut self.flight.known);
         let messages = ended.iter();
         let messages =
-            messages.map(|change| self.message(change, event_id, &mut known, stamp, about));
+            messages.map(|change| self.message(change, event_id, &mut known, stamp, about).0);
         if let Err(e) = outbox.put_with_bookmarks(messages.collect(), &[(BOOKMARK, "")]) {
             warn!("{e}");
         }
     }
 
-    /// A change as the outbox keeps it; `stamp` tells what UTC a flight time is.
+    /// A change as the outbox keeps it, and what it says; `stamp` tells what UTC a flight time is.
     fn message(
         &self,
         change: &SightingChange,
@@ -221,19 +224,20 @@ impl Sightings {
         known: &mut Known,
         stamp: &impl Fn(Timestamp) -> Stamp,
         about: &About,
-    ) -> Message {
+    ) -> (Message, Sighting) {
         let mut sighting = sighting(change, event_id, &self.platform, about);
         let taken = change.sighting.best.time;
         self.places
             .complete(&mut sighting, taken, stamp(taken), known);
-        Message {
+        let message = Message {
             kind: Kind::Sighting,
             topic: self.platform.sighting(),
             content_type: self.encoding.content_type().to_owned(),
             time: stamp(change.sighting.last_seen).time,
             expiry: Some(SIGHTING_EXPIRY),
             payload: self.encoding.encode(&sighting),
-        }
+        };
+        (message, sighting)
     }
 
     /// The picture of a sighting's head, as the outbox keeps it; `None` where it cannot be drawn, which is logged.

@@ -352,6 +352,8 @@ pub fn flight_with<R>(
         lost_after: Duration::ZERO,
         record: None,
         archive: None,
+        page: None,
+        keep_setting: None,
         survey: Survey::default(),
     }
 }
