@@ -10,6 +10,7 @@ VENV ?= .venv
 # An environment with PyTorch that is there already saves its gigabytes: make test TORCH_VENV=…
 TORCH_VENV ?= .venv/torch
 CARGO_DENY_VERSION := 0.20.2
+CARGO_DEB_VERSION := 3.8.0
 
 export CALLOSITY_DATA ?= $(abspath ../shared/data/right_whales)
 export CARGO_TERM_COLOR ?= auto
@@ -58,6 +59,33 @@ native:
 onnxruntime:
 	@[ -e $(VENV)/.has-onnxruntime ] || { .ci/python $(VENV) .ci/onnxruntime.txt && touch $(VENV)/.has-onnxruntime; } \
 		|| echo "== no ONNX Runtime: going on with the built-in engine, which is slower and takes longer to build"
+
+# --- packaging ----------------------------------------------------------------------------------
+
+built_deb := .venv/cargo-deb-$(CARGO_DEB_VERSION)/bin/cargo-deb
+# One that is there already saves minutes: make package CARGO_DEB=cargo-deb
+CARGO_DEB ?= $(built_deb)
+# Two builds of one commit are the same: they take place when it was made.
+of_commit = export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml)
+
+$(built_deb):
+	$(say) "building cargo-deb $(CARGO_DEB_VERSION)"
+	@CARGO_TARGET_DIR=target/cargo-deb CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
+		CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=0 \
+		cargo install --quiet --locked --version $(CARGO_DEB_VERSION) \
+		--root .venv/cargo-deb-$(CARGO_DEB_VERSION) cargo-deb
+	@rm -rf target/cargo-deb
+
+.PHONY: package
+package: native $(filter $(built_deb),$(CARGO_DEB)) ## build a Debian package for this machine's processor: target/debian/
+	$(say) "building the package"
+	@$(of_commit); cargo build --release --locked --bin callosity
+	@rm -rf target/manual && target/release/callosity manual target/manual
+	@$(of_commit); $(CARGO_DEB) --no-build --locked
+
+.PHONY: test-package
+test-package: package ## check the package: lintian, install, upgrade, remove, purge, the same bytes twice (needs root)
+	@packaging/check --twice
 
 # --- checking -----------------------------------------------------------------------------------
 

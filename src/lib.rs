@@ -3,7 +3,9 @@
 //! Each module is a room that owns one thing; its documentation says what it owns and what it may not know.
 
 pub mod archive;
+pub mod bundles;
 pub mod camera;
+pub mod check;
 pub mod clock;
 pub mod control;
 pub mod effort;

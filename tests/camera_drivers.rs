@@ -541,6 +541,7 @@ fn whales_before_a_webcam_arrive_by_name() {
         record: None,
         archive: None,
         page: None,
+        flown_well: None,
         keep_setting: None,
         survey: service::Survey::default(),
     };

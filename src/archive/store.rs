@@ -97,6 +97,14 @@ impl Store {
         Ok(store)
     }
 
+    /// Looks whether the disk is there on which this archive lies.
+    ///
+    /// # Errors
+    /// It is not mounted, or the archive does not lie on it.
+    pub fn check_mounted(settings: &Settings) -> Result<(), ArchiveError> {
+        check_mounted(&settings.folder, settings.mount.as_deref())
+    }
+
     /// Opens an archive that is there.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use recognition::inference::{self, Engine};
 use recognition::pixels::EncodedPhotograph;
 use sha2::{Digest, Sha256};
 
-use super::{INTERRUPTED, PARTLY_FAILED, engine, interrupt};
+use super::{INTERRUPTED, PARTLY_FAILED, bundle_install, engine, interrupt};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -27,7 +27,7 @@ enum Command {
     /// Check a bundle's manifest and files, and run its self-tests on this machine
     Check {
         /// The bundle's directory
-        #[arg(value_name = "DIR", default_value = super::identify::DEFAULT_BUNDLE)]
+        #[arg(value_name = "DIR", default_value_os_t = callosity::settings::default_bundle())]
         directory: PathBuf,
         /// Threads for each network [default: one for each core]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -40,6 +40,18 @@ enum Command {
     /// Photographs are compared with later ones by the bundle's embedding; the networks stay as they are. Three or
     /// more, of different encounters, are better than one. Each must show one whale.
     Enroll(EnrollArgs),
+    /// Put a bundle into one file, to be signed and carried to a box
+    Pack(bundle_install::PackArgs),
+    /// Install a signed bundle on this box: verify, unpack, test its networks here, switch
+    ///
+    /// The next flight is with it. It is on trial until it has flown well for ten minutes: where it cannot be loaded, breaks
+    /// recognition, or the program begins three times with it, the box goes back to the bundle before and remembers this
+    /// one, so that it is not installed again. A loss of power at any moment leaves the old bundle or the new one.
+    Install(bundle_install::InstallArgs),
+    /// List the bundles of this box, and those that it rejected
+    List(bundle_install::OnBoxArgs),
+    /// Go back to the bundle before
+    RollBack(bundle_install::OnBoxArgs),
 }
 
 #[derive(clap::Args)]
@@ -77,6 +89,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             engine,
         } => check(directory, threads, &engine),
         Command::Enroll(args) => enroll(&args),
+        Command::Pack(args) => bundle_install::pack(&args),
+        Command::Install(args) => bundle_install::install(&args),
+        Command::List(args) => bundle_install::list(&args),
+        Command::RollBack(args) => bundle_install::roll_back(&args),
     }
 }
 

@@ -34,7 +34,6 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::camera::Camera;
-use super::identify::DEFAULT_BUNDLE;
 use super::{INTERRUPTED, engine, interrupt};
 
 const VIRTUAL_BUNDLE: &str = "models/virtual-survey";
@@ -111,11 +110,11 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let default_bundle = match args.frames {
-        Some(_) => DEFAULT_BUNDLE,
-        None => VIRTUAL_BUNDLE,
-    };
-    let bundle_folder = args.bundle.as_deref().unwrap_or(Path::new(default_bundle));
+    let bundle_folder = args.bundle.clone().unwrap_or_else(|| match args.frames {
+        Some(_) => settings::default_bundle(),
+        None => VIRTUAL_BUNDLE.into(),
+    });
+    let bundle_folder = bundle_folder.as_path();
     let bundle = Bundle::open(bundle_folder)?;
     let catalogue = &bundle.manifest().catalogue.individuals;
     let pictures = args.out.join("annotated");

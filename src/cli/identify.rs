@@ -21,9 +21,6 @@ use recognition::pixels::{EncodedPhotograph, Folder, READ_ENDINGS, encode_jpeg};
 
 use super::{FAILED, INTERRUPTED, PARTLY_FAILED, USAGE, engine, interrupt};
 
-/// The bundle that is used where none is named.
-pub const DEFAULT_BUNDLE: &str = "models/right-whales";
-
 /// Pixels across a head picture that `--annotate` writes.
 const HEAD_PICTURE_WIDTH: u32 = 512;
 
@@ -64,7 +61,7 @@ pub struct Args {
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Directory of the model bundle
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_BUNDLE)]
+    #[arg(long, value_name = "DIR", default_value_os_t = callosity::settings::default_bundle())]
     bundle: PathBuf,
     /// The photographs are heads, already cut and turned as the bundle's head crop says
     #[arg(long)]

@@ -5,12 +5,15 @@
 
 mod archive;
 mod bundle;
+mod bundle_install;
 mod camera;
 mod cameras;
+mod check;
 mod demo;
 mod engine;
 mod identify;
 mod interrupt;
+mod manual;
 mod run;
 mod settings;
 mod settings_arguments;
@@ -21,6 +24,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Nothing could be done.
 const FAILED: u8 = 1;
@@ -66,12 +71,14 @@ macro_rules! commands {
 commands! {
     /// Name the whales in photographs
     Identify => identify,
-    /// Look into model bundles
+    /// Look into model bundles, teach them whales, install them
     Bundle => bundle,
     /// Fly: name whales as frames come and say so over MQTT
     Run => run,
     /// Look into the pictures that were kept in flight
     Archive => archive,
+    /// Tell whether this box is fit to fly
+    Check => check,
     /// Show the settings of a box, with every key there is
     Settings => settings,
     /// List the cameras that are plugged in
@@ -80,6 +87,8 @@ commands! {
     Demo => demo,
     /// Write a data set of drawn right whales, with truth
     VirtualSurvey => virtual_survey,
+    /// Write manual pages and completions of shells
+    Manual => manual,
 }
 
 /// Runs the program.
@@ -98,15 +107,7 @@ pub fn main() -> ExitCode {
             };
         }
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            EnvFilter::try_from_env("CALLOSITY_LOG")
-                .unwrap_or_else(|_| EnvFilter::new(default_log(&program.command))),
-        )
-        // A journal is no place for colours.
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr)
-        .init();
+    log_to_journal_or_standard_error(default_log(&program.command));
     match dispatch(program.command) {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
@@ -115,6 +116,26 @@ pub fn main() -> ExitCode {
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// Under systemd the journal gets messages with their levels and fields; elsewhere they go to standard error.
+fn log_to_journal_or_standard_error(default: &str) {
+    let filter =
+        EnvFilter::try_from_env("CALLOSITY_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let registry = tracing_subscriber::registry().with(filter);
+    #[cfg(target_os = "linux")]
+    if std::env::var_os("JOURNAL_STREAM").is_some()
+        && !io::stderr().is_terminal()
+        && let Ok(journal) = tracing_journald::layer()
+    {
+        registry.with(journal).init();
+        return;
+    }
+    let lines = tracing_subscriber::fmt::layer()
+        // A file is no place for colours.
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr);
+    registry.with(lines).init();
 }
 
 /// What is logged unless `CALLOSITY_LOG` says otherwise: nobody watches a service but through its log,

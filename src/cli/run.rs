@@ -1,12 +1,15 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use callosity::service::{FlightReport, fly, warming_up};
-use callosity::settings::{CameraArgument, Layers, SettingsError};
+use callosity::bundles::{Bundles, TRIAL};
+use callosity::service::{FlightReport, FlownWell, fly, warming_up};
+use callosity::settings::{CameraArgument, Layers, Loaded, SettingsError};
 use clap::ArgAction;
 use recognition::bundle::Bundle;
 use recognition::identify::Identifier;
-use tracing::info;
+use recognition::inference::EngineConfig;
+use tracing::{info, warn};
 
 use super::{FAILED, PARTLY_FAILED, engine, interrupt, settings_arguments};
 
@@ -154,15 +157,59 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     args.settings.set(&mut layers)?;
     let settings = layers.load()?;
     let engine = settings.engine(None)?;
-    let flight = settings.flight(|| {
+    let mut trial = begin_trial(&settings);
+    let mut flight = settings.flight(|| {
         warming_up("loading networks");
-        let bundle = Bundle::open(&settings.settings.bundle)?;
-        anyhow::Ok(Identifier::new(&bundle, &engine)?)
+        match (load(&settings, &engine), &mut trial) {
+            (Err(error), Some(bundles)) => {
+                bundles.reject(&format!("{error:#}"))?;
+                trial = None;
+                load(&settings, &engine)
+            }
+            (loaded, _) => loaded,
+        }
     })?;
+    let trial = trial.map(|bundles| Arc::new(Mutex::new(bundles)));
+    flight.flown_well = trial.clone().map(|bundles| FlownWell {
+        after: TRIAL,
+        tell: Box::new(move || {
+            if let Err(error) = lock(&bundles).commit() {
+                warn!("{error}");
+            }
+        }),
+    });
     let stop = interrupt::install()?;
     let report = fly(flight, &stop)?;
     info!(?report, "ended");
+    if let (Some(bundles), Some(failure)) = (trial, &report.failure) {
+        let mut bundles = lock(&bundles);
+        if bundles.is_on_trial() {
+            bundles.reject(failure)?;
+        }
+    }
     Ok(exit_code(&report, stop.is_cancelled()))
+}
+
+fn load(settings: &Loaded, engine: &EngineConfig) -> anyhow::Result<Identifier> {
+    let bundle = Bundle::open(settings.bundle())?;
+    Ok(Identifier::new(&bundle, engine)?)
+}
+
+/// The box's bundles, if the current one has still to show that it flies well.
+fn begin_trial(settings: &Loaded) -> Option<Bundles> {
+    let mut bundles = settings.bundles()?;
+    match bundles.begin() {
+        Ok(trial) => trial.map(|_| bundles),
+        Err(error) => {
+            warn!("{error}");
+            None
+        }
+    }
+}
+
+fn lock(bundles: &Mutex<Bundles>) -> MutexGuard<'_, Bundles> {
+    // What is on the disk is whole after each step.
+    bundles.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the program says of a flight when it ends. A flight that failed is begun anew by whoever watches the service.

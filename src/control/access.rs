@@ -180,3 +180,125 @@ async fn refuse_guess(peer: SocketAddr) -> Response {
 fn refused(error: &str) -> Response {
     (StatusCode::FORBIDDEN, Json(json!({ "error": error }))).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::extract::connect_info::MockConnectInfo;
+    use axum::routing::get;
+    use axum::{Router, middleware};
+    use tower::ServiceExt;
+
+    use super::*;
+
+    const SECRET: &str = "0123456789abcdef";
+
+    fn token() -> Token {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        fs::write(&path, format!("{SECRET}\n")).unwrap();
+        Token::read(&path).unwrap()
+    }
+
+    /// What a machine is answered at `/` and what cookie it gets.
+    async fn asked(
+        token: Option<Token>,
+        peer: &str,
+        host: &str,
+        more: &[(&str, &str)],
+        path: &str,
+    ) -> (StatusCode, Option<String>, String) {
+        let peer: SocketAddr = peer.parse().unwrap();
+        let router = Router::new()
+            .route("/", get(|| async { "the page" }))
+            .layer(middleware::from_fn_with_state(token, may_ask))
+            .layer(MockConnectInfo(peer));
+        let mut request = Request::builder().uri(path).header(header::HOST, host);
+        for (name, value) in more {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::empty()).unwrap();
+        let response = router.oneshot(request).await.unwrap();
+        let status = response.status();
+        let cookie = response.headers().get(header::SET_COOKIE);
+        let cookie = cookie.map(|cookie| cookie.to_str().unwrap().to_owned());
+        let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        (status, cookie, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    #[tokio::test]
+    async fn this_machine_is_answered_under_its_own_names_alone() {
+        for (peer, host, status) in [
+            ("127.0.0.1:5", "localhost:8080", StatusCode::OK),
+            ("[::1]:5", "[::1]:8080", StatusCode::OK),
+            // A listener on :: sees IPv4 so.
+            ("[::ffff:127.0.0.1]:5", "127.0.0.1", StatusCode::OK),
+            // Another site's name that was made to point here.
+            ("127.0.0.1:5", "evil.example:8080", StatusCode::FORBIDDEN),
+            (
+                "127.0.0.1:5",
+                "localhost.evil.example",
+                StatusCode::FORBIDDEN,
+            ),
+            // From elsewhere, whatever it says.
+            ("10.0.0.7:5", "localhost:8080", StatusCode::FORBIDDEN),
+            ("10.0.0.7:5", "10.0.0.1:8080", StatusCode::FORBIDDEN),
+        ] {
+            assert_eq!(
+                asked(None, peer, host, &[], "/").await.0,
+                status,
+                "{peer} {host}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn other_machines_need_the_token() {
+        let there = ("10.0.0.7:5", "10.0.0.1:8080");
+        let ask = |more: Vec<(&'static str, String)>, path: String| async move {
+            let more: Vec<_> = more
+                .iter()
+                .map(|(name, value)| (*name, value.as_str()))
+                .collect();
+            asked(Some(token()), there.0, there.1, &more, &path).await
+        };
+        let (status, _, said) = ask(vec![], "/".into()).await;
+        assert_eq!(status, StatusCode::FORBIDDEN);
+        assert!(said.contains("?token="), "{said}");
+        // Shown once in the address, it is carried by a cookie from then on, that no script and no other site can use.
+        let (status, cookie, _) = ask(vec![], format!("/?token={SECRET}")).await;
+        assert_eq!(status, StatusCode::SEE_OTHER);
+        let cookie = cookie.unwrap();
+        assert!(
+            cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"),
+            "{cookie}"
+        );
+        let carried = cookie.split(';').next().unwrap().to_owned();
+        let (status, _, said) = ask(vec![("cookie", format!("a=b; {carried}"))], "/".into()).await;
+        assert_eq!((status, said.as_str()), (StatusCode::OK, "the page"));
+        let bearer = vec![("authorization", format!("Bearer {SECRET}"))];
+        assert_eq!(ask(bearer, "/".into()).await.0, StatusCode::OK);
+        for (more, path) in [
+            (vec![("cookie", "callosity=wrong".to_owned())], "/"),
+            (vec![("authorization", "Bearer ".to_owned())], "/"),
+            (vec![], "/?token=0123456789abcde"),
+            (vec![("cookie", carried.clone())], "/?token=wrong"),
+        ] {
+            let (status, cookie, said) = ask(more, path.into()).await;
+            assert_eq!((status, cookie), (StatusCode::FORBIDDEN, None), "{path}");
+            assert!(!said.contains(SECRET), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_could_be_guessed_is_refused_and_none_is_printed() {
+        assert_eq!(format!("{:?}", token()), "Token(…)");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        for weak in ["", "short", "0123456789 abcdef", "0123456789abcde&"] {
+            fs::write(&path, weak).unwrap();
+            let said = Token::read(&path).unwrap_err().to_string();
+            assert!(said.contains("openssl rand"), "{said}");
+        }
+    }
+}

@@ -59,6 +59,7 @@ impl IntoResponse for EffortError {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
             Self::NoMark(_) => StatusCode::NOT_FOUND,
+            Self::Ended => StatusCode::CONFLICT,
             Self::Command(_) => StatusCode::BAD_REQUEST,
         };
         (status, Json(said)).into_response()

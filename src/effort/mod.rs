@@ -87,6 +87,9 @@ pub enum EffortError {
     /// There is no such mark.
     #[error("there is no mark {0}: GET /marks lists those that can be filled in")]
     NoMark(Uuid),
+    /// The flight has said that it ends: nothing more is said of its effort.
+    #[error("the flight has ended; say it to the next one")]
+    Ended,
     /// A command that cannot be read.
     #[error("a command cannot be read: {0}")]
     Command(String),
@@ -119,6 +122,7 @@ struct State {
     revision: u32,
     commands: VecDeque<Uuid>,
     problem: Option<String>,
+    ended: bool,
 }
 
 impl EffortLog {
@@ -167,6 +171,7 @@ impl EffortLog {
                 revision: next.map_or(0, |(_, revision)| revision),
                 commands: VecDeque::new(),
                 problem: None,
+                ended: false,
             })),
         };
         log.say(&mut log.state(), EffortReason::Begin, None, None);
@@ -194,7 +199,7 @@ impl EffortLog {
     /// # Errors
     /// A field is not known or a value is out of its range; nothing is changed then.
     pub fn change(&self, change: &Value) -> Result<EffortState, EffortError> {
-        let mut state = self.state();
+        let mut state = self.flying()?;
         let changed = change::apply(&state.kept.state, change)?;
         // Said again though nothing is different: somebody confirmed it.
         state.kept.state = changed.clone();
@@ -219,7 +224,7 @@ impl EffortLog {
             occurrence_remarks: None,
         };
         let mark = change::fill_in(&mark, more)?;
-        let mut state = self.state();
+        let mut state = self.flying()?;
         state.kept.marks.push_back(mark.clone());
         if state.kept.marks.len() > MARKS {
             state.kept.marks.pop_front();
@@ -233,7 +238,7 @@ impl EffortLog {
     /// # Errors
     /// There is no such mark, a field is not known, or a value is out of its range.
     pub fn fill_in(&self, mark_id: Uuid, more: &Value) -> Result<Mark, EffortError> {
-        let mut state = self.state();
+        let mut state = self.flying()?;
         let mut marks = state.kept.marks.iter_mut();
         let mark = marks.find(|mark| mark.mark_id == mark_id);
         let mark = mark.ok_or(EffortError::NoMark(mark_id))?;
@@ -268,7 +273,7 @@ impl EffortLog {
         let command: Command = decode(publish.properties.as_ref(), &publish.payload)
             .map_err(|e| EffortError::Command(e.to_string()))?;
         {
-            let mut state = self.state();
+            let mut state = self.flying()?;
             if state.commands.contains(&command.command_id) {
                 return Ok(());
             }
@@ -303,7 +308,19 @@ impl EffortLog {
 
     /// Says that the service ends in order.
     pub fn end(&self) {
-        self.say(&mut self.state(), EffortReason::End, None, None);
+        let mut state = self.state();
+        self.say(&mut state, EffortReason::End, None, None);
+        // What came later would be said by nobody: the outbox is being emptied.
+        state.ended = true;
+    }
+
+    /// The state of a flight that has not ended.
+    fn flying(&self) -> Result<MutexGuard<'_, State>, EffortError> {
+        let state = self.state();
+        if state.ended {
+            return Err(EffortError::Ended);
+        }
+        Ok(state)
     }
 
     /// Where the aircraft is at a moment of the monotonic clock.
@@ -408,6 +425,31 @@ mod tests {
             serde_json::from_slice(&message.payload).unwrap()
         });
         efforts.collect()
+    }
+
+    #[test]
+    fn nothing_is_said_after_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, outbox) = log(folder.path());
+        let mark = log.mark(&Value::Null).unwrap();
+        log.end();
+        let before = said(&outbox).len();
+        let change = json!({"watch": "online"});
+        assert!(matches!(log.change(&change), Err(EffortError::Ended)));
+        assert!(matches!(log.mark(&Value::Null), Err(EffortError::Ended)));
+        let filled = log.fill_in(mark.mark_id, &json!({"individualCount": 2}));
+        assert!(matches!(filled, Err(EffortError::Ended)));
+        let command = Command {
+            command_id: Uuid::now_v7(),
+            effort: Some(change),
+            mark: None,
+        };
+        let payload = serde_json::to_vec(&command).unwrap();
+        let publish = Publish::new("callosity/v1/demo/command", QoS::AtLeastOnce, payload, None);
+        log.command(&publish);
+        assert!(log.problem().is_some_and(|said| said.contains("has ended")));
+        assert_eq!(said(&outbox).len(), before);
+        assert_eq!(log.now().watch, Watch::Off);
     }
 
     #[test]

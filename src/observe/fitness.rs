@@ -113,7 +113,7 @@ impl Fitness {
         let sentence = if problem.part == "link" {
             let waiting = health.queues.sightings;
             format!(
-                "No link to the ground; {waiting} messages wait on the disk, nothing is lost.{others}"
+                "The ground does not hear us; {waiting} messages wait on the disk, nothing is lost.{others}"
             )
         } else {
             let mut part = problem.part.clone();

@@ -35,7 +35,7 @@ use jiff::Timestamp;
 use link::BrokerOptions;
 use link::archive::ArchivedHead;
 use link::codec::Encoding;
-use link::message::FrameCounts;
+use link::message::{FrameCounts, Health};
 use link::topic::Platform;
 use recognition::geometry::Affine;
 use recognition::pixels::{OUTSIDE_FRAME, encode_jpeg, reduce_to_fit, warp};
@@ -95,8 +95,18 @@ pub struct Flight<R> {
     pub archive: Option<archive::Settings>,
     /// Where the page of the box is, if there is one.
     pub page: Option<control::Page>,
+    /// Called once recognition has gone on for so long without trouble.
+    pub flown_well: Option<FlownWell>,
     /// Keeps what is set of a camera in flight, for flights to come.
     pub keep_setting: Option<control::KeepSetting>,
+}
+
+/// What is done once recognition has gone on for long enough.
+pub struct FlownWell {
+    /// So long.
+    pub after: Duration,
+    /// This.
+    pub tell: Box<dyn FnOnce() + Send>,
 }
 
 /// Default time between health messages.
@@ -294,6 +304,10 @@ pub fn fly<R: Recogniser + 'static>(
         complete,
         ended,
         archive: archive.as_deref(),
+        trial: OnTrial {
+            flown_well: flight.flown_well,
+            since: None,
+        },
     };
     let (failure, stragglers) = watch.until_all_have_ended();
     Ok(FlightReport {
@@ -412,6 +426,33 @@ struct Watch<'a> {
     /// Cancelled when all stages but the page have ended.
     ended: CancellationToken,
     archive: Option<&'a Archive>,
+    trial: OnTrial,
+}
+
+/// A bundle that has still to show that it flies well.
+struct OnTrial {
+    flown_well: Option<FlownWell>,
+    /// Since when recognition goes on without trouble.
+    since: Option<Instant>,
+}
+
+impl OnTrial {
+    fn look_at(&mut self, health: &Health) {
+        let Some(after) = self.flown_well.as_ref().map(|it| it.after) else {
+            return;
+        };
+        let trouble = health.problems.iter().any(|p| p.part == RECOGNITION);
+        if trouble || health.frames.identified == 0 {
+            self.since = None;
+            return;
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= after
+            && let Some(flown_well) = self.flown_well.take()
+        {
+            (flown_well.tell)();
+        }
+    }
 }
 
 /// So long the page is served after everything else has ended.
@@ -475,13 +516,14 @@ impl Watch<'_> {
     }
 
     /// Looks at what nobody else tells of, and tells systemd.
-    fn observe(&self, watchdog: &mut Watchdog) {
+    fn observe(&mut self, watchdog: &mut Watchdog) {
         self.counters.look_at_hardware();
         if let Some(archive) = self.archive {
             self.counters.has_archived(archive.counts().into());
         }
         let health = self.counters.health();
         watchdog.look_at(&health);
+        self.trial.look_at(&health);
         watchdog.status(&self.counters.fitness(&health).sentence);
     }
 

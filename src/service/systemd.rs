@@ -34,8 +34,7 @@ impl Watchdog {
     pub fn look_at(&mut self, health: &Health) {
         let frames = &health.frames;
         let completed = frames.identified + frames.failed + frames.dropped;
-        let goes_on = completed != self.completed || health.queues.frames == 0;
-        self.completed = completed;
+        let goes_on = self.goes_on(completed, health.queues.frames);
         let is_due = self
             .every
             .is_some_and(|every| self.fed.elapsed() >= every / 4);
@@ -43,6 +42,12 @@ impl Watchdog {
             self.fed = Instant::now();
             tell(&[NotifyState::Watchdog]);
         }
+    }
+
+    /// Whether frames were completed since the last time, or none `waiting` is there that could have been.
+    fn goes_on(&mut self, completed: u64, waiting: u64) -> bool {
+        let before = std::mem::replace(&mut self.completed, completed);
+        completed != before || waiting == 0
     }
 
     /// How it goes, in a line.
@@ -59,5 +64,25 @@ impl Watchdog {
 fn tell(state: &[NotifyState]) {
     if let Err(e) = sd_notify::notify(state) {
         debug!("systemd cannot be told: {e}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_that_wait_and_are_not_completed_starve_the_watchdog() {
+        let mut watchdog = Watchdog {
+            every: None,
+            fed: Instant::now(),
+            completed: 0,
+        };
+        // No camera gives frames: restarting would not mend that.
+        assert!(watchdog.goes_on(0, 0));
+        assert!(watchdog.goes_on(3, 1));
+        assert!(!watchdog.goes_on(3, 1));
+        assert!(!watchdog.goes_on(3, 2));
+        assert!(watchdog.goes_on(4, 2));
     }
 }

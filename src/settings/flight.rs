@@ -28,6 +28,20 @@ pub struct Link {
     pub platform: Platform,
 }
 
+/// The numbers of a flight, each within its range.
+pub struct Numbers {
+    /// Bounds of what waits for the broker.
+    pub outbox: Limits,
+    /// Messages with more bytes are not sent.
+    pub largest_message: Option<usize>,
+    /// Time between health messages.
+    pub health_interval: Duration,
+    /// From being asked to stop to the end.
+    pub stop_deadline: Duration,
+    /// After it an animal that is not seen any more is left behind.
+    pub lost_after: Duration,
+}
+
 impl Loaded {
     /// What networks run on; `threads` as for [`EngineConfig`], or one for each core.
     ///
@@ -206,9 +220,50 @@ impl Loaded {
                 .into());
         }
         let Link { broker, platform } = self.link()?;
+        let numbers = self.numbers()?;
+        let (state, cameras) = (self.state()?, self.cameras()?);
+        let (survey, archive, page) = (self.survey()?, self.archive()?, self.page()?);
+        let in_flight = self.in_flight().cloned();
+        Ok(Flight {
+            cameras,
+            recogniser: recogniser()?,
+            broker,
+            platform,
+            state,
+            outbox: numbers.outbox,
+            encoding: match settings.broker.encoding {
+                Encoding::Json => codec::Encoding::Json,
+                Encoding::Cbor => codec::Encoding::Cbor,
+            },
+            largest_message: numbers.largest_message,
+            health_interval: numbers.health_interval,
+            stop_deadline: numbers.stop_deadline,
+            lost_after: numbers.lost_after,
+            record: settings.record.clone(),
+            survey,
+            archive,
+            page,
+            flown_well: None,
+            keep_setting: in_flight.map(|in_flight| {
+                Arc::new(move |camera: &str, name: &str, setting: Option<&_>| {
+                    in_flight.set(camera, name, setting)
+                }) as _
+            }),
+        })
+    }
+
+    /// The numbers of a flight.
+    ///
+    /// # Errors
+    /// One cannot be.
+    pub fn numbers(&self) -> Result<Numbers, SettingsError> {
+        let (settings, broker) = (&self.settings, &self.settings.broker);
+        let largest = broker
+            .largest_message_bytes
+            .map(|bytes| self.within("broker.largest_message_bytes", bytes, 1000..=u32::MAX));
         let health = self.within(
             "broker.health_interval_seconds",
-            settings.broker.health_interval_seconds,
+            broker.health_interval_seconds,
             1..=3600,
         )?;
         let stop = self.within(
@@ -221,38 +276,14 @@ impl Loaded {
             settings.lost_after_seconds,
             0.0..=3600.0,
         )?;
-        let largest = settings.broker.largest_message_bytes;
-        let largest = largest
-            .map(|bytes| self.within("broker.largest_message_bytes", bytes, 1000..=u32::MAX))
-            .transpose()?;
-        let outbox = self.bytes("outbox.budget", &settings.outbox.budget)?;
-        let (state, cameras) = (self.state()?, self.cameras()?);
-        let (survey, archive, page) = (self.survey()?, self.archive()?, self.page()?);
-        let in_flight = self.in_flight().cloned();
-        Ok(Flight {
-            cameras,
-            recogniser: recogniser()?,
-            broker,
-            platform,
-            state,
-            outbox: Limits { bytes: outbox },
-            encoding: match settings.broker.encoding {
-                Encoding::Json => codec::Encoding::Json,
-                Encoding::Cbor => codec::Encoding::Cbor,
+        Ok(Numbers {
+            outbox: Limits {
+                bytes: self.bytes("outbox.budget", &settings.outbox.budget)?,
             },
-            largest_message: largest.map(|bytes| bytes as usize),
+            largest_message: largest.transpose()?.map(|bytes| bytes as usize),
             health_interval: seconds(health),
             stop_deadline: seconds(stop),
             lost_after: Duration::from_secs_f64(lost),
-            record: settings.record.clone(),
-            survey,
-            archive,
-            page,
-            keep_setting: in_flight.map(|in_flight| {
-                Arc::new(move |camera: &str, name: &str, setting: Option<&_>| {
-                    in_flight.set(camera, name, setting)
-                }) as _
-            }),
         })
     }
 

@@ -31,15 +31,29 @@ use serde::{Deserialize, Serialize};
 
 pub use camera::{CameraArgument, CameraSettings, SettingValue};
 pub use error::SettingsError;
-pub use flight::Link;
+pub use flight::{Link, Numbers};
 pub use in_flight::InFlight;
 pub use layers::{Layers, VARIABLES};
 
 use crate::archive::EVERY;
+use crate::bundles::Bundles;
 use crate::sighting::LOST_AFTER;
 
 /// Where the package puts the settings.
 pub const SETTINGS_FILE: &str = "/etc/callosity/callosity.toml";
+
+/// Where the package puts the bundle.
+pub const INSTALLED_BUNDLE: &str = "/usr/share/callosity/bundles/right-whales";
+
+/// The bundle that is used where nobody names one: that of the repository where one stands in it, else the installed one.
+pub fn default_bundle() -> PathBuf {
+    let in_repository = Path::new("models/right-whales");
+    if in_repository.is_dir() {
+        in_repository.to_owned()
+    } else {
+        INSTALLED_BUNDLE.into()
+    }
+}
 
 /// The settings file with every key and what it means.
 pub const TEMPLATE: &str = include_str!("callosity.toml");
@@ -50,8 +64,10 @@ pub const TEMPLATE: &str = include_str!("callosity.toml");
 pub struct Settings {
     /// Name of the aircraft in topics.
     pub platform: String,
-    /// Directory of the model bundle.
+    /// Directory of the model bundle; see [`Loaded::bundle`].
     pub bundle: PathBuf,
+    /// minisign's public key of whom this box takes bundles from.
+    pub bundle_key: PathBuf,
     /// Folder for what must outlive the program.
     pub state: Option<PathBuf>,
     /// A file to which a line of JSON is added for each frame.
@@ -190,7 +206,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             platform: String::new(),
-            bundle: "models/right-whales".into(),
+            bundle: default_bundle(),
+            bundle_key: "/etc/callosity/bundle-key.pub".into(),
             state: None,
             record: None,
             lost_after_seconds: LOST_AFTER.as_secs_f64(),
@@ -327,6 +344,21 @@ impl Loaded {
             example,
             files: self.files.clone(),
         }
+    }
+
+    /// The bundles that were installed on this box; `None` where the settings name a directory, which then is flown with
+    /// whatever is installed.
+    pub fn bundles(&self) -> Option<Bundles> {
+        let named = self.origin("bundle").is_some();
+        let state = self.state().ok().filter(|_| !named)?;
+        Some(Bundles::new(state.join("bundles")))
+    }
+
+    /// Directory of the bundle to fly with: the one that the settings name, else the one that was installed last, else that
+    /// of the package or the repository.
+    pub fn bundle(&self) -> PathBuf {
+        let installed = self.bundles().and_then(|bundles| bundles.current());
+        installed.unwrap_or_else(|| self.settings.bundle.clone())
     }
 
     /// What the page sets in flight.

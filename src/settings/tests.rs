@@ -124,6 +124,9 @@ fn the_template_says_what_is_so_by_default() {
                     }
                 }
             }
+            _ if table == "bundle" => {
+                assert_eq!(uncommented[table.as_str()].as_str(), Some(INSTALLED_BUNDLE));
+            }
             value if table != "platform" => assert_eq!(&uncommented[table.as_str()], value),
             _ => {}
         }

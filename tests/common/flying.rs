@@ -353,6 +353,7 @@ pub fn flight_with<R>(
         record: None,
         archive: None,
         page: None,
+        flown_well: None,
         keep_setting: None,
         survey: Survey::default(),
     }

@@ -3,10 +3,11 @@
 
 const EACH = 1000;
 const MARKS = { fit: "✓", attention: "!", unfit: "✕", stopping: "…", safe: "✓", waiting: "…" };
-const WATCH = { off: "Off", transit: "Transit", onLine: "On line", circling: "Circling" };
+const WATCH = { off: "Off", transit: "Transit", online: "On line", circling: "Circling" };
 const GLARE = { none: "None", slight: "Slight", moderate: "Moderate", severe: "Severe" };
-const DECISION = { identified: "identified", candidate: "possible, a person decides", unknown: "not in the catalogue",
-  notRecognised: "not recognised" };
+const DECISION = { identified: "identified", uncertain: "possible: a person decides" };
+const CLOCK = { satellite: "by satellites", network: "kept right by the network", unsynchronised: "not kept right yet",
+  unset: "not set yet", corrected: "put right" };
 const WEATHER = [
   ["beaufort", "Beaufort", [0, 1, 2, 3, 4, 5, 6, 7].map((b) => [b, String(b)])],
   ["visibilityKilometers", "Visibility, km", [1, 2, 5, 10, 20].map((km) => [km, String(km)])],
@@ -14,6 +15,8 @@ const WEATHER = [
   ["glareLeft", "Glare left", Object.entries(GLARE)],
   ["glareRight", "Glare right", Object.entries(GLARE)],
 ];
+// So many sightings are shown at first.
+const FEW = 6;
 // What can be turned by steps, by its name in the settings.
 const STEPS = ["exposure", "gain"];
 
@@ -79,7 +82,7 @@ function showEffort(effort, marks) {
   for (const [field, label, values] of WEATHER) {
     let row = at(`weather-${field}`);
     if (!row) {
-      row = make("div", { id: `weather-${field}` });
+      row = make("div", { id: `weather-${field}`, className: "choices" });
       at("weather-rows").append(make("div", { role: "group", "aria-label": label }, make("h3", {}, label), row));
     }
     // Pressed again, it is taken back.
@@ -149,9 +152,13 @@ function name(sighting) {
   return sighting.organismID ?? sighting.provisionalID ?? sighting.candidates[0]?.organismID ?? "Whale";
 }
 
+let all = false;
 function showSightings(sightings) {
   at("no-sightings").hidden = sightings.length > 0;
-  at("sighting-list").replaceChildren(...sightings.map((sighting) => {
+  at("more").hidden = sightings.length <= FEW;
+  at("more").textContent = all ? `Show the last ${FEW} alone` : `Show all ${sightings.length}`;
+  const shown = all ? sightings : sightings.slice(0, FEW);
+  at("sighting-list").replaceChildren(...shown.map((sighting) => {
     const time = `${sighting.eventDate.slice(11, 19)} UTC`;
     const picture = sighting.hasCrop
       ? make("img", { src: `/sightings/${sighting.occurrenceID}/crop`, alt: `Head of ${name(sighting)}` })
@@ -176,7 +183,7 @@ function showBox(health) {
     ["Waiting to be sent", `${queues.sightings} messages, ${queues.crops} pictures`],
     ["Acknowledged", `${link.acknowledged} messages`],
     position && ["Position", position.fixAgeSeconds === undefined ? "no fix" : `fix ${Math.round(position.fixAgeSeconds)} s old`],
-    clock && ["Clock", clock.timeQuality],
+    clock && ["Clock", CLOCK[clock.timeQuality] ?? clock.timeQuality],
     ...(hardware?.disks ?? []).map((disk) => [`Disk of the ${disk.holds}`, `${bytes(disk.freeBytes)} of ${bytes(disk.totalBytes)} free`]),
     hot && ["Hottest", `${hot[1].toFixed(0)} °C (${hot[0]})`],
     hardware?.powerMode && ["Power mode", hardware.powerMode],
@@ -218,6 +225,7 @@ async function look() {
   showBox(status.health);
 }
 
+at("more").addEventListener("click", () => { all = !all; look(); });
 at("mark").addEventListener("click", () => send("POST", "/marks", null));
 const ask = (asked) => { at("stop-question").hidden = !asked; at("stop").hidden = asked; at(asked ? "stop-no" : "stop").focus(); };
 at("stop").addEventListener("click", () => ask(true));
