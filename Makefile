@@ -144,6 +144,12 @@ test-cameras: native ## test cameras on the kernel's own drivers, in a virtual m
 		| sed -n 's/.*"executable":"\([^"]*camera_drivers-[^"]*\)".*/\1/p' | tail -1); \
 	tests/vm/run "$$program" $(VM_TESTS)
 
+.PHONY: test-service
+test-service: package ## test the package and its service under systemd, in a virtual machine (needs root): some minutes
+	$(say) "tests of the service in a virtual machine"
+	@.ci/debian qemu-system-x86_64:qemu-system-x86 cpio:cpio modprobe:kmod xz:xz-utils debootstrap:debootstrap mke2fs:e2fsprogs
+	@tests/vm/service/run "$$(ls -t target/debian/callosity_*_$$(dpkg --print-architecture).deb | head -1)"
+
 # Without libtorch in sight: the program that flies must not need it.
 .PHONY: test-callosity
 test-callosity: tools photographs ## test the program that flies, without libtorch
