@@ -178,6 +178,12 @@ bench: tools torch ## measure speed and memory beside Python and PyTorch; writes
 	$(venv)/bin/python benches/compare.py --stages "$$stages" --torch-python $(torch)/bin/python \
 		--recipes training/recipes/oxfordnet-19.toml training/recipes/resnet-18-fine.toml $(BENCH)
 
+# Flights that nothing was fitted on; some minutes on two cores, seconds when it is done again.
+.PHONY: passes
+passes: onnxruntime native ## measure names frame by frame and pass by pass on virtual flights; writes benches/PASSES.md
+	@FLIGHT_SEEDS=201,202 FLIGHT_MINUTES=6 FLIGHT_RESULTS=$(abspath benches/PASSES.md) \
+		cargo test --release --locked --test frame_evidence -- --ignored --nocapture virtual_flights
+
 # --- training -----------------------------------------------------------------------------------
 
 .PHONY: trainer

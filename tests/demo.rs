@@ -30,7 +30,7 @@ fn a_demo_is_flown_with_another_camera() {
     assert!(score.is_some_and(|s| s.contains("in 2 frames")), "{said}");
     let frame = out
         .path()
-        .join("virtual-frames/left/virtual-frame-0000.jpg");
+        .join("virtual-frames/belly/virtual-frame-0000.jpg");
     let frame = image::open(frame).unwrap().to_rgb8();
     let colourless = |p: &image::Rgb<u8>| p[0].abs_diff(p[1]) <= 1 && p[1].abs_diff(p[2]) <= 1;
     assert!(frame.pixels().all(colourless));
@@ -46,21 +46,19 @@ fn a_demo_is_flown_with_another_camera() {
     assert!(complaint.contains("--frames"), "{complaint}");
 }
 
-/// The whole flight: two cameras of which one is unplugged, places, a watch that the ground sets and that outlives a kill.
+/// The whole flight: two cameras of which one is unplugged, places that are right, a watch that the ground sets and that
+/// outlives a kill.
 #[test]
 fn what_a_flight_is_made_of_is_shown() {
     let out = tempfile::tempdir().unwrap();
-    let output = demo(out.path())
-        .args(["--count", "30", "--rate", "2"])
-        .output()
-        .unwrap();
+    let output = demo(out.path()).args(["--count", "80"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}{complaint}");
     for part in [
-        "30 frames of left and right, 2 a second each",
-        "--- camera right: it is unplugged",
-        "--- camera right: is well again ---",
+        "80 frames of belly and window, 2 a second each",
+        "--- camera window: it is unplugged",
+        "--- camera window: is well again ---",
         "marks 1 Caretta caretta: on line, Beaufort 2, 41.9",
         "--- the survey ends: on line, Beaufort 2",
         " 0 left in the outbox",
@@ -73,6 +71,14 @@ fn what_a_flight_is_made_of_is_shown() {
         after.contains("--- the survey begins: on line, Beaufort 2"),
         "{said}"
     );
+
+    // Photogrammetry finds the animals where they were drawn: one flight path for frames and positions.
+    let places = after.split("places: ").nth(1).unwrap();
+    let mut places = places
+        .split(' ')
+        .filter_map(|word| word.parse::<usize>().ok());
+    let (within, compared) = (places.next().unwrap(), places.next().unwrap());
+    assert!(compared >= 3 && 10 * within >= 9 * compared, "{said}");
 
     // The archive of both programs: one flight, whole files, and the frames with heads but for those that the kill took
     // out of memory.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use recognition::pixels::{EncodedPhotograph, Folder};
 use tracing::warn;
 
@@ -20,6 +21,8 @@ pub struct Replay {
     files: Vec<String>,
     period: Duration,
     next_due: Option<Instant>,
+    /// When the first frame was exposed, where the flight has a timetable.
+    begun: Option<Timestamp>,
     again_and_again: bool,
     live: bool,
     resuming: bool,
@@ -65,6 +68,7 @@ impl Replay {
             files,
             period: Duration::from_secs_f64(1.0 / rate_hz),
             next_due: None,
+            begun: None,
             again_and_again,
             live: false,
             resuming: false,
@@ -98,6 +102,14 @@ impl Replay {
         self
     }
 
+    /// Keeps to a timetable: the first photograph was or will be exposed at this time (UTC), the others follow at the rate,
+    /// whether anybody looks or not. What is late has the moment at which it was exposed, not that at which it is looked at,
+    /// so that it fits the positions of a flight that was recorded or simulated.
+    pub fn begun(mut self, first: Timestamp) -> Self {
+        self.begun = Some(first);
+        self
+    }
+
     /// How many photographs there are.
     pub fn len(&self) -> usize {
         self.files.len()
@@ -111,6 +123,22 @@ impl Replay {
     /// When it is the next frame's turn. A frame that was late does not make the next one early.
     fn due(&self) -> Instant {
         self.next_due.unwrap_or_else(Instant::now)
+    }
+
+    /// Time from now until the next frame, and the moment at which it is exposed; past ones wait no longer.
+    fn next_exposure(&self) -> (Duration, Duration) {
+        let now = SystemClock.monotonic();
+        let Some(begun) = self.begun else {
+            let wait = self.due().saturating_duration_since(Instant::now());
+            return (wait, now + wait);
+        };
+        let after = self.period.as_secs_f64() * self.number as f64;
+        let ahead = begun.duration_since(SystemClock.wall()).as_secs_f64() + after;
+        let moment = (now.as_secs_f64() + ahead).max(0.0);
+        (
+            Duration::from_secs_f64(ahead.max(0.0)),
+            Duration::try_from_secs_f64(moment).unwrap_or(now),
+        )
     }
 }
 
@@ -134,13 +162,17 @@ impl Camera for Replay {
         if index >= self.files.len() && !self.again_and_again {
             return Captured::End;
         }
-        let due = self.due();
-        let wait = due.saturating_duration_since(Instant::now());
+        let (wait, moment) = self.next_exposure();
         thread::sleep(wait.min(timeout));
         if wait > timeout {
             return Captured::Nothing;
         }
-        self.next_due = Some(due.max(Instant::now()) + self.period);
+        // Without a timetable a frame is exposed when somebody takes it.
+        let moment = match self.begun {
+            Some(_) => moment,
+            None => SystemClock.monotonic(),
+        };
+        self.next_due = Some(self.due().max(Instant::now()) + self.period);
         if self.unplugged.contains(&self.number) {
             self.number += 1;
             return Captured::Trouble("it is unplugged, as the rehearsal asks for".to_owned());
@@ -149,7 +181,7 @@ impl Camera for Replay {
         let path = self.folder.join(&name);
         let tag = FrameTag {
             file: Some(name),
-            ..FrameTag::new(self.name.clone(), self.number, SystemClock.monotonic())
+            ..FrameTag::new(self.name.clone(), self.number, moment)
         };
         self.number += 1;
         // The tag names the file.
@@ -176,5 +208,49 @@ impl Camera for Replay {
 
     fn begin_with(&mut self, number: u64) {
         self.number = number;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A flight that began some time ago: what is late comes at once, each frame with the moment of its exposure, in this
+    /// program and in the one after it.
+    #[test]
+    fn a_timetable_is_kept_by_those_who_come_late() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..4 {
+            let image = image::RgbImage::new(8, 8);
+            image
+                .save(folder.path().join(format!("{number}.png")))
+                .unwrap();
+        }
+        let begun = SystemClock.wall() - Duration::from_secs(100);
+        let replay = || {
+            let replay = Replay::open(folder.path(), 0.1, false).unwrap();
+            replay.begun(begun)
+        };
+        let moment = |replay: &mut Replay| match replay.next(Duration::ZERO) {
+            Captured::Frame(frame) => frame.tag.moment.as_secs_f64(),
+            _ => panic!("no frame"),
+        };
+        let now = SystemClock.monotonic().as_secs_f64();
+        let mut first = replay();
+        let (a, b) = (moment(&mut first), moment(&mut first));
+        let mut second = replay();
+        second.begin_with(2);
+        let (c, d) = (moment(&mut second), moment(&mut second));
+        // Clocks on the wall may be put right by some milliseconds meanwhile.
+        for (moment, ago) in [(a, 100.0), (b, 90.0), (c, 80.0), (d, 70.0)] {
+            assert!(
+                (now - moment - ago).abs() < 1.0,
+                "{moment} is not {ago} s before {now}"
+            );
+        }
+        assert!(matches!(second.next(Duration::ZERO), Captured::End));
+        let mut early = Replay::open(folder.path(), 0.1, false).unwrap();
+        early = early.begun(SystemClock.wall() + Duration::from_secs(100));
+        assert!(matches!(early.next(Duration::ZERO), Captured::Nothing));
     }
 }

@@ -12,12 +12,14 @@ use anyhow::{Context, bail, ensure};
 use callosity::archive::{Store, Worth};
 use callosity::camera::{Camera as _, Replay};
 use callosity::outbox::{Kind, Limits, Outbox};
-use callosity::position::Mounting;
-use callosity::rehearsal::{EmbeddedBroker, Score, TrueHead, Truth, VirtualReceiver, landmarks};
+use callosity::rehearsal::{
+    EmbeddedBroker, Score, TrueHead, Truth, VirtualReceiver, landmarks, mounting,
+};
 use callosity::settings::{self, CameraSettings, Settings};
 use callosity::sighting::{FrameRecord, HeadRecord, Named};
 use ground::{Commands, Received, Receiver};
 use indicatif::ProgressIterator;
+use jiff::Timestamp;
 use link::message::{
     Command as MessageCommand, Decision, Effort, EffortReason, Health, Place, Presence, Sighting,
     SightingState, Watch,
@@ -29,7 +31,9 @@ use recognition::bundle::Bundle;
 use recognition::geometry::HeadCrop;
 use recognition::identify;
 use recognition::pixels::{EncodedPhotograph, encode_jpeg};
-use recognition::virtual_survey::{Catalogue, RevisitingSurvey};
+use recognition::virtual_survey::{
+    Catalogue, FlightPath, FlownFrame, SurveyCamera, VirtualFlight, VirtualHead,
+};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -51,10 +55,19 @@ const FRAME: (u32, u32) = (3072, 2048);
 const FRAMES: &str = "virtual-frames";
 
 /// The virtual cameras.
-const CAMERAS: [&str; 2] = ["left", "right"];
+const CAMERAS: [SurveyCamera; 2] = [SurveyCamera::BELLY, SurveyCamera::WINDOW];
 
 /// The one that is unplugged for a while.
-const UNPLUGGED: &str = "right";
+const UNPLUGGED: &str = SurveyCamera::WINDOW.name;
+
+/// Frames a second of each camera, by default: virtual cameras, and a folder of photographs.
+const RATES: (f64, f64) = (2.0, 1.0);
+
+/// Time from starting the program to the flight's first frame: in it the program loads its networks.
+const UNTIL_FLIGHT: Duration = Duration::from_secs(4);
+
+/// Frames that are drawn at once.
+const DRAWN_AT_ONCE: usize = 4;
 
 /// File with what the program flies with.
 const SETTINGS: &str = "callosity.toml";
@@ -70,10 +83,14 @@ const ARCHIVE: &str = "archive";
 
 const JPEG_QUALITY: u8 = 90;
 
+/// Of latitude, nearly.
+const METERS_IN_A_DEGREE: f64 = 111_120.0;
+
 /// Fly a virtual survey on this machine, with a broker and a ground station of its own.
 ///
 /// The same `run` as in an aircraft looks at the frames of two cameras, joins what it sees to sightings of animals, gives
-/// them the places that a virtual receiver tells, and says them over MQTT; the ground sets the watch and a mark. What
+/// them the places that a virtual receiver tells, and says them over MQTT; the ground sets the watch and a mark. One virtual
+/// aircraft flies over and circles groups of whales, with a camera in its belly and one in its left window. What
 /// arrives is printed, drawn into pictures, and compared with the truth, frame by frame and pass by pass. One camera is
 /// unplugged for a while. In the middle of the flight the program is killed as a loss of power would kill it, and started
 /// again: nothing is lost. Frames with whales, crops and some empty frames are kept in an archive. With --frames it flies
@@ -90,14 +107,14 @@ pub struct Args {
     /// Folder for annotated pictures and virtual frames
     #[arg(long, value_name = "DIR", default_value = "demo-out")]
     out: PathBuf,
-    /// Frames a second of each camera
-    #[arg(long, value_name = "HZ", default_value_t = 1.0)]
-    rate: f64,
+    /// Frames a second of each camera [default: 2, with --frames 1]
+    #[arg(long, value_name = "HZ")]
+    rate: Option<f64>,
     /// Virtual frames of all cameras together
-    #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     count: u32,
     /// The same seed gives the same flight
-    #[arg(long, value_name = "S", default_value_t = 7)]
+    #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
     /// What the cameras are like that take the virtual frames
     #[arg(long, value_enum, default_value_t = Camera::AsIs, conflicts_with = "frames")]
@@ -129,11 +146,19 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let record = args.out.join("frames.jsonl");
     fs::write(&record, "").with_context(|| format!("cannot write {}", record.display()))?;
-    let (cameras, truth) = match &args.frames {
-        Some(frames) => (vec![DemoCamera::over(frames)?], read_truth(frames)?),
+    let rate = args.rate.unwrap_or(match args.frames {
+        None => RATES.0,
+        Some(_) => RATES.1,
+    });
+    ensure!(
+        (0.01..=100.0).contains(&rate),
+        "--rate {rate}: it is 0.01 to 100"
+    );
+    let (cameras, truth, drawn) = match &args.frames {
+        Some(frames) => (vec![DemoCamera::over(frames)?], read_truth(frames)?, None),
         None => {
-            let (cameras, truth) = draw_survey(catalogue, &args)?;
-            (cameras, Some(truth))
+            let (cameras, truth, drawn) = draw_survey(catalogue, rate, &args)?;
+            (cameras, Some(truth), Some(drawn))
         }
     };
     let frames: u64 = cameras.iter().map(|camera| camera.frames).sum();
@@ -141,7 +166,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     println!(
         "{frames} frames of {}, {} a second each; {}; broker {}",
         in_words(cameras.iter().map(|camera| camera.name.as_str())),
-        args.rate,
+        rate,
         bundle.manifest().name,
         broker.address()
     );
@@ -149,11 +174,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         bundle: std::path::absolute(bundle_folder)?,
         broker: broker.address(),
         receiver: None,
+        begins: Timestamp::now() + UNTIL_FLIGHT,
+        rate,
         cameras: &cameras,
         args: &args,
     };
-    if args.frames.is_none() {
-        let receiver = VirtualReceiver::start().context("cannot start a virtual receiver")?;
+    if let Some(drawn) = &drawn {
+        flight.begins = Timestamp::now() + UNTIL_FLIGHT;
+        let receiver = VirtualReceiver::start(drawn.path.clone(), flight.begins)
+            .context("cannot start a virtual receiver")?;
         flight.receiver = Some(receiver);
     }
     flight.write_settings()?;
@@ -184,11 +213,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         archive.total(Worth::Crop)?.pictures,
         args.out.join(ARCHIVE).display()
     );
-    if args.frames.is_none() {
+    if let Some(drawn) = &drawn {
         println!(
             "{} positions of the aircraft and {} messages on effort arrived",
             flown.tracks, flown.efforts
         );
+        println!("{}", drawn.compare_places(&flown.sightings));
     }
     match truth {
         Some(truth) => {
@@ -247,6 +277,9 @@ struct Program<'a> {
     broker: BrokerAddress,
     /// Tells the positions, where the flight is virtual.
     receiver: Option<VirtualReceiver>,
+    /// When a virtual flight begins.
+    begins: Timestamp,
+    rate: f64,
     cameras: &'a [DemoCamera],
     args: &'a Args,
 }
@@ -254,20 +287,18 @@ struct Program<'a> {
 impl Program<'_> {
     /// Writes what the program flies with, as an engineer would for a box.
     fn write_settings(&self) -> anyhow::Result<()> {
-        let cameras = self.cameras.iter().zip([20.0, -20.0]);
-        let camera = |(camera, roll): (&DemoCamera, f64)| {
+        let camera = |camera: &DemoCamera| {
             let folder = std::path::absolute(&camera.folder)?;
             let last = camera.unplugged.clone().last();
+            let virtual_camera = CAMERAS.iter().find(|virtual_| virtual_.name == camera.name);
+            let virtual_camera = virtual_camera.filter(|_| self.receiver.is_some());
             let settings = CameraSettings {
                 source: format!("replay:{}", folder.display()),
-                rate: Some(self.args.rate),
+                rate: Some(self.rate),
                 resume: true,
                 unplugged: last.map(|last| format!("{}-{last}", camera.unplugged.start)),
-                // One looks to the left, the other to the right.
-                mounting: self.receiver.as_ref().map(|_| Mounting {
-                    roll_degrees: roll,
-                    ..Mounting::straight_down(180.0, 35.9)
-                }),
+                begun: virtual_camera.map(|_| self.begins.to_string()),
+                mounting: virtual_camera.map(mounting),
                 ..CameraSettings::default()
             };
             anyhow::Ok((camera.name.clone(), settings))
@@ -277,7 +308,11 @@ impl Program<'_> {
             bundle: self.bundle.clone(),
             state: Some("state".into()),
             record: Some("frames.jsonl".into()),
-            camera: cameras.map(camera).collect::<anyhow::Result<_>>()?,
+            camera: self
+                .cameras
+                .iter()
+                .map(camera)
+                .collect::<anyhow::Result<_>>()?,
             broker: settings::Broker {
                 url: self.broker.to_string(),
                 health_interval_seconds: 1,
@@ -727,9 +762,53 @@ fn draw(
         .with_context(|| format!("cannot write {}", picture.display()))
 }
 
-/// Draws a flight into folders, in place of what an earlier demo left there. Each pass is seen by one camera, by the left
-/// one and the right one in turns.
-fn draw_survey(catalogue: &[String], args: &Args) -> anyhow::Result<(Vec<DemoCamera>, Truth)> {
+/// A virtual flight that was drawn.
+struct Drawn {
+    path: FlightPath,
+    /// By file.
+    heads: BTreeMap<String, Vec<VirtualHead>>,
+}
+
+impl Drawn {
+    /// How far the places that sightings have are from where the animals were.
+    fn compare_places(&self, sightings: &BTreeMap<Uuid, Sighting>) -> String {
+        let mut off: Vec<f64> = Vec::new();
+        let mut within = 0;
+        for sighting in sightings.values() {
+            let heads = sighting.frame.file.as_ref().and_then(|f| self.heads.get(f));
+            let seen = landmarks(&sighting.head).centre();
+            let own = heads.into_iter().flatten().find(|head| {
+                seen.distance(head.landmarks.centre()) < 0.5 * head.landmarks.head_length()
+            });
+            let (Some(told), Some(truth)) = (
+                &sighting.georeference.place,
+                own.and_then(|head| head.place),
+            ) else {
+                continue;
+            };
+            let north = METERS_IN_A_DEGREE * (told.decimal_latitude - truth.latitude);
+            let east = METERS_IN_A_DEGREE
+                * truth.latitude.to_radians().cos()
+                * (told.decimal_longitude - truth.longitude);
+            let away = north.hypot(east);
+            within += usize::from(away <= told.coordinate_uncertainty_in_meters);
+            off.push(away);
+        }
+        off.sort_by(f64::total_cmp);
+        let median = off.get(off.len() / 2).copied().unwrap_or(f64::NAN);
+        format!(
+            "places: {within} of {} animals were within the uncertainty that was told, half of them within {median:.1} m",
+            off.len()
+        )
+    }
+}
+
+/// Draws a flight into folders, in place of what an earlier demo left there.
+fn draw_survey(
+    catalogue: &[String],
+    rate: f64,
+    args: &Args,
+) -> anyhow::Result<(Vec<DemoCamera>, Truth, Drawn)> {
     let population = Catalogue::new(POPULATION, catalogue.len(), STRANGERS);
     ensure!(
         population.names() == catalogue,
@@ -737,58 +816,67 @@ fn draw_survey(catalogue: &[String], args: &Args) -> anyhow::Result<(Vec<DemoCam
          name photographs with --frames, or another bundle",
         catalogue.len()
     );
-    let folders = CAMERAS.map(|name| args.out.join(FRAMES).join(name));
+    let folders = CAMERAS.map(|camera| args.out.join(FRAMES).join(camera.name));
     for folder in &folders {
         empty_folder(folder)?;
     }
     let condition = args.camera.condition();
-    let plans = RevisitingSurvey::new(&population, args.seed).take(args.count as usize);
+    let exposures = u64::from(args.count).div_ceil(CAMERAS.len() as u64);
+    let flight = VirtualFlight::new(&population, args.seed, &CAMERAS, 1.0 / rate, exposures);
+    let frames: Vec<FlownFrame> = flight.frames().take(args.count as usize).collect();
     eprintln!("drawing {} frames", args.count);
-    // Of each camera: the files with the heads in them.
-    let mut taken: [Vec<(String, Vec<TrueHead>)>; 2] = Default::default();
-    for plan in plans.progress_count(args.count.into()) {
+    let draw = |flown: &FlownFrame| -> anyhow::Result<(String, Vec<VirtualHead>)> {
+        let plan = &flown.plan;
         let frame = plan.photograph(&population, FRAME.0, FRAME.1, &condition)?;
-        let camera = match frame.pass {
-            Some(pass) => usize::from(pass % 2 == 1),
-            // Where nobody is, whoever has taken less.
-            None => usize::from(taken[1].len() < taken[0].len()),
-        };
         let file = format!("{FRAME_NAME}{:04}.jpg", frame.number);
-        let path = folders[camera].join(&file);
+        let path = folders[flown.camera].join(&file);
         fs::write(&path, encode_jpeg(&frame.image, JPEG_QUALITY)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
-        let pass = frame.pass.unwrap_or_default();
-        let heads = frame.heads.into_iter().map(|h| TrueHead {
-            individual: h.individual,
-            landmarks: h.landmarks,
-            pass,
-        });
-        taken[camera].push((file, heads.collect()));
-    }
+        Ok((file, frame.heads))
+    };
+    // Of each camera: its files.
+    let mut taken: [Vec<String>; CAMERAS.len()] = Default::default();
     let mut truth = Truth::default();
+    let mut heads = BTreeMap::new();
+    // A few at once: each needs memory.
+    let parts = frames.chunks(DRAWN_AT_ONCE);
+    for part in parts.progress_count(frames.len().div_ceil(DRAWN_AT_ONCE) as u64) {
+        let drawn: Vec<_> = part.par_iter().map(draw).collect::<anyhow::Result<_>>()?;
+        for (flown, (file, of_frame)) in part.iter().zip(drawn) {
+            let true_head = |head: &VirtualHead| TrueHead {
+                individual: head.individual.clone(),
+                landmarks: head.landmarks,
+                pass: flown.plan.pass.unwrap_or_default(),
+            };
+            let true_heads = of_frame.iter().map(true_head).collect();
+            truth.frames.insert(file.clone(), true_heads);
+            heads.insert(file.clone(), of_frame);
+            taken[flown.camera].push(file);
+        }
+    }
     let mut cameras = Vec::new();
-    for ((name, folder), taken) in CAMERAS.iter().zip(folders).zip(taken) {
+    for ((camera, folder), taken) in CAMERAS.iter().zip(folders).zip(taken) {
         if taken.is_empty() {
             continue;
         }
         let frames = taken.len() as u64;
         // A cable is loose.
-        let unplugged = if *name == UNPLUGGED && frames >= 10 {
+        let unplugged = if camera.name == UNPLUGGED && frames >= 10 {
             frames / 5..2 * frames / 5
         } else {
             0..0
         };
-        let seen = (0..)
-            .zip(taken)
-            .filter(|(number, _)| !unplugged.contains(number));
-        truth.frames.extend(seen.map(|(_, of_frame)| of_frame));
+        for unseen in &taken[unplugged.start as usize..unplugged.end as usize] {
+            truth.frames.remove(unseen);
+        }
         cameras.push(DemoCamera {
-            name: (*name).to_owned(),
+            name: camera.name.to_owned(),
             unplugged,
             ..DemoCamera::over(&folder)?
         });
     }
-    Ok((cameras, truth))
+    let path = flight.path().clone();
+    Ok((cameras, truth, Drawn { path, heads }))
 }
 
 /// Makes it, or removes the frames that an earlier demo left there.

@@ -16,7 +16,8 @@ use rayon::prelude::*;
 use super::camera::Camera;
 use recognition::geometry::Landmarks;
 use recognition::virtual_survey::{
-    Catalogue, FramePlan, HeadView, Individual, RevisitingSurvey, Survey, render_head,
+    Catalogue, FlownFrame, GeographicPoint, HeadView, Individual, Survey, SurveyCamera,
+    VirtualFlight, render_head,
 };
 
 /// Write a data set of drawn right whales, with truth, for training, tests and rehearsals.
@@ -56,14 +57,17 @@ pub struct Args {
     /// Side of a head photograph in pixels
     #[arg(long, value_name = "PIXELS", default_value_t = 224, value_parser = clap::value_parser!(u32).range(16..=4096))]
     pub head_size: u32,
-    /// Frames of a flight that is to be tracked: passes of one to four frames, over groups too, and animals that are met
-    /// again
+    /// Frames of one flight along a path, of two cameras that take two a second: groups are flown over and circled, and
+    /// animals are met again. frames.csv then has the camera, the time in seconds and where each animal is, too
     #[arg(long)]
     revisiting: bool,
     /// The camera that takes heads and frames
     #[arg(long, value_enum, default_value_t = Camera::AsIs)]
     pub camera: Camera,
 }
+
+/// Seconds between two frames of a camera on a flight along a path.
+const INTERVAL: f64 = 0.5;
 
 /// Quality of JPEG files, 1…100.
 const QUALITY: u8 = 90;
@@ -194,33 +198,51 @@ fn draw_heads(
 
 fn draw_frames(args: &Args, catalogue: &Catalogue) -> anyhow::Result<()> {
     let (width, height) = (args.frame_width, args.frame_height);
-    let mut rows = table(
-        &args.out.join("frames.csv"),
-        &[
-            "image",
-            "whale",
-            "width",
-            "height",
-            "bonnet_x",
-            "bonnet_y",
-            "blowhead_x",
-            "blowhead_y",
-            "pass",
-        ],
-    )?;
-    let plans: Vec<FramePlan> = if args.revisiting {
-        RevisitingSurvey::new(catalogue, args.seed)
-            .take(args.frames)
-            .collect()
+    let cameras = [SurveyCamera::BELLY, SurveyCamera::WINDOW];
+    let mut header = vec![
+        "image",
+        "whale",
+        "width",
+        "height",
+        "bonnet_x",
+        "bonnet_y",
+        "blowhead_x",
+        "blowhead_y",
+        "pass",
+    ];
+    let flown: Vec<FlownFrame> = if args.revisiting {
+        header.extend(["camera", "seconds", "latitude", "longitude"]);
+        let exposures = args.frames.div_ceil(cameras.len()) as u64;
+        let flight = VirtualFlight::new(catalogue, args.seed, &cameras, INTERVAL, exposures);
+        flight.frames().take(args.frames).collect()
     } else {
-        Survey::new(catalogue, args.seed)
-            .take(args.frames)
-            .collect()
+        let alone = |plan| FlownFrame {
+            camera: 0,
+            exposure: 0,
+            seconds: 0.0,
+            plan,
+        };
+        let plans = Survey::new(catalogue, args.seed).take(args.frames);
+        plans.map(alone).collect()
     };
-    let bar = progress(plans.len() as u64, "frames");
+    let mut rows = table(&args.out.join("frames.csv"), &header)?;
+    let bar = progress(flown.len() as u64, "frames");
     // One after another: a frame is drawn on all cores, and needs memory for one only.
-    for plan in bar.wrap_iter(plans.iter()) {
+    for flown in bar.wrap_iter(flown.iter()) {
+        let plan = &flown.plan;
         let frame = plan.photograph(catalogue, width, height, &args.camera.condition())?;
+        let of_flight = |place: Option<GeographicPoint>| -> Vec<String> {
+            if !args.revisiting {
+                return Vec::new();
+            }
+            let degrees = |degrees: f64| format!("{degrees:.7}");
+            vec![
+                cameras[flown.camera].name.to_owned(),
+                format!("{:.3}", flown.seconds),
+                place.map_or_else(String::new, |place| degrees(place.latitude)),
+                place.map_or_else(String::new, |place| degrees(place.longitude)),
+            ]
+        };
         let image = format!("v_{:05}.jpg", frame.number + 1);
         save(&args.out.join("frames").join(&image), &frame.image, QUALITY)?;
         let size = [width.to_string(), height.to_string()];
@@ -230,14 +252,16 @@ fn draw_frames(args: &Args, catalogue: &Catalogue) -> anyhow::Result<()> {
                 .into_iter()
                 .chain(size.clone())
                 .chain(coordinates(&head.landmarks))
-                .chain([pass.clone()]);
+                .chain([pass.clone()])
+                .chain(of_flight(head.place));
             rows.write_record(row)?;
         }
         if frame.heads.is_empty() {
             let row = [image, String::new()]
                 .into_iter()
                 .chain(size)
-                .chain(std::iter::repeat_n(String::new(), 5));
+                .chain(std::iter::repeat_n(String::new(), 5))
+                .chain(of_flight(None));
             rows.write_record(row)?;
         }
     }

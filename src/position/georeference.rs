@@ -9,8 +9,11 @@
 //! by its own 95 % to both sides, the greater displacement of each is taken, and they are added as independent errors
 //! are (root of the sum of squares), with that of the aircraft's own position.
 
+use std::time::Duration;
+
 use link::message::{AltitudeDatum, Corner, Georeference, Place};
 use nalgebra::{Rotation3, Vector3};
+use serde::{Deserialize, Serialize};
 
 use super::history::{Fix, Pose, Source};
 use super::mounting::Mounting;
@@ -33,8 +36,20 @@ const GEOID: f64 = 107.0;
 /// Of a landmark, in pixels, 95 %.
 const LANDMARK_ERROR: f64 = 3.0;
 
+/// By so much one measured angle of the attitude errs from another one's error a moment later, in degrees (standard
+/// deviation): noise, and moments that do not quite agree.
+const ATTITUDE_NOISE: f64 = 0.6;
+/// Where an angle is not measured: how fast it changes, in degrees a second (standard deviation), and by how much at most.
+const ATTITUDE_CHANGES: (f64, f64) = (4.0, 4.0);
+/// Standard deviation in metres of how far the aircraft flew between two frames, by fixes that are not old.
+const WAY_NOISE: f64 = 0.7;
+/// An aircraft whose fix is old may have turned or slowed, in m/s², up to a speed.
+const MANOEUVRE: (f64, f64) = (5.0, 50.0);
+/// With an older fix nobody knows how the sea moves through the picture.
+const OLD_FIX: Duration = Duration::from_secs(10);
+
 /// A frame's camera at the moment of exposure.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct View {
     pose: Pose,
     mounting: Mounting,
@@ -53,6 +68,17 @@ pub struct Location {
     pub uncertainty: f64,
 }
 
+/// Where something that lies still on the sea is seen in a later or an earlier frame.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Carried {
+    /// In pixels of that frame, which it may lie outside of.
+    pub x: f64,
+    /// Likewise, downwards.
+    pub y: f64,
+    /// Standard deviation of each.
+    pub deviation: f64,
+}
+
 /// A length on the sea.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Length {
@@ -69,6 +95,37 @@ struct Parameters {
     pitch: f64,
     roll: f64,
     height: f64,
+}
+
+impl Parameters {
+    /// Each one moved, one after the other.
+    fn each_moved(&self, by: &Self) -> [Self; 4] {
+        let (mut heading, mut pitch, mut roll, mut height) = (*self, *self, *self, *self);
+        heading.heading += by.heading;
+        pitch.pitch += by.pitch;
+        roll.roll += by.roll;
+        height.height = (height.height + by.height).max(0.5);
+        [heading, pitch, roll, height]
+    }
+
+    /// A standard deviation is half of what holds 95 %, nearly.
+    fn halved(&self) -> Self {
+        Self {
+            heading: self.heading / 2.0,
+            pitch: self.pitch / 2.0,
+            roll: self.roll / 2.0,
+            height: self.height / 2.0,
+        }
+    }
+
+    fn larger(&self, other: &Self) -> Self {
+        Self {
+            heading: self.heading.max(other.heading),
+            pitch: self.pitch.max(other.pitch),
+            roll: self.roll.max(other.roll),
+            height: self.height.max(other.height),
+        }
+    }
 }
 
 impl View {
@@ -102,6 +159,68 @@ impl View {
             latitude,
             longitude,
             uncertainty: self.pose.uncertainty.hypot(displaced),
+        }
+    }
+
+    /// Where a place on the sea, in degrees north and east, is seen, in pixels of the upright frame, inside or outside of it.
+    /// `None` for what lies behind the camera or beyond the horizon.
+    pub fn project(&self, latitude: f64, longitude: f64) -> Option<(f64, f64)> {
+        self.seen_at(&self.parameters(), &ecef(latitude, longitude, 0.0))
+    }
+
+    /// Where what this frame shows at a pixel is seen in another frame, `seconds` later or earlier, if it lies still. Errors
+    /// that both frames share displace it little, so the deviation is far below the uncertainty of a place; without a
+    /// measured attitude it is larger. `None` where a fix is old, or where the deviation is larger than the frame.
+    pub fn carried(&self, other: &Self, (x, y): (f64, f64), seconds: f64) -> Option<Carried> {
+        let fix_age = self.pose.fix_age.max(other.pose.fix_age);
+        if fix_age > OLD_FIX {
+            return None;
+        }
+        let (from, to) = (self.parameters(), other.parameters());
+        let place = self.on_sea(&from, x, y)?;
+        let at = other.seen_at(&to, &place)?;
+        let squared = |(x, y): (f64, f64)| (x - at.0).powi(2) + (y - at.1).powi(2);
+        let mut variance = 0.0;
+        let shared = self.errors().halved().larger(&other.errors().halved());
+        let both = from.each_moved(&shared).into_iter();
+        for (from, to) in both.zip(to.each_moved(&shared)) {
+            let place = self.on_sea(&from, x, y)?;
+            variance += squared(other.seen_at(&to, &place)?);
+        }
+        for to in to.each_moved(&self.changes(other, seconds)) {
+            variance += squared(other.seen_at(&to, &place)?);
+        }
+        let age = fix_age.as_secs_f64();
+        let way = WAY_NOISE.hypot((MANOEUVRE.0 * age).min(MANOEUVRE.1) * seconds);
+        for direction in [Vector3::x(), Vector3::y()] {
+            let moved = place + north_east_down(&self.pose.fix, &direction) * way;
+            variance += squared(other.seen_at(&to, &moved)?);
+        }
+        // Of both coordinates together until here.
+        let deviation = (variance / 2.0).sqrt();
+        let carried = Carried {
+            x: at.0,
+            y: at.1,
+            deviation,
+        };
+        (at.0.is_finite() && at.1.is_finite() && deviation < self.width).then_some(carried)
+    }
+
+    /// By how much the errors of another frame's parameters, so many seconds away, differ from those of this one's (standard
+    /// deviations).
+    fn changes(&self, other: &Self, seconds: f64) -> Parameters {
+        let of = |a: Source, b: Source| {
+            if a == Source::Measured && b == Source::Measured {
+                return ATTITUDE_NOISE;
+            }
+            (ATTITUDE_CHANGES.0 * seconds.abs()).min(ATTITUDE_CHANGES.1)
+        };
+        let (a, b) = (&self.pose, &other.pose);
+        Parameters {
+            heading: of(a.heading.1, b.heading.1),
+            pitch: of(a.pitch.1, b.pitch.1),
+            roll: of(a.roll.1, b.roll.1),
+            height: WAY_NOISE,
         }
     }
 
@@ -284,6 +403,28 @@ impl View {
         Some(from + ray * (c / (root.sqrt() - b)))
     }
 
+    /// The pixel whose ray goes through a place, given from the Earth's centre. `None` where the sea or the camera's back
+    /// is in between.
+    fn seen_at(&self, at: &Parameters, place: &Vector3<f64>) -> Option<(f64, f64)> {
+        let fix = &self.pose.fix;
+        let ray = place - ecef(fix.latitude, fix.longitude, at.height);
+        if ray.dot(place) >= 0.0 {
+            return None;
+        }
+        let axis = |axis: Vector3<f64>| ray.dot(&north_east_down(fix, &axis));
+        let ray = Vector3::new(axis(Vector3::x()), axis(Vector3::y()), axis(Vector3::z()));
+        let ray = self.turned(at).inverse() * ray;
+        let mounting = &self.mounting;
+        let pixels = mounting.focal_length_millimeters / mounting.sensor_width_millimeters;
+        let scale = pixels * self.width / ray.z;
+        // The frame's down is aft.
+        let pixel = (
+            self.width / 2.0 + ray.y * scale,
+            self.height / 2.0 - ray.x * scale,
+        );
+        (ray.z > 0.0).then_some(pixel)
+    }
+
     /// Direction of the ray through a pixel: north, east, down.
     fn ray(&self, at: &Parameters, x: f64, y: f64) -> Vector3<f64> {
         let mounting = &self.mounting;
@@ -292,6 +433,12 @@ impl View {
         let down_in_frame = (y - self.height / 2.0) * of_pixel;
         // Straight down with the top of the frame ahead: the frame's down is aft.
         let ray = Vector3::new(-down_in_frame, right, mounting.focal_length_millimeters);
+        (self.turned(at) * ray).normalize()
+    }
+
+    /// From the camera's axes to north, east, down.
+    fn turned(&self, at: &Parameters) -> Rotation3<f64> {
+        let mounting = &self.mounting;
         let turn = |roll: f64, pitch: f64, yaw: f64| {
             Rotation3::from_euler_angles(roll.to_radians(), pitch.to_radians(), yaw.to_radians())
         };
@@ -301,7 +448,7 @@ impl View {
             mounting.yaw_degrees,
         );
         let lies = turn(at.roll, at.pitch, at.heading);
-        (lies * mounted * ray).normalize()
+        lies * mounted
     }
 }
 
@@ -400,8 +547,6 @@ pub(super) fn moved(fix: &Fix, by: &Vector3<f64>) -> (f64, f64) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use geographiclib_rs::{DirectGeodesic, Geodesic, InverseGeodesic};
     use proptest::prelude::*;
 
@@ -608,6 +753,65 @@ mod tests {
             prop_assert!(apart < 0.1, "{apart} m");
         }
 
+        /// Where a pixel's place is seen is that pixel, from wherever one looks.
+        #[test]
+        fn what_is_located_is_projected_there(
+            heading in 0.0..360.0_f64, pitch in -20.0..20.0_f64, roll in -30.0..30.0_f64,
+            tilt in -60.0..20.0_f64, x in 0.0..6000.0_f64, y in 0.0..4000.0_f64,
+        ) {
+            let pose = Pose {
+                heading: (heading, Source::Measured),
+                pitch: (pitch, Source::Measured),
+                roll: (roll, Source::Measured),
+                ..pose(41.5, -69.25, 300.0)
+            };
+            let mounting = Mounting { roll_degrees: tilt, yaw_degrees: 90.0, ..Mounting::straight_down(180.0, 36.0) };
+            let view = View::new(pose, mounting, SIZE);
+            let there = located(&view, x, y);
+            prop_assume!(there != (41.5, -69.25));
+            let (px, py) = view.project(there.0, there.1).unwrap();
+            prop_assert!((px - x).hypot(py - y) < 1e-3, "{px} {py}");
+        }
+
+        /// An animal lies still while the aircraft flies on, turns and climbs: it is carried to where an independent
+        /// projection of its place sees it, and the deviation grows without attitude, with time and with the fix's age.
+        #[test]
+        fn an_animal_is_carried_to_where_the_next_frame_shows_it(
+            track in 0.0..360.0_f64, turned in -10.0..10.0_f64, climbed in -10.0..10.0_f64, seconds in 0.1..2.0_f64,
+            rolls in (-8.0..8.0_f64, -8.0..8.0_f64), x in 1500.0..4500.0_f64, y in 1000.0..3000.0_f64, age in 0.0..8.0_f64,
+        ) {
+            let at = |latitude: f64, longitude: f64, heading: f64, roll: f64, height: f64| Pose {
+                heading: (heading, Source::Measured),
+                roll: (roll, Source::Measured),
+                ..pose(latitude, longitude, height)
+            };
+            let (latitude, longitude): (f64, f64) = Geodesic::wgs84().direct(41.5, -69.25, track, 51.0 * seconds);
+            let before = at(41.5, -69.25, track, rolls.0, 300.0);
+            let after = at(latitude, longitude, track + turned, rolls.1, 300.0 + climbed);
+            let view = |pose: Pose| View::new(pose, mounting(), SIZE);
+            let carried = view(before).carried(&view(after), (x, y), seconds).unwrap();
+
+            let there = located(&view(before), x, y);
+            let (distance, azimuth) = seen_from(&after, there);
+            let ahead = (azimuth - after.heading.0).to_radians();
+            let (forward, right, down) = (distance * ahead.cos(), distance * ahead.sin(), after.fix.altitude.unwrap().meters);
+            let roll = rolls.1.to_radians();
+            let (right, down) = (right * roll.cos() + down * roll.sin(), down * roll.cos() - right * roll.sin());
+            let expected = (3000.0 + 1000.0 * right / down, 2000.0 - 1000.0 * forward / down);
+            let apart = (expected.0 - carried.x).hypot(expected.1 - carried.y);
+            prop_assert!(apart < 2.0, "{carried:?} {expected:?}");
+
+            let deviation = |a: Pose, b: Pose, seconds: f64| view(a).carried(&view(b), (x, y), seconds).map_or(f64::MAX, |c| c.deviation);
+            let known = carried.deviation;
+            prop_assert!(known > 0.0);
+            let blind = |p: Pose| Pose { roll: (p.roll.0, Source::Unknown), pitch: (0.0, Source::Unknown), ..p };
+            prop_assert!(deviation(blind(before), blind(after), seconds.max(0.2)) > known);
+            let old = |p: Pose| Pose { fix_age: Duration::from_secs_f64(age), ..p };
+            prop_assert!(deviation(old(before), after, seconds) >= known);
+            let too_old = Pose { fix_age: Duration::from_secs(11), ..after };
+            prop_assert_eq!(view(before).carried(&view(too_old), (x, y), seconds), None);
+        }
+
         #[test]
         fn uncertainty_grows_with_altitude_and_angle_and_without_attitude(
             height in 100.0..1000.0_f64, higher in 1.0..2.0_f64, angle in 0.0..50.0_f64, more in 0.0..10.0_f64,
@@ -649,6 +853,9 @@ mod tests {
             prop_assert!(location.latitude.abs() <= 90.0 && location.longitude.abs() <= 180.0);
             prop_assert!(location.uncertainty.is_finite() && location.uncertainty > 0.0);
             let _ = (view.footprint(), view.length((x, y), (0.0, 0.0)));
+            if let Some(carried) = view.carried(&view, (x, y), 1.0) {
+                prop_assert!((carried.x - x).hypot(carried.y - y) < 0.1 && carried.deviation.is_finite(), "{carried:?}");
+            }
         }
     }
 

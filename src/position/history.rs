@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use link::message::AltitudeDatum;
 use nalgebra::Vector3;
+use serde::{Deserialize, Serialize};
 
 use super::georeference::{EARTH_RADIUS, ecef, geodetic};
 
 /// An altitude of the aircraft.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Altitude {
     /// Metres above the datum.
     pub meters: f64,
@@ -20,7 +21,7 @@ pub struct Altitude {
 }
 
 /// What a receiver said of the position.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fix {
     /// Degrees north (WGS 84).
     pub latitude: f64,
@@ -48,7 +49,7 @@ pub struct Attitude {
 }
 
 /// Where an angle comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
     /// An attitude sensor.
     Measured,
@@ -59,7 +60,7 @@ pub enum Source {
 }
 
 /// Where the aircraft was at a moment, and how it lay in the air.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pose {
     /// Position; speed and track where there are some.
     pub fix: Fix,
@@ -76,8 +77,8 @@ pub struct Pose {
 }
 
 /// Enough for frames that wait long, and little memory.
-const KEPT: Duration = Duration::from_secs(120);
-const MOST: usize = 5000;
+const KEPT: Duration = Duration::from_secs(600);
+const MOST: usize = 10_000;
 /// Fixes further apart are not joined by a line.
 const GAP: Duration = Duration::from_secs(5);
 /// An attitude this old says nothing of a frame.

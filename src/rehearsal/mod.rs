@@ -1,4 +1,4 @@
-//! A flight on one machine: an embedded broker, a virtual receiver of positions, and the comparison of what arrived with
+//! A flight on one machine: an embedded broker, a receiver of positions on a virtual path, and the comparison of what arrived with
 //! the truth.
 //!
 //! Owns nothing that flies.
@@ -8,5 +8,5 @@ mod receiver;
 mod score;
 
 pub use broker::{EmbeddedBroker, EmbeddedBrokerError};
-pub use receiver::VirtualReceiver;
+pub use receiver::{VirtualReceiver, mounting, view};
 pub use score::{Names, Score, TrueHead, Truth, TruthError, landmarks};

@@ -1,36 +1,45 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
+use link::message::AltitudeDatum;
+use recognition::virtual_survey::{AircraftState, FlightPath, SurveyCamera};
 use serde_json::{Value, json};
 
-/// A satellite receiver and an attitude sensor of an aircraft that flies survey lines off Cape Cod, heard as through gpsd
-/// (its JSON protocol, version 3), on a free port of the loopback interface. It lives until the process ends.
+use crate::position::{Altitude, Fix, Mounting, Pose, Source, View};
+
+/// The satellite receiver and the attitude sensor of an aircraft that flies a virtual path, heard as through gpsd (its JSON
+/// protocol, version 3), on a free port of the loopback interface. It lives until the process ends.
 pub struct VirtualReceiver {
     port: u16,
 }
 
 /// Time between two positions.
 const PERIOD: Duration = Duration::from_millis(200);
+/// Metres of sea level above the ellipsoid.
+const GEOID: f64 = -28.0;
 
 impl VirtualReceiver {
-    /// Starts it; the flight begins now.
+    /// Starts it. The flight along the path begins at a time, which may be in the future: before it the aircraft flies
+    /// towards the path's beginning.
     ///
     /// # Errors
     /// There is no free port or thread.
-    pub fn start() -> std::io::Result<Self> {
+    pub fn start(path: FlightPath, begins: Timestamp) -> std::io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
-        let begun = Instant::now();
+        let path = Arc::new(path);
         thread::Builder::new()
             .name("virtual-receiver".to_owned())
             .spawn(move || {
                 for stream in listener.incoming().flatten() {
+                    let path = path.clone();
                     thread::spawn(move || {
                         // Ends with the client.
-                        let _ = answer(stream, begun);
+                        let _ = answer(stream, &path, begins);
                     });
                 }
             })?;
@@ -43,7 +52,7 @@ impl VirtualReceiver {
     }
 }
 
-fn answer(mut stream: TcpStream, begun: Instant) -> std::io::Result<()> {
+fn answer(mut stream: TcpStream, path: &FlightPath, begins: Timestamp) -> std::io::Result<()> {
     let version =
         json!({"class": "VERSION", "release": "virtual", "proto_major": 3, "proto_minor": 14});
     writeln!(stream, "{version}")?;
@@ -52,108 +61,154 @@ fn answer(mut stream: TcpStream, begun: Instant) -> std::io::Result<()> {
     let devices = json!({"class": "DEVICES", "devices": [{"class": "DEVICE", "path": "virtual"}]});
     writeln!(stream, "{devices}")?;
     loop {
-        let flown = State::after(begun.elapsed());
-        for report in flown.reports(Timestamp::now()) {
+        let now = Timestamp::now();
+        let flown = now.duration_since(begins).as_secs_f64();
+        for report in reports(&path.at(flown), now) {
             writeln!(stream, "{report}")?;
         }
         thread::sleep(PERIOD);
     }
 }
 
-/// Metres a second.
-const SPEED: f64 = 51.0;
-/// Metres above the sea, and above the ellipsoid.
-const ALTITUDE: f64 = 300.0;
-const GEOID: f64 = -28.0;
-/// Where the flight begins, in degrees north and east.
-const START: (f64, f64) = (41.9, -69.9);
-/// Length of a survey line in metres, and radius of the turn between two.
-const LINE: f64 = 1500.0;
-const TURN: f64 = 500.0;
-const METERS_IN_A_DEGREE: f64 = 111_195.0;
-const GRAVITY: f64 = 9.81;
-
-/// Where the aircraft is and how it lies in the air.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct State {
-    /// Metres north and east of the start.
-    north: f64,
-    east: f64,
-    /// Degrees from north by east.
-    track: f64,
-    /// Degrees, right side down.
-    roll: f64,
+fn reports(state: &AircraftState, now: Timestamp) -> [Value; 2] {
+    let time = format!("{now:.3}");
+    let fix = json!({
+        "class": "TPV", "device": "virtual", "mode": 3, "time": time,
+        "lat": state.place.latitude, "lon": state.place.longitude,
+        "altMSL": state.altitude, "altHAE": state.altitude + GEOID,
+        "speed": state.speed, "track": state.track, "climb": 0.0, "eph": 4.0, "epv": 6.0,
+    });
+    let attitude = json!({
+        "class": "ATT", "device": "virtual", "time": time,
+        "heading": state.heading, "roll": state.roll, "pitch": state.pitch,
+    });
+    [fix, attitude]
 }
 
-impl State {
-    /// Lines to the north and the south by turns, each 1 km east of the one before.
-    fn after(flown: Duration) -> Self {
-        let half_turn = std::f64::consts::PI * TURN;
-        let way = SPEED * flown.as_secs_f64();
-        let line = (way / (LINE + half_turn)).floor();
-        let along = way - line * (LINE + half_turn);
-        let northward = line.rem_euclid(2.0) == 0.0;
-        let sign = if northward { 1.0 } else { -1.0 };
-        let (from, east) = (if northward { 0.0 } else { LINE }, 2.0 * TURN * line);
-        if along <= LINE {
-            return Self {
-                north: from + sign * along,
-                east,
-                track: if northward { 0.0 } else { 180.0 },
-                roll: 0.0,
-            };
-        }
-        // To the right at the northern end, to the left at the southern.
-        let turned = (along - LINE) / TURN;
-        let track = if northward {
-            turned.to_degrees()
-        } else {
-            180.0 - turned.to_degrees()
-        };
-        Self {
-            north: from + sign * (LINE + TURN * turned.sin()),
-            east: east + TURN * (1.0 - turned.cos()),
-            track,
-            roll: sign * (SPEED * SPEED / (GRAVITY * TURN)).atan().to_degrees(),
-        }
+/// How a virtual camera sits in the airframe: turned to the left, with the top of its frames to the right.
+pub fn mounting(camera: &SurveyCamera) -> Mounting {
+    Mounting {
+        pitch_degrees: -camera.left_degrees,
+        yaw_degrees: 90.0,
+        ..Mounting::straight_down(
+            SurveyCamera::FOCAL_LENGTH_MILLIMETERS,
+            SurveyCamera::SENSOR_WIDTH_MILLIMETERS,
+        )
     }
+}
 
-    fn reports(&self, now: Timestamp) -> [Value; 2] {
-        let latitude = START.0 + self.north / METERS_IN_A_DEGREE;
-        let longitude = START.1 + self.east / (METERS_IN_A_DEGREE * START.0.to_radians().cos());
-        let time = format!("{now:.3}");
-        let fix = json!({
-            "class": "TPV", "device": "virtual", "mode": 3, "time": time,
-            "lat": latitude, "lon": longitude, "altMSL": ALTITUDE, "altHAE": ALTITUDE + GEOID,
-            "speed": SPEED, "track": self.track, "climb": 0.0, "eph": 4.0, "epv": 6.0,
-        });
-        let attitude = json!({
-            "class": "ATT", "device": "virtual", "time": time,
-            "heading": self.track, "roll": self.roll, "pitch": 2.0,
-        });
-        [fix, attitude]
-    }
+/// What a camera of a virtual aircraft sees in frames of this size in pixels, by instruments that err by nothing.
+pub fn view(state: &AircraftState, camera: &SurveyCamera, size: (u32, u32)) -> View {
+    let altitude = Altitude {
+        meters: state.altitude,
+        datum: AltitudeDatum::Sea,
+        error: Some(6.0),
+    };
+    let pose = Pose {
+        fix: Fix {
+            latitude: state.place.latitude,
+            longitude: state.place.longitude,
+            altitude: Some(altitude),
+            speed: Some(state.speed),
+            track: Some(state.track),
+            error: Some(4.0),
+        },
+        fix_age: Duration::ZERO,
+        uncertainty: 4.0,
+        heading: (state.heading, Source::Measured),
+        pitch: (state.pitch, Source::Measured),
+        roll: (state.roll, Source::Measured),
+    };
+    View::new(pose, mounting(camera), size)
 }
 
 #[cfg(test)]
 mod tests {
+    use geographiclib_rs::{Geodesic, InverseGeodesic};
+    use recognition::virtual_survey::{Catalogue, VirtualFlight};
+
     use super::*;
 
-    /// It flies as fast as it says, where its nose points, and is never in two places.
+    const CAMERAS: [SurveyCamera; 2] = [SurveyCamera::BELLY, SurveyCamera::WINDOW];
+
+    fn apart(a: (f64, f64), b: (f64, f64)) -> f64 {
+        Geodesic::wgs84().inverse(a.0, a.1, b.0, b.1)
+    }
+
+    /// The flight draws whales by a projection of its own; photogrammetry finds each of them where it lies, and projects it
+    /// to where it is drawn.
     #[test]
-    fn the_flight_is_smooth() {
-        let step = 0.01;
-        for k in 0..20_000 {
-            let at = |k: i32| State::after(Duration::from_secs_f64(step * f64::from(k)));
+    fn photogrammetry_finds_the_whales_of_a_frame_where_they_are() {
+        let catalogue = Catalogue::new(3, 3, 2);
+        let flight = VirtualFlight::new(&catalogue, 5, &CAMERAS, 0.5, 1500);
+        let size = (1536, 1024);
+        let mut seen = [0, 0];
+        let mut worst: f64 = 0.0;
+        for flown in flight.frames() {
+            let state = flight.path().at(flown.seconds);
+            let view = view(&state, &CAMERAS[flown.camera], size);
+            for head in flown.plan.heads_at(&catalogue, size.0, size.1) {
+                let centre = head.landmarks.centre();
+                let found = view.locate(centre.x, centre.y);
+                let truth = head.place.unwrap();
+                let away = apart(
+                    (found.latitude, found.longitude),
+                    (truth.latitude, truth.longitude),
+                );
+                assert!(away < found.uncertainty, "{away} m: {found:?}");
+                worst = worst.max(away);
+                let (x, y) = view.project(truth.latitude, truth.longitude).unwrap();
+                assert!(
+                    (x - centre.x).hypot(y - centre.y) < 4.0,
+                    "{x} {y} {centre:?}"
+                );
+                let (bonnet, blowhead) = (head.landmarks.bonnet, head.landmarks.blowhead);
+                let length = view
+                    .length((bonnet.x, bonnet.y), (blowhead.x, blowhead.y))
+                    .unwrap();
+                assert!((1.8..2.7).contains(&length.meters), "{length:?}");
+                seen[flown.camera] += 1;
+            }
+        }
+        assert!(seen[0] > 30 && seen[1] > 100, "{seen:?}");
+        // Instruments that err by nothing leave what a flat sea leaves.
+        assert!(worst < 0.1, "{worst} m");
+    }
+
+    /// The aircraft flies as fast as it says, where its track leads, turns as its bank has it, and never stands in two places.
+    #[test]
+    fn the_path_is_that_of_an_aircraft() {
+        let catalogue = Catalogue::new(3, 3, 2);
+        let flight = VirtualFlight::new(&catalogue, 5, &CAMERAS, 0.5, 600);
+        let path = flight.path();
+        let step = 0.02;
+        let (mut level, mut circling) = (0, 0);
+        for k in -500..15_500 {
+            let at = |k: i32| path.at(step * f64::from(k));
             let (a, b) = (at(k), at(k + 1));
-            let (north, east) = (b.north - a.north, b.east - a.east);
+            let (distance, course, _, _): (f64, f64, f64, f64) = Geodesic::wgs84().inverse(
+                a.place.latitude,
+                a.place.longitude,
+                b.place.latitude,
+                b.place.longitude,
+            );
+            let speed = f64::midpoint(a.speed, b.speed);
             assert!(
-                (north.hypot(east) - SPEED * step).abs() < 0.01,
+                (distance - speed * step).abs() < 0.01 * speed * step,
                 "{a:?} {b:?}"
             );
-            let course = east.atan2(north).to_degrees();
-            let off = (course - a.track + 540.0).rem_euclid(360.0) - 180.0;
-            assert!(off.abs() < 0.2, "{a:?} {b:?}");
+            let turn = |from: f64, to: f64| (to - from + 540.0).rem_euclid(360.0) - 180.0;
+            assert!(turn(a.track, course).abs() < 0.5, "{course}: {a:?} {b:?}");
+            let rate = turn(a.track, b.track) / step;
+            let coordinated = (9.81 * a.roll.to_radians().tan() / speed).to_degrees();
+            assert!(
+                (rate - coordinated).abs() < 2.5,
+                "{rate} {coordinated} {a:?}"
+            );
+            assert!((290.0..320.0).contains(&a.altitude), "{a:?}");
+            level += usize::from(a.roll.abs() < 3.0);
+            circling += usize::from(a.roll < -43.0);
         }
+        assert!(level > 3000 && circling > 2000, "{level} {circling}");
     }
 }

@@ -146,6 +146,13 @@ impl Places {
         }
     }
 
+    /// From where a camera looked at the sea when it took a frame of this size in pixels, where position and mounting are
+    /// known.
+    pub fn view(&self, camera: &str, moment: Duration, size: (u32, u32)) -> Option<View> {
+        let pose = self.positioning.as_ref()?.at(moment)?;
+        Some(View::new(pose, *self.mountings.get(camera)?, size))
+    }
+
     fn georeference(&self, sighting: &Sighting, moment: Duration) -> Georeference {
         let pose = self.positioning.as_ref().and_then(|p| p.at(moment));
         let Some(pose) = pose else {

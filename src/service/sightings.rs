@@ -24,6 +24,7 @@ use super::{About, Recognised, Recogniser};
 use crate::camera::Frame;
 use crate::clock::{Clock, Stamp};
 use crate::outbox::{Kind, Message, Outbox, OutboxError};
+use crate::position::View;
 use crate::sighting::{
     FrameRecord, HeadRecord, Named, Observed, SeenFrame, SightingChange, Summary, Tracker,
     decision, provisional_id,
@@ -152,7 +153,9 @@ impl Sightings {
         recogniser: &impl Recogniser,
     ) -> Decided {
         let clock = self.clock().clone();
-        let seen = seen_frame(frame, clock.flight_time(frame.tag.moment), recognised);
+        let (camera, moment) = (&frame.tag.camera, frame.tag.moment);
+        let view = self.places.view(camera, moment, frame.image.size());
+        let seen = seen_frame(frame, clock.flight_time(moment), view, recognised);
         let mut flight = self.flight.clone();
         let judge = |opinion: &_| recogniser.identify(opinion);
         let observed = flight.tracker.observe(&seen, &judge);
@@ -312,12 +315,17 @@ pub(super) fn identified_by(about: &About) -> String {
     )
 }
 
-fn seen_frame(frame: &Frame, time: Timestamp, recognised: Recognised) -> SeenFrame {
+fn seen_frame(
+    frame: &Frame,
+    time: Timestamp,
+    view: Option<View>,
+    recognised: Recognised,
+) -> SeenFrame {
     SeenFrame {
         camera: frame.tag.camera.to_string(),
         time,
         frame: frame_reference(frame, recognised.faults),
-        motion: None,
+        view,
         heads: recognised.heads,
     }
 }

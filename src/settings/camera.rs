@@ -73,6 +73,10 @@ pub struct CameraSettings {
     /// Of a replay: numbers of frames that it does not take, as `FIRST-LAST`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unplugged: Option<String>,
+    /// Of a replay: when the first frame was or will be exposed, as `2026-12-01T10:30:00Z`. The others follow at the rate, and
+    /// have these times though they are looked at later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub begun: Option<String>,
 }
 
 fn is_no(yes: &bool) -> bool {
@@ -238,7 +242,7 @@ fn default_name(kind: &str, which: &str) -> String {
 fn of_key(key: &str, value: &str) -> Value {
     match key {
         "rate" => value.parse().map_or_else(|_| text(value), Value::Float),
-        "format" | "size" | "watch" | "unplugged" => text(value),
+        "format" | "size" | "watch" | "unplugged" | "begun" => text(value),
         _ => plain(value),
     }
 }
@@ -386,6 +390,7 @@ impl Builder<'_> {
             ("live", s.live, ["replay"].as_slice()),
             ("resume", s.resume, ["replay"].as_slice()),
             ("unplugged", s.unplugged.is_some(), ["replay"].as_slice()),
+            ("begun", s.begun.is_some(), ["replay"].as_slice()),
         ];
         match set
             .iter()
@@ -485,6 +490,12 @@ impl Builder<'_> {
         }
         if self.settings.resume {
             camera = camera.resuming();
+        }
+        if let Some(begun) = &self.settings.begun {
+            let first = begun.parse().map_err(|_| {
+                self.wrong("begun", begun, "it is a time, such as 2026-12-01T10:30:00Z")
+            })?;
+            camera = camera.begun(first);
         }
         Ok(Box::new(camera))
     }

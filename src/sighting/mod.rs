@@ -5,7 +5,8 @@
 //! frame, and the same frames give the same sightings but for their ids.
 //!
 //! - *Where is it now?* An animal is expected where the sea has carried it in the picture, give or take its own
-//!   swimming (`motion`). All heads of a frame tell together how the sea moved.
+//!   swimming (`motion`). Where position, attitude and mounting are known, they tell how the picture has moved; all heads of
+//!   a frame tell together by how much they were wrong, or, where nothing is known, how the sea moved.
 //! - *Which head is whose?* Place, heading and looks give the log-likelihood ratio of "the same animal" against
 //!   "another one"; all of a frame are assigned at once (`association`).
 //! - *Who is it?* What single frames say is pooled, tempered because frames of one pass are not independent
@@ -28,11 +29,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use link::message::{FrameReference, SightingState};
-use recognition::geometry::{Landmarks, Point};
+use recognition::geometry::Landmarks;
 use recognition::identify::{Appearance, Identification, Opinion};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::position::View;
 pub use record::{FrameRecord, HeadRecord, Named};
 pub(crate) use record::{decision, provisional_id};
 pub use tracker::Tracker;
@@ -40,16 +42,6 @@ pub use tracker::Tracker;
 /// A sighting ends when its animal has not been seen for so long. A few frames may miss it, and a program that was killed
 /// is back within this time.
 pub const LOST_AFTER: Duration = Duration::from_secs(6);
-
-/// How far the sea moves through the picture from the camera's previous frame to this one, where position and attitude
-/// tell.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SeaMotion {
-    /// In pixels.
-    pub displacement: Point,
-    /// Standard deviation of each of its coordinates, in pixels.
-    pub deviation: f64,
-}
 
 /// A head in a frame, with what the frame alone says of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,8 +65,8 @@ pub struct SeenFrame {
     pub time: Timestamp,
     /// Which frame it is, and its size.
     pub frame: FrameReference,
-    /// How the sea has moved, where something tells.
-    pub motion: Option<SeaMotion>,
+    /// From where the camera looked at the sea, where position and mounting are known.
+    pub view: Option<View>,
     /// The heads in it.
     pub heads: Vec<SeenHead>,
 }

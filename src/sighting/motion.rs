@@ -1,8 +1,14 @@
 //! Where animals are expected: the sea carries all of them through the picture, and each swims a little.
+//!
+//! Where position and mounting are known, an animal that lay still is [carried](Place::carried) to where the next frame shows
+//! its place on the sea. What is left for the sea's speed is then by how much position and attitude err, which is the same
+//! for all animals of a frame too.
 
 use jiff::Timestamp;
 use recognition::geometry::{Landmarks, Point};
 use serde::{Deserialize, Serialize};
+
+use crate::position::View;
 
 /// Standard deviation of a found head's centre, in head lengths.
 const CENTRE: f64 = 0.15;
@@ -75,6 +81,9 @@ pub(super) struct Place {
     centre_variance: f64,
     speed_variance: f64,
     covariance: f64,
+    /// From where the camera saw it, where that is known.
+    #[serde(default)]
+    view: Option<View>,
 }
 
 /// Where an animal is expected, were it not for the sea.
@@ -88,7 +97,7 @@ pub(super) struct Expected {
 }
 
 impl Place {
-    pub fn new(landmarks: Landmarks, time: Timestamp) -> Self {
+    pub fn new(landmarks: Landmarks, view: Option<View>, time: Timestamp) -> Self {
         let length = landmarks.head_length();
         Self {
             landmarks,
@@ -98,6 +107,52 @@ impl Place {
             centre_variance: (CENTRE * length).powi(2),
             speed_variance: (OWN_SPEED * length).powi(2),
             covariance: 0.0,
+            view,
+        }
+    }
+
+    /// As it would look in a frame that was taken from `view`, had the animal lain still since it was last seen; with the
+    /// standard deviation of that, in pixels. `None` where position does not tell.
+    pub fn carried(&self, view: &View, time: Timestamp) -> Option<(Self, f64)> {
+        let before = self.view.as_ref()?;
+        let elapsed = seconds(self.time, time);
+        let carried = |p: Point| {
+            let carried = before.carried(view, (p.x, p.y), elapsed)?;
+            Some((Point::new(carried.x, carried.y), carried.deviation))
+        };
+        let (centre, deviation) = carried(self.centre)?;
+        let landmarks = Landmarks {
+            bonnet: carried(self.landmarks.bonnet)?.0,
+            blowhead: carried(self.landmarks.blowhead)?.0,
+        };
+        let scale = landmarks.head_length() / self.landmarks.head_length().max(1e-3);
+        // A second's way at most is in the frame, so that it is carried as heads are.
+        let swims = carried(self.centre + self.swims)?.0 - centre;
+        let squared = scale * scale;
+        let there = Self {
+            landmarks,
+            centre,
+            swims,
+            centre_variance: squared * self.centre_variance,
+            speed_variance: squared * self.speed_variance,
+            covariance: squared * self.covariance,
+            ..*self
+        };
+        (squared.is_finite() && squared > 0.0).then_some((there, deviation))
+    }
+
+    /// Likewise, where only the sea's speed in the picture is known.
+    pub fn drifted(&self, sea: &Sea, time: Timestamp) -> Self {
+        let elapsed = seconds(self.time, time);
+        let way = sea.speed * elapsed;
+        Self {
+            landmarks: Landmarks {
+                bonnet: self.landmarks.bonnet + way,
+                blowhead: self.landmarks.blowhead + way,
+            },
+            centre: self.centre + way,
+            centre_variance: self.centre_variance + sea.variance * elapsed * elapsed,
+            ..*self
         }
     }
 
@@ -120,7 +175,7 @@ impl Place {
     }
 
     /// The animal was found again. A frame that comes late changes nothing: where the animal was later is known.
-    pub fn update(&mut self, landmarks: Landmarks, sea: &Sea, time: Timestamp) {
+    pub fn update(&mut self, landmarks: Landmarks, view: Option<View>, sea: &Sea, time: Timestamp) {
         let Expected {
             centre, elapsed, ..
         } = self.expected(time);
@@ -145,6 +200,7 @@ impl Place {
             centre_variance: (1.0 - gain) * centre_variance,
             speed_variance: speed_variance - speed_gain * covariance,
             covariance: (1.0 - gain) * covariance,
+            view,
         };
     }
 }
@@ -178,7 +234,7 @@ mod tests {
         ) {
             let way = |t: f64| Point::new(500.0, 400.0) + Point::new(x + sea_x, y + sea_y) * t;
             let sea = Sea { speed: Point::new(sea_x, sea_y), variance: 1.0, time: at(0.0) };
-            let mut place = Place::new(head(way(0.0)), at(0.0));
+            let mut place = Place::new(head(way(0.0)), None, at(0.0));
             let error = |place: &Place, t: f64| {
                 let expected = place.expected(at(t));
                 (expected.centre + sea.speed * expected.elapsed).distance(way(t))
@@ -186,7 +242,7 @@ mod tests {
             let first = error(&place, step);
             for k in 1..12 {
                 let t = step * f64::from(k);
-                place.update(head(way(t)), &sea, at(t));
+                place.update(head(way(t)), None, &sea, at(t));
                 prop_assert!(place.centre_variance > 0.0 && place.speed_variance > 0.0);
             }
             let last = error(&place, 12.0 * step);
@@ -207,9 +263,9 @@ mod tests {
     #[test]
     fn a_late_frame_does_not_move_an_animal_back() {
         let sea = Sea::unknown(2000.0, at(0.0));
-        let mut place = Place::new(head(Point::new(500.0, 500.0)), at(5.0));
+        let mut place = Place::new(head(Point::new(500.0, 500.0)), None, at(5.0));
         let before = place;
-        place.update(head(Point::new(100.0, 100.0)), &sea, at(4.0));
+        place.update(head(Point::new(100.0, 100.0)), None, &sea, at(4.0));
         assert_eq!(place, before);
     }
 }

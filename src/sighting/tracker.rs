@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use link::message::SightingState;
-use recognition::geometry::Landmarks;
+use recognition::geometry::{Landmarks, Point};
 use recognition::identify::{Appearance, Decision, Identification, PooledOpinion};
 use serde::{Deserialize, Serialize};
 use uuid::{NoContext, Uuid};
@@ -12,6 +12,7 @@ use super::association::{Candidate, Head, associate};
 use super::motion::{Place, Sea, seconds};
 use super::strangers::Strangers;
 use super::{BestFrame, Judge, Observed, SeenFrame, SeenHead, SightingChange, Summary};
+use crate::position::View;
 
 /// Candidates that a sighting names.
 const CANDIDATES: usize = 5;
@@ -21,6 +22,9 @@ const CLEARLY_BETTER: f64 = 1.25;
 const MOST_PICTURES: u32 = 3;
 /// A head of this length in pixels fills the picture that is kept of it; more adds nothing.
 const FILLS_PICTURE: f64 = 224.0;
+
+/// Frames are not nearer than so many seconds.
+const LEAST_ELAPSED: f64 = 0.02;
 
 /// See the [module](super). It can be written down and read back, so that a program that was killed goes on where it was.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +41,40 @@ pub struct Tracker {
 struct CameraState {
     sea: Sea,
     last_frame: Timestamp,
+    /// From where the last frame was taken.
+    #[serde(default)]
+    view: Option<View>,
+}
+
+/// Where a camera's animals are expected in a frame, were it not for their swimming, and how the sea moves in it.
+struct Expectation {
+    /// Of each open sighting that the camera saw.
+    places: Vec<Option<Place>>,
+    sea: Sea,
+    /// Whether position has carried the places: then the sea's speed is by how much that errs, in pixels.
+    by_position: bool,
+}
+
+impl Expectation {
+    /// How fast the sea moved since a place was seen, by what is expected here.
+    fn sea_since(&self, place: &Place, now: Timestamp) -> Sea {
+        if !self.by_position {
+            return self.sea;
+        }
+        let elapsed = seconds(place.time, now).abs().max(LEAST_ELAPSED);
+        Sea {
+            speed: self.sea.speed * (1.0 / elapsed),
+            variance: self.sea.variance / (elapsed * elapsed),
+            time: self.sea.time,
+        }
+    }
+}
+
+/// What a frame's heads belong to.
+struct Associated {
+    /// The open sighting of each head, by index; none for a new animal.
+    of_heads: Vec<Option<usize>>,
+    expected: Expectation,
 }
 
 /// An open sighting.
@@ -96,13 +134,14 @@ impl Tracker {
     /// of an animal that has been lost since.
     pub fn observe(&mut self, frame: &SeenFrame, judge: &impl Judge) -> Observed {
         let mut changes = self.pass_time(frame.time);
-        let assigned = self.associate(frame);
+        let Associated { of_heads, expected } = self.associate(frame);
         let mut heads = Vec::with_capacity(frame.heads.len());
-        for (index, (head, candidate)) in frame.heads.iter().zip(assigned).enumerate() {
+        for (index, (head, candidate)) in frame.heads.iter().zip(of_heads).enumerate() {
             let at = match candidate {
                 Some(at) => {
-                    let sea = self.cameras[&frame.camera].sea;
-                    self.open[at].see(frame, head, &sea, judge);
+                    let place = expected.places[at];
+                    let place = place.map(|p| (p, expected.sea_since(&p, frame.time)));
+                    self.open[at].see(frame, head, place, judge);
                     at
                 }
                 None => {
@@ -157,28 +196,13 @@ impl Tracker {
             .collect()
     }
 
-    /// The open sighting of each head, by index; none for a new animal.
-    fn associate(&mut self, frame: &SeenFrame) -> Vec<Option<usize>> {
-        let (width, height) = (frame.frame.width_pixels, frame.frame.height_pixels);
-        let (width, height) = (f64::from(width.max(1)), f64::from(height.max(1)));
-        let unknown = CameraState {
-            sea: Sea::unknown(height, frame.time),
-            last_frame: frame.time,
-        };
-        let camera = self.cameras.entry(frame.camera.clone());
-        let camera = camera.or_insert(unknown);
-        let mut sea = camera.sea.at(height, frame.time);
-        let elapsed = seconds(camera.last_frame, frame.time);
-        if let Some(motion) = frame.motion.filter(|_| elapsed > 0.0) {
-            let variance = (motion.deviation / elapsed).powi(2).max(f64::MIN_POSITIVE);
-            sea = sea.with(motion.displacement * (1.0 / elapsed), variance);
-        }
-        camera.last_frame = camera.last_frame.max(frame.time);
-        let candidates: Vec<Candidate> = self
-            .open
-            .iter()
-            .map(|track| Candidate {
-                place: track.places.get(&frame.camera),
+    fn associate(&mut self, frame: &SeenFrame) -> Associated {
+        let mut expected = self.expect(frame);
+        let open = self.open.iter().zip(&expected.places);
+        let candidates: Vec<Candidate> = open
+            .map(|(track, place)| Candidate {
+                place: place.as_ref(),
+                by_position: expected.by_position,
                 appearance: track.appearance.as_ref(),
             })
             .collect();
@@ -190,9 +214,82 @@ impl Tracker {
                 appearance: head.appearance.as_ref(),
             })
             .collect();
-        let found = associate(&candidates, &heads, sea, frame.time, width * height);
-        camera.sea = found.sea;
-        found.of_heads
+        let (width, height) = size(frame);
+        let found = associate(
+            &candidates,
+            &heads,
+            expected.sea,
+            frame.time,
+            width * height,
+        );
+        expected.sea = found.sea;
+        let camera = self.cameras.get_mut(&frame.camera);
+        if let Some(camera) = camera.filter(|_| !expected.by_position) {
+            camera.sea = found.sea;
+        }
+        Associated {
+            of_heads: found.of_heads,
+            expected,
+        }
+    }
+
+    /// Where animals are expected in a frame: carried by position where that is known, or else with the sea as it moved in
+    /// the frames before.
+    fn expect(&mut self, frame: &SeenFrame) -> Expectation {
+        let (width, height) = size(frame);
+        let unknown = CameraState {
+            sea: Sea::unknown(height, frame.time),
+            last_frame: frame.time,
+            view: None,
+        };
+        let camera = self.cameras.entry(frame.camera.clone());
+        let camera = camera.or_insert(unknown);
+        let mut sea = camera.sea.at(height, frame.time);
+        let elapsed = seconds(camera.last_frame, frame.time);
+        let middle = (width / 2.0, height / 2.0);
+        if let (Some(before), Some(now)) = (&camera.view, &frame.view)
+            && elapsed > 0.0
+            && let Some(carried) = before.carried(now, middle, elapsed)
+        {
+            let way = Point::new(carried.x - middle.0, carried.y - middle.1);
+            let variance = (carried.deviation / elapsed).powi(2);
+            sea = sea.with(way * (1.0 / elapsed), variance.max(f64::MIN_POSITIVE));
+        }
+        camera.sea = sea;
+        if elapsed >= 0.0 {
+            camera.last_frame = frame.time;
+            camera.view = frame.view;
+        }
+        let places = self.open.iter().map(|t| t.places.get(&frame.camera));
+        let places: Vec<Option<&Place>> = places.collect();
+        let carry = |place: &Place| place.carried(frame.view.as_ref()?, frame.time);
+        let carried: Vec<_> = places.iter().map(|place| carry((*place)?)).collect();
+        // By how much all of them err together, in pixels.
+        let errs = carried.iter().flatten();
+        let errs = errs.map(|(_, deviation)| deviation * deviation);
+        let errs: Vec<f64> = errs.collect();
+        if errs.is_empty() {
+            return Expectation {
+                places: places.into_iter().map(|place| place.copied()).collect(),
+                sea,
+                by_position: false,
+            };
+        }
+        let known = places.iter().zip(carried).map(|(place, carried)| {
+            carried.map_or_else(
+                || Some((*place)?.drifted(&sea, frame.time)),
+                |(place, _)| Some(place),
+            )
+        });
+        Expectation {
+            places: known.collect(),
+            sea: Sea {
+                speed: Point::default(),
+                variance: errs.iter().sum::<f64>() / errs.len() as f64,
+                time: frame.time,
+            },
+            by_position: true,
+        }
     }
 
     /// Gives a number to an animal that is taken for nobody the bundle knows and has none.
@@ -225,7 +322,7 @@ impl Track {
             told: None,
             places: BTreeMap::from([(
                 frame.camera.clone(),
-                Place::new(head.landmarks, frame.time),
+                Place::new(head.landmarks, frame.view, frame.time),
             )]),
             opinion,
             appearance: head.appearance.clone(),
@@ -234,11 +331,26 @@ impl Track {
         }
     }
 
-    fn see(&mut self, frame: &SeenFrame, head: &SeenHead, sea: &Sea, judge: &impl Judge) {
-        self.places
-            .entry(frame.camera.clone())
-            .and_modify(|place| place.update(head.landmarks, sea, frame.time))
-            .or_insert_with(|| Place::new(head.landmarks, frame.time));
+    /// `expected` is where its camera expected it, and how the sea has moved.
+    fn see(
+        &mut self,
+        frame: &SeenFrame,
+        head: &SeenHead,
+        expected: Option<(Place, Sea)>,
+        judge: &impl Judge,
+    ) {
+        let place = match expected {
+            // A frame that comes late changes nothing: where the animal was later is known.
+            Some((place, _)) if seconds(place.time, frame.time) < 0.0 => None,
+            Some((mut place, sea)) => {
+                place.update(head.landmarks, frame.view, &sea, frame.time);
+                Some(place)
+            }
+            None => Some(Place::new(head.landmarks, frame.view, frame.time)),
+        };
+        if let Some(place) = place {
+            self.places.insert(frame.camera.clone(), place);
+        }
         self.opinion.add(&head.opinion);
         match (&mut self.appearance, &head.appearance) {
             (Some(mean), Some(one)) => mean.add(one),
@@ -312,6 +424,12 @@ fn best_frame(frame: &SeenFrame, head: &SeenHead) -> BestFrame {
         confidence: head.confidence,
         quality: quality(frame, head),
     }
+}
+
+/// Width and height of a frame, in pixels.
+fn size(frame: &SeenFrame) -> (f64, f64) {
+    let (width, height) = (frame.frame.width_pixels, frame.frame.height_pixels);
+    (f64::from(width.max(1)), f64::from(height.max(1)))
 }
 
 /// How well a frame shows a head, 0…1.

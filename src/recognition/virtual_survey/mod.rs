@@ -6,11 +6,13 @@
 //! - [`Sea`] draws open water, for any size of picture and of whale.
 //! - [`VirtualWhale`] is one individual, [`Catalogue`] a population of them, some known, some not.
 //! - [`render_head`] draws a head crop, [`Survey`] plans a flight's frames, [`RenderedSurvey`] renders them;
-//!   [`RevisitingSurvey`] plans a flight on which animals are followed over frames and met again;
 //!   [`FramePlan::photograph`] shows them as another camera does.
+//! - [`VirtualFlight`] plans what an aircraft sees on one [path](FlightPath) over the sea, on which animals are followed over
+//!   frames and met again.
 //!
 //! Positions follow [`geometry`](crate::geometry). This room knows no networks and no files.
 
+mod flight;
 mod sea;
 mod survey;
 mod texture;
@@ -23,10 +25,12 @@ use rayon::prelude::*;
 
 use crate::geometry::{HeadCrop, Landmarks, Point};
 
+pub use flight::{
+    AircraftState, FlightPath, FlownFrame, GeographicPoint, SurveyCamera, VirtualFlight,
+};
 pub use sea::{Colour, Sea, SeaState};
 pub use survey::{
-    FramePlan, PlannedHead, REFERENCE_WIDTH, RenderedSurvey, RevisitingSurvey, Survey,
-    VirtualFrame, VirtualHead,
+    FramePlan, PlannedHead, REFERENCE_WIDTH, RenderedSurvey, Survey, VirtualFrame, VirtualHead,
 };
 pub use whale::{Pose, VirtualWhale};
 

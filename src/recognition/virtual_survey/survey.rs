@@ -1,18 +1,19 @@
-//! Flights over the virtual sea: who is met when, and where in each frame.
+//! Frames of a survey for training and tests: who is met when, and where in each frame.
 
 use image::RgbImage;
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
+use rayon::prelude::*;
 
-use super::{Catalogue, Pose, Scene, SeaState};
+use super::{Catalogue, GeographicPoint, Pose, Scene, SeaState};
 use crate::geometry::{Affine, Landmarks, Point};
 use crate::pixels::{CameraCondition, EncodeError};
 
 /// Plans are made for frames of this width, in pixels; other sizes show the same, scaled.
 pub const REFERENCE_WIDTH: f64 = 3072.0;
 /// Height over width of the frames for which plans are made.
-const REFERENCE_HEIGHT: f64 = 2048.0;
+pub(super) const REFERENCE_HEIGHT: f64 = 2048.0;
 
 /// A whale in a [`FramePlan`].
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub struct PlannedHead {
     pub individual: usize,
     /// Its pose in a frame of 3072 × 2048 pixels.
     pub pose: Pose,
+    /// Where on the sea the middle between its landmarks is, in a flight along a path.
+    pub place: Option<GeographicPoint>,
 }
 
 /// What a frame will show, before it is drawn at some size.
@@ -38,6 +41,8 @@ pub struct FramePlan {
     pub heads: Vec<PlannedHead>,
     /// Decides where each wave stands.
     pub seed: u64,
+    /// By how much the picture moves during the exposure, in pixels of a frame 3072 wide.
+    pub blur: Point,
 }
 
 /// A head in a [`VirtualFrame`]: the truth.
@@ -49,6 +54,8 @@ pub struct VirtualHead {
     pub known: bool,
     /// In the frame's pixels.
     pub landmarks: Landmarks,
+    /// Where on the sea the middle between its landmarks is, in a flight along a path.
+    pub place: Option<GeographicPoint>,
 }
 
 /// A rendered frame with its truth.
@@ -78,6 +85,7 @@ impl FramePlan {
                     individual: individual.name.clone(),
                     known: individual.known,
                     landmarks,
+                    place: head.place,
                 })
             })
             .collect()
@@ -99,7 +107,7 @@ impl FramePlan {
                 Some((&individual.whale, pose))
             })
             .collect();
-        let image = Scene {
+        let mut image = Scene {
             sea: &self.sea,
             seed: self.seed,
             head_length: self.head_length * to_frame.xx,
@@ -108,6 +116,7 @@ impl FramePlan {
             open_water: true,
         }
         .render(width, height);
+        smear(&mut image, self.blur * to_frame.xx);
         VirtualFrame {
             number: self.number,
             pass: self.pass,
@@ -145,7 +154,41 @@ fn fill(width: u32, height: u32) -> Affine {
     )))
 }
 
-fn inside(landmarks: &Landmarks, width: f64, height: f64, margin: f64) -> bool {
+/// Averages over the way that the picture moves during the exposure, in steps of about a pixel.
+fn smear(image: &mut RgbImage, way: Point) {
+    let steps = way.length().min(100.0).round() as i32;
+    let width = image.width() as usize;
+    if steps < 1 || width == 0 || !way.is_finite() {
+        return;
+    }
+    let sharp = image.clone();
+    let last_row = i64::from(image.height()) - 1;
+    let row_bytes = 3 * width;
+    let shifts: Vec<(i64, i64)> = (0..=steps)
+        .map(|k| way * (f64::from(k) / f64::from(steps) - 0.5))
+        .map(|shift| (shift.x.round() as i64, shift.y.round() as i64))
+        .collect();
+    let rows = image.par_chunks_mut(row_bytes).enumerate();
+    rows.for_each(|(j, row)| {
+        let mut sums = vec![0_u32; row_bytes];
+        for &(dx, dy) in &shifts {
+            let from = (j as i64 + dy).clamp(0, last_row) as usize * row_bytes;
+            let from = &sharp.as_raw()[from..from + row_bytes];
+            for i in 0..width {
+                let at = 3 * (i as i64 + dx).clamp(0, width as i64 - 1) as usize;
+                for c in 0..3 {
+                    sums[3 * i + c] += u32::from(from[at + c]);
+                }
+            }
+        }
+        let count = shifts.len() as u32;
+        for (value, sum) in row.iter_mut().zip(sums) {
+            *value = ((sum + count / 2) / count) as u8;
+        }
+    });
+}
+
+pub(super) fn inside(landmarks: &Landmarks, width: f64, height: f64, margin: f64) -> bool {
     [landmarks.bonnet, landmarks.blowhead].iter().all(|p| {
         (margin..=width - margin).contains(&p.x) && (margin..=height - margin).contains(&p.y)
     })
@@ -180,22 +223,15 @@ impl<'a> Legs<'a> {
         }
     }
 
-    /// The next frame. `plan_pass` gives the heads in each frame of a pass, by the length at which they appear.
-    fn next(
-        &mut self,
-        mut plan_pass: impl FnMut(&Catalogue, &mut ChaCha8Rng, f64) -> Vec<Vec<PlannedHead>>,
-    ) -> Option<FramePlan> {
+    fn next(&mut self) -> Option<FramePlan> {
         while self.ahead.is_empty() {
-            self.plan(&mut plan_pass);
+            self.plan();
         }
         self.ahead.pop()
     }
 
     /// Weather changes from leg to leg; on each, empty sea comes first and then a pass.
-    fn plan(
-        &mut self,
-        plan_pass: &mut impl FnMut(&Catalogue, &mut ChaCha8Rng, f64) -> Vec<Vec<PlannedHead>>,
-    ) {
+    fn plan(&mut self) {
         let rng = &mut self.rng;
         let sea = SeaState::draw(rng);
         let spread: f64 = StandardNormal.sample(rng);
@@ -219,6 +255,7 @@ impl<'a> Legs<'a> {
                 head_length,
                 heads,
                 seed: self.rng.random(),
+                blur: Point::default(),
             });
             self.number += 1;
         }
@@ -255,14 +292,12 @@ fn plan_pass(
         0.0,
     ));
     let heading = rng.random_range(0.0..std::f64::consts::TAU);
-    let mut whales = draw_group(size, heading, head_length, rng, |rng| {
-        draw_individual(catalogue, rng)
-    });
+    let mut whales = draw_group(catalogue, size, heading, head_length, rng);
     frames_of_pass(&mut whales, frames, way, head_length, rng)
 }
 
 /// Anybody; one of five is unknown, where there are such.
-fn draw_individual(catalogue: &Catalogue, rng: &mut impl Rng) -> usize {
+pub(super) fn draw_individual(catalogue: &Catalogue, rng: &mut impl Rng) -> usize {
     let (known, all) = (catalogue.known().len(), catalogue.individuals().len());
     let unknown = known == 0 || (known < all && rng.random_bool(0.2));
     if unknown {
@@ -273,17 +308,17 @@ fn draw_individual(catalogue: &Catalogue, rng: &mut impl Rng) -> usize {
 }
 
 /// At most `size` whales, most of them on about one heading.
-fn draw_group<R: Rng>(
+fn draw_group(
+    catalogue: &Catalogue,
     size: usize,
     common_heading: f64,
     head_length: f64,
-    rng: &mut R,
-    draw_individual: impl Fn(&mut R) -> usize,
+    rng: &mut impl Rng,
 ) -> Vec<Passing> {
     let (w, h) = (REFERENCE_WIDTH, REFERENCE_HEIGHT);
     let mut whales: Vec<Passing> = Vec::new();
     for _ in 0..size {
-        let individual = draw_individual(rng);
+        let individual = draw_individual(catalogue, rng);
         let centre = Point::new(
             rng.random_range(0.15..0.85) * w,
             rng.random_range(0.15..0.85) * h,
@@ -346,6 +381,7 @@ fn frames_of_pass(
                 heads.push(PlannedHead {
                     individual: whale.individual,
                     pose,
+                    place: None,
                 });
             }
             heads
@@ -365,93 +401,7 @@ impl Iterator for Survey<'_> {
     type Item = FramePlan;
 
     fn next(&mut self) -> Option<FramePlan> {
-        self.legs.next(plan_pass)
-    }
-}
-
-/// An endless flight that is to be tracked: passes of one to four frames over whales and groups of up to twelve, with
-/// up to three frames of empty sea between them. The aircraft keeps its course over the picture to some degrees, and its
-/// speed goes with the size at which heads appear. A quarter of the whales, known and unknown, were seen some passes
-/// before. The same seed gives the same flight.
-pub struct RevisitingSurvey<'a> {
-    legs: Legs<'a>,
-    passes: RevisitingPasses,
-}
-
-struct RevisitingPasses {
-    /// The direction in which the sea moves through the picture, in radians.
-    course: f64,
-    /// Who was met in each pass.
-    met: Vec<Vec<usize>>,
-}
-
-/// Nobody is met again before so many other passes.
-const PASSES_BEFORE_SEEN_AGAIN: usize = 2;
-
-impl<'a> RevisitingSurvey<'a> {
-    /// A flight over that population.
-    pub fn new(catalogue: &'a Catalogue, seed: u64) -> Self {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        Self {
-            passes: RevisitingPasses {
-                course: rng.random_range(0.0..std::f64::consts::TAU),
-                met: Vec::new(),
-            },
-            legs: Legs::new(catalogue, rng),
-        }
-    }
-}
-
-impl RevisitingPasses {
-    fn plan(
-        &mut self,
-        catalogue: &Catalogue,
-        rng: &mut ChaCha8Rng,
-        head_length: f64,
-    ) -> Vec<Vec<PlannedHead>> {
-        let h = REFERENCE_HEIGHT;
-        let frames = rng.random_range(1..=4);
-        let drift: f64 = StandardNormal.sample(rng);
-        let speed = rng.random_range(2.0..3.0) * head_length;
-        let way = Affine::rotation(self.course + 0.1 * drift)
-            .apply(Point::new(speed.clamp(0.2 * h, 0.4 * h), 0.0));
-        let heading = rng.random_range(0.0..std::f64::consts::TAU);
-        let size = *[1, 1, 1, 1, 1, 1, 2, 2, 3, 5, 12]
-            .choose(rng)
-            .expect("there are sizes");
-        let mut whales = draw_group(size, heading, head_length, rng, |rng| {
-            self.draw_individual(catalogue, rng)
-        });
-        self.met.push(whales.iter().map(|w| w.individual).collect());
-        frames_of_pass(&mut whales, frames, way, head_length, rng)
-    }
-
-    /// Somebody who was met before, or anybody.
-    fn draw_individual(&self, catalogue: &Catalogue, rng: &mut impl Rng) -> usize {
-        let before = self.met.len().saturating_sub(PASSES_BEFORE_SEEN_AGAIN);
-        let (before, lately) = self.met.split_at(before);
-        let lately: Vec<usize> = lately.iter().flatten().copied().collect();
-        let mut again: Vec<usize> = before.iter().flatten().copied().collect();
-        again.retain(|individual| !lately.contains(individual));
-        // One who was met often is not met again more often.
-        again.sort_unstable();
-        again.dedup();
-        if rng.random_bool(0.25)
-            && let Some(individual) = again.choose(rng)
-        {
-            return *individual;
-        }
-        draw_individual(catalogue, rng)
-    }
-}
-
-impl Iterator for RevisitingSurvey<'_> {
-    type Item = FramePlan;
-
-    fn next(&mut self) -> Option<FramePlan> {
-        let passes = &mut self.passes;
-        self.legs
-            .next(|catalogue, rng, head_length| passes.plan(catalogue, rng, head_length))
+        self.legs.next()
     }
 }
 
