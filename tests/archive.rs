@@ -178,9 +178,6 @@ fn flown(
 fn archived(flight: Flight<ByWidth>, archive: Settings) -> Flight<ByWidth> {
     Flight {
         archive: Some(archive),
-        page: None,
-        flown_well: None,
-        keep_setting: None,
         survey: survey(true),
         ..flight
     }

@@ -13,13 +13,10 @@ use callosity::camera::v4l2::{self, Listed, V4l2Device, Wanted};
 use callosity::camera::{
     Camera, Captured, Dated, Device, DeviceError, Frame, Live, Setting, Settings,
 };
-use callosity::outbox::Limits;
 use callosity::rehearsal::EmbeddedBroker;
-use callosity::service::{self, Flight, HEALTH_INTERVAL, fly};
-use callosity::sighting::LOST_AFTER;
+use callosity::service::{Flight, fly};
 use ground::{Received, Receiver};
 use link::BrokerOptions;
-use link::codec::Encoding;
 use link::message::SightingState;
 use recognition::bundle::Bundle;
 use recognition::geometry::{Landmarks, Point};
@@ -526,24 +523,16 @@ fn whales_before_a_webcam_arrive_by_name() {
     let (camera, _) = live(WEBCAM, mjpeg());
     let broker = EmbeddedBroker::start().unwrap();
     let options = BrokerOptions::new(broker.address(), None, None).unwrap();
+    let identifier = Identifier::new(&bundle, &config).unwrap();
     let flight = Flight {
-        cameras: vec![camera.into()],
-        recogniser: Identifier::new(&bundle, &config).unwrap(),
-        broker: options.clone(),
-        platform: "test".parse().unwrap(),
-        state: "/tmp/state".into(),
-        outbox: Limits::default(),
-        encoding: Encoding::Json,
-        largest_message: None,
-        health_interval: HEALTH_INTERVAL,
         stop_deadline: PATIENCE,
-        lost_after: LOST_AFTER,
-        record: None,
-        archive: None,
-        page: None,
-        flown_well: None,
-        keep_setting: None,
-        survey: service::Survey::default(),
+        ..Flight::new(
+            vec![camera.into()],
+            identifier,
+            options.clone(),
+            "test".parse().unwrap(),
+            "/tmp/state".into(),
+        )
     };
     let stop = CancellationToken::new();
     let flying = {

@@ -747,7 +747,7 @@ async fn a_flight_that_was_cut_short_long_ago_ends_when_the_next_begins() {
             incomplete: None,
             damaged: None,
         },
-        motion: None,
+        view: None,
         heads: recogniser.recognise(&jpeg).unwrap().heads,
     };
     let judge = |opinion: &Opinion| recogniser.identify(opinion);

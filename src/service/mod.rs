@@ -50,7 +50,7 @@ use crate::control::{self, Cameras, Controlled};
 use crate::effort::FlightOf;
 use crate::observe::{Counters, Hardware, Phase, Preview};
 use crate::outbox::{Depth, Limits, Outbox, OutboxError, Publisher, PublisherCounters};
-use crate::sighting::SeenHead;
+use crate::sighting::{LOST_AFTER, SeenHead};
 use aloft::{Aloft, Places};
 pub use aloft::{Survey, TRACK_INTERVAL};
 use archiving::Archiving;
@@ -83,7 +83,7 @@ pub struct Flight<R> {
     pub health_interval: Duration,
     /// From being asked to stop to the end, whatever is not done by then.
     pub stop_deadline: Duration,
-    /// A sighting ends when its animal has not been seen for so long; [`LOST_AFTER`](crate::sighting::LOST_AFTER) as a
+    /// A sighting ends when its animal has not been seen for so long; [`LOST_AFTER`] as a
     /// rule.
     pub lost_after: Duration,
     /// A file to which a line of JSON is added for each frame that is looked at
@@ -99,6 +99,37 @@ pub struct Flight<R> {
     pub flown_well: Option<FlownWell>,
     /// Keeps what is set of a camera in flight, for flights to come.
     pub keep_setting: Option<control::KeepSetting>,
+}
+
+impl<R> Flight<R> {
+    /// A flight with these parts and the defaults of everything else: no page, no archive, nothing recorded.
+    pub fn new(
+        cameras: Vec<MountedCamera>,
+        recogniser: R,
+        broker: BrokerOptions,
+        platform: Platform,
+        state: PathBuf,
+    ) -> Self {
+        Self {
+            cameras,
+            recogniser,
+            broker,
+            platform,
+            state,
+            outbox: Limits::default(),
+            encoding: Encoding::Json,
+            largest_message: None,
+            health_interval: HEALTH_INTERVAL,
+            stop_deadline: STOP_DEADLINE,
+            lost_after: LOST_AFTER,
+            record: None,
+            survey: Survey::default(),
+            archive: None,
+            page: None,
+            flown_well: None,
+            keep_setting: None,
+        }
+    }
 }
 
 /// What is done once recognition has gone on for long enough.

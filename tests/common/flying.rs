@@ -10,12 +10,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use callosity::camera::Replay;
-use callosity::outbox::Limits;
-use callosity::service::{About, Flight, FlightReport, Recognised, Recogniser, Survey, fly};
+use callosity::service::{About, Flight, FlightReport, Recognised, Recogniser, fly};
 use callosity::sighting::SeenHead;
 use image::RgbImage;
 use link::broker::Credentials;
-use link::codec::Encoding;
 use link::message::{Engine, Presence, SCHEMA_VERSION, Sighting};
 use link::{BrokerAddress, BrokerOptions};
 use recognition::geometry::{Landmarks, Point};
@@ -338,24 +336,14 @@ pub fn flight_with<R>(
     rate_hz: f64,
     broker: BrokerOptions,
 ) -> Flight<R> {
+    let camera = Replay::open(folder, rate_hz, false).unwrap();
+    let platform = "test".parse().unwrap();
+    let state = folder.join("state");
     Flight {
-        cameras: vec![Replay::open(folder, rate_hz, false).unwrap().into()],
-        recogniser,
-        broker,
-        platform: "test".parse().unwrap(),
-        state: folder.join("state"),
-        outbox: Limits::default(),
-        encoding: Encoding::Json,
-        largest_message: None,
         health_interval: Duration::from_millis(200),
         stop_deadline: PATIENCE,
         lost_after: Duration::ZERO,
-        record: None,
-        archive: None,
-        page: None,
-        flown_well: None,
-        keep_setting: None,
-        survey: Survey::default(),
+        ..Flight::new(vec![camera.into()], recogniser, broker, platform, state)
     }
 }
 

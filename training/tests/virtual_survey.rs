@@ -8,13 +8,11 @@ use std::time::Duration;
 
 use assert_cmd::Command;
 use callosity::camera::Replay;
-use callosity::outbox::Limits;
 use callosity::rehearsal::{EmbeddedBroker, Score, TrueHead, Truth};
-use callosity::service::{self, Flight, HEALTH_INTERVAL, fly};
+use callosity::service::{Flight, fly};
 use callosity::sighting::{FrameRecord, Named};
 use ground::{Received, Receiver};
 use link::BrokerOptions;
-use link::codec::Encoding;
 use link::message::{Presence, Sighting};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -186,20 +184,16 @@ fn flight(frames: &Path, bundle: &Bundle) -> (Vec<Sighting>, Vec<FrameRecord>) {
     let state = tempfile::tempdir().expect("a folder");
     let record = state.path().join("record.jsonl");
     let flight = Flight {
-        cameras: vec![camera.into()],
-        recogniser: identifier,
-        broker: options.clone(),
-        platform: "test".parse().expect("a name"),
-        state: state.path().to_owned(),
-        outbox: Limits::default(),
-        encoding: Encoding::Json,
-        largest_message: None,
-        health_interval: HEALTH_INTERVAL,
         stop_deadline: Duration::from_secs(120),
         lost_after: Duration::ZERO,
         record: Some(record.clone()),
-        archive: None,
-        survey: service::Survey::default(),
+        ..Flight::new(
+            vec![camera.into()],
+            identifier,
+            options.clone(),
+            "test".parse().expect("a name"),
+            state.path().to_owned(),
+        )
     };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let sightings = runtime.block_on(async {

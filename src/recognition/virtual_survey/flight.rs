@@ -489,7 +489,7 @@ impl Encounter {
             wind: self.sea.wind - turned,
             light: self.sea.light - turned,
             foreshortening: (tilt.cos() as f32).max(0.3),
-            glitter: self.sea.glitter.max(0.2).min(1.0) * glitter,
+            glitter: self.sea.glitter.clamp(0.2, 1.0) * glitter,
             ..self.sea.clone()
         }
     }

@@ -336,10 +336,10 @@ fn a_flight_along_a_path_has_passes_that_can_be_followed() {
     // Flown over, 1 to 3 frames; circled, more.
     let mut of_camera: [Vec<usize>; 2] = Default::default();
     for of_pass in frames.values() {
-        for camera in 0..2 {
+        for (camera, counts) in of_camera.iter_mut().enumerate() {
             let count = of_pass.iter().filter(|seen| seen.camera == camera).count();
             if count > 0 {
-                of_camera[camera].push(count);
+                counts.push(count);
             }
         }
     }
