@@ -15,7 +15,7 @@
 //!
 //! JSON each way. Errors are `{"error": …}`, with `field`, `value` and `allowed` where one field is wrong.
 //!
-//! Who may ask stands in [`access`].
+//! Who may ask stands in `access`.
 
 mod access;
 mod cameras;
