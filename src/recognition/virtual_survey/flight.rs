@@ -338,7 +338,7 @@ pub struct FlownFrame {
     pub plan: FramePlan,
 }
 
-/// A planned flight over a population, in its own path: see the [module](self). The same seed gives the same flight.
+/// A planned flight over a population, in its own path: see the module. The same seed gives the same flight.
 ///
 /// A quarter of the whales, known and unknown, were met some groups before; groups are of up to twelve.
 pub struct VirtualFlight {
