@@ -81,7 +81,7 @@ package: native $(filter $(built_deb),$(CARGO_DEB)) ## build a Debian package fo
 	$(say) "building the package"
 	@$(of_commit); cargo build --release --locked --bin callosity
 	@rm -rf target/manual && target/release/callosity manual target/manual
-	@$(of_commit); $(CARGO_DEB) --no-build --locked
+	@$(of_commit); $(CARGO_DEB) --no-build --locked --dbgsym
 
 .PHONY: test-package
 test-package: package ## check the package: lintian, install, upgrade, remove, purge, the same bytes twice (needs root)
