@@ -147,7 +147,7 @@ test-cameras: native ## test cameras on the kernel's own drivers, in a virtual m
 .PHONY: test-service
 test-service: package ## test the package and its service under systemd, in a virtual machine (needs root): some minutes
 	$(say) "tests of the service in a virtual machine"
-	@.ci/debian qemu-system-x86_64:qemu-system-x86 cpio:cpio modprobe:kmod xz:xz-utils debootstrap:debootstrap mke2fs:e2fsprogs
+	@.ci/debian qemu-system-x86_64:qemu-system-x86 cpio:cpio modprobe:kmod xz:xz-utils debootstrap:debootstrap mke2fs:e2fsprogs minisign:minisign
 	@tests/vm/service/run "$$(ls -t target/debian/callosity_*_$$(dpkg --print-architecture).deb | head -1)"
 
 # Without libtorch in sight: the program that flies must not need it.

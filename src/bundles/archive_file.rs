@@ -50,7 +50,7 @@ fn list(root: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> 
 /// # Errors
 /// In words: it is cut short or no archive, too large, or holds what no bundle does: a link, a device, a path that leads out
 /// of the folder, a file twice.
-pub(super) fn unpack(compressed: impl Read, into: &Path) -> Result<(), String> {
+pub fn unpack(compressed: impl Read, into: &Path) -> Result<(), String> {
     let decompressed = zstd::Decoder::new(compressed).map_err(|e| e.to_string())?;
     // One byte more tells too many from just enough.
     let mut tar = tar::Archive::new(decompressed.take(MOST_BYTES + 1));

@@ -21,6 +21,8 @@ mod tests;
 use std::time::Duration;
 
 pub use archive_file::pack;
+#[cfg(fuzzing)]
+pub use archive_file::unpack;
 pub use error::BundlesError;
 pub use store::{Bundles, Installed, Offered, Trial};
 

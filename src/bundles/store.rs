@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, lchown};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -149,7 +150,10 @@ impl Bundles {
         engine: Option<&Engine>,
     ) -> Result<Installed, BundlesError> {
         let key = read_key(offered.key)?;
-        self.step("make the folder", |folder| fs::create_dir_all(folder))?;
+        self.step("make the folder", |folder| {
+            fs::create_dir_all(folder)?;
+            hand_over(folder, folder)
+        })?;
         // The file is copied first: what is verified is what is unpacked, whatever becomes of the file meanwhile.
         let mut copy =
             tempfile::tempfile_in(&self.folder).map_err(failed("write in", &self.folder))?;
@@ -321,6 +325,9 @@ impl Bundles {
                 reason,
             }
         })?;
+        self.step("hand over what was unpacked in", |folder| {
+            hand_over_all(&staging, folder)
+        })?;
         Ok(staging)
     }
 
@@ -392,6 +399,7 @@ impl Bundles {
             let mut new = NamedTempFile::new_in(folder)?;
             new.write_all(text.as_bytes())?;
             new.as_file().sync_all()?;
+            hand_over(new.path(), folder)?;
             new.persist(folder.join(RECORD)).map_err(|e| e.error)?;
             File::open(folder)?.sync_all()
         })
@@ -405,6 +413,28 @@ impl Bundles {
         let acted = (self.before_step)().and_then(|()| act(&self.folder));
         acted.map_err(failed(what, &self.folder))
     }
+}
+
+/// Whoever owns the state folder, in which `folder` is, flies with what is installed there and writes down how that went; so
+/// what an engineer installs as root is theirs.
+fn hand_over(path: &Path, folder: &Path) -> io::Result<()> {
+    let Some(state) = folder.parent().filter(|p| !p.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    let owner = fs::metadata(state)?;
+    if fs::symlink_metadata(path)?.uid() == owner.uid() {
+        return Ok(());
+    }
+    lchown(path, Some(owner.uid()), Some(owner.gid()))
+}
+
+fn hand_over_all(path: &Path, folder: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(path)?.is_dir() {
+        for entry in fs::read_dir(path)? {
+            hand_over_all(&entry?.path(), folder)?;
+        }
+    }
+    hand_over(path, folder)
 }
 
 fn read_key(path: &Path) -> Result<PublicKey, BundlesError> {

@@ -56,6 +56,19 @@ impl World {
         file
     }
 
+    /// Everything in the folder of bundles, links as they are.
+    fn all_files(&self) -> Vec<PathBuf> {
+        let mut found = vec![self.path("bundles")];
+        let mut next = 0;
+        while let Some(path) = found.get(next).cloned() {
+            next += 1;
+            if fs::symlink_metadata(&path).unwrap().is_dir() {
+                found.extend(fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
+            }
+        }
+        found
+    }
+
     fn install(&self, file: &Path) -> Result<Installed, BundlesError> {
         self.install_by(&mut self.bundles(), file, false)
     }
@@ -395,4 +408,22 @@ fn the_same_bundle_is_packed_to_the_same_bytes() {
     let again = world.path("again.tar.zst");
     pack(&world.path("made-1.0.0"), &again).unwrap();
     assert!(first == fs::read(again).unwrap());
+}
+
+/// An engineer installs as root; the service, which has an account of its own, writes down how the trial goes.
+#[test]
+fn what_root_installs_belongs_to_the_owner_of_the_state() {
+    let world = World::new();
+    let state = world.folder.path();
+    if let Err(e) = std::os::unix::fs::chown(state, Some(4711), Some(4711)) {
+        eprintln!("SKIPPED: only root may give a folder away: {e}");
+        return;
+    }
+    world.install(&world.bundle("1.0.0")).unwrap();
+    let files = world.all_files();
+    assert!(files.len() > 5, "{files:?}");
+    for path in files.iter().filter(|path| !path.is_symlink()) {
+        let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(path).unwrap());
+        assert_eq!(owner, 4711, "{}", path.display());
+    }
 }

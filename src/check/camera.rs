@@ -24,8 +24,9 @@ pub(super) fn all(loaded: &Loaded, patience: Duration, tell: &mut dyn FnMut(Find
             Err(error) => tell(Finding::settings(&part, &error)),
         }
         if settings.mounting.is_none() {
-            let to_do =
-                "set camera.NAME.mounting, or sightings have the aircraft's position and no length";
+            let to_do = format!(
+                "set camera.{name}.mounting, or sightings have the aircraft's position and no length"
+            );
             tell(Finding::attention(
                 &part,
                 "how it sits in the aircraft is not known",

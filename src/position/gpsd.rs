@@ -261,6 +261,18 @@ impl Gpsd {
         Err(last)
     }
 
+    /// Hears bytes as if they arrived in two pieces.
+    #[cfg(fuzzing)]
+    pub fn hear_bytes(&self, bytes: &[u8], arrived: Duration) {
+        let mut lines = Lines::default();
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        for piece in [first, second] {
+            lines.take(piece, |line| {
+                self.hear(line, arrived);
+            });
+        }
+    }
+
     /// One line; `None` is one too long. Returns whether gpsd introduced itself with it.
     fn hear(&self, line: Option<&[u8]>, arrived: Duration) -> bool {
         let text = line.map(String::from_utf8_lossy);

@@ -42,6 +42,12 @@ use crate::sighting::LOST_AFTER;
 /// Where the package puts the settings.
 pub const SETTINGS_FILE: &str = "/etc/callosity/callosity.toml";
 
+/// Where the service has its state.
+const STATE_OF_THE_SERVICE: &str = "/var/lib/callosity";
+
+/// Where the package has the service's secrets lie.
+const SECRETS: &str = "/etc/callosity/credentials";
+
 /// Where the package puts the bundle.
 pub const INSTALLED_BUNDLE: &str = "/usr/share/callosity/bundles/right-whales";
 
@@ -374,18 +380,25 @@ impl Loaded {
         self.settings
             .state
             .clone()
-            .or_else(default_state)
+            .or_else(|| {
+                let of_the_service = self.files.iter().any(|f| f == Path::new(SETTINGS_FILE));
+                default_state(of_the_service)
+            })
             .ok_or_else(|| self.missing("state", "\"/var/lib/callosity\""))
     }
 }
 
-/// Where state lies when nobody says where: `$STATE_DIRECTORY`, as systemd sets it, or in the home folder.
-fn default_state() -> Option<PathBuf> {
+/// Where state lies when nobody says where: `$STATE_DIRECTORY`, as systemd sets it; with the settings of the service, where the
+/// service has it, so that what an engineer does on the box is done there; else in the home folder.
+fn default_state(of_the_service: bool) -> Option<PathBuf> {
     // systemd gives a list where a unit has several.
     if let Some(folders) = std::env::var_os("STATE_DIRECTORY")
         && let Some(first) = std::env::split_paths(&folders).next()
     {
         return Some(first);
+    }
+    if of_the_service {
+        return Some(STATE_OF_THE_SERVICE.into());
     }
     let named = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let base = named("XDG_STATE_HOME")
@@ -394,10 +407,13 @@ fn default_state() -> Option<PathBuf> {
     Some(base?.join("callosity"))
 }
 
-/// A secret that systemd holds for the service (`LoadCredential=`), where there is one that is not empty.
+/// A secret that systemd holds for the service (`LoadCredential=`), or that whoever looks at the box may read where the service
+/// has it from; `None` where there is none or it is empty.
 pub fn credential(name: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("CREDENTIALS_DIRECTORY")?;
-    let path = Path::new(&folder).join(name);
+    let folder = std::env::var_os("CREDENTIALS_DIRECTORY");
+    let path = folder
+        .map_or_else(|| SECRETS.into(), PathBuf::from)
+        .join(name);
     let bytes = std::fs::metadata(&path).ok()?.len();
     (bytes > 0).then_some(path)
 }
