@@ -26,17 +26,20 @@ static EFFORT: LazyLock<(TempDir, EffortLog)> = LazyLock::new(|| {
     (folder, log)
 });
 
-fuzz_target!(|input: (bool, Option<bool>, &[u8])| {
-    let (retain, cbor, payload) = input;
+// The first byte says how it is published, the rest is the payload.
+fuzz_target!(|bytes: &[u8]| {
+    let Some((how, payload)) = bytes.split_first() else {
+        return;
+    };
     let mut publish = Publish::new("callosity/fuzzed/command", QoS::AtLeastOnce, payload.to_vec(), None);
-    publish.retain = retain;
-    publish.properties = cbor.map(|cbor| PublishProperties {
-        content_type: Some(if cbor { Encoding::Cbor } else { Encoding::Json }.content_type().to_owned()),
+    publish.retain = *how == b'r';
+    publish.properties = (*how == b'c').then(|| PublishProperties {
+        content_type: Some(Encoding::Cbor.content_type().to_owned()),
         ..PublishProperties::default()
     });
     let log = &EFFORT.1;
     log.command(&publish);
-    assert!(!retain || log.problem().is_some(), "a retained command was obeyed");
+    assert!(!publish.retain || log.problem().is_some(), "a retained command was obeyed");
     serde_json::to_vec(&log.now()).expect("the state of the watch can be told");
     serde_json::to_vec(&log.report()).expect("likewise");
 });

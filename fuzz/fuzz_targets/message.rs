@@ -1,7 +1,6 @@
 //! Any payload on any topic is a message or a clear error, and what is a message survives being sent on in either encoding.
 #![no_main]
 
-use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use link::codec::Encoding;
 use link::message::{Command, Effort, Health, Sighting, Status, Track};
@@ -9,36 +8,36 @@ use link::topic::{Kind, parse};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-#[derive(Arbitrary, Debug)]
-struct Published<'a> {
-    topic: &'a str,
-    cbor: bool,
-    payload: &'a [u8],
-}
-
-fuzz_target!(|published: Published| {
-    let Some((_, kind)) = parse(published.topic) else {
+// A topic, a content type, and the payload: "callosity/a/status json\n{…}".
+fuzz_target!(|bytes: &[u8]| {
+    let mut parts = bytes.splitn(2, |byte| *byte == b'\n');
+    let (header, payload) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let header = String::from_utf8_lossy(header);
+    let (topic, encoding) = header.rsplit_once(' ').unwrap_or((&header, "json"));
+    let encoding = if encoding == "cbor" { Encoding::Cbor } else { Encoding::Json };
+    let Some((_, kind)) = parse(topic) else {
         return;
     };
     match kind {
-        Kind::Status => read::<Status>(&published),
-        Kind::Sighting => read::<Sighting>(&published),
-        Kind::Health => read::<Health>(&published),
-        Kind::Track => read::<Track>(&published),
-        Kind::Effort => read::<Effort>(&published),
-        Kind::Command => read::<Command>(&published),
+        Kind::Status => read::<Status>(encoding, payload),
+        Kind::Sighting => read::<Sighting>(encoding, payload),
+        Kind::Health => read::<Health>(encoding, payload),
+        Kind::Track => read::<Track>(encoding, payload),
+        Kind::Effort => read::<Effort>(encoding, payload),
+        Kind::Command => read::<Command>(encoding, payload),
         Kind::Crop(_) => {}
     }
 });
 
-fn read<T: DeserializeOwned + Serialize>(published: &Published) {
-    let encoding = if published.cbor { Encoding::Cbor } else { Encoding::Json };
-    match encoding.decode::<T>(published.payload) {
+fn read<T: DeserializeOwned + Serialize>(encoding: Encoding, payload: &[u8]) {
+    match encoding.decode::<T>(payload) {
         Ok(message) => {
-            let again = Encoding::Json.encode(&message);
-            Encoding::Json.decode::<T>(&again).expect("what was read can be sent on");
-            let again = Encoding::Cbor.encode(&message);
-            Encoding::Cbor.decode::<T>(&again).expect("likewise, in CBOR");
+            for encoding in [Encoding::Json, Encoding::Cbor] {
+                let again = encoding.encode(&message);
+                if let Err(e) = encoding.decode::<T>(&again) {
+                    panic!("what was read cannot be sent on as {encoding:?}: {e}");
+                }
+            }
         }
         Err(e) => assert!(!e.to_string().is_empty()),
     }

@@ -30,7 +30,7 @@ pub(super) fn all(loaded: &Loaded, patience: Duration, tell: &mut dyn FnMut(Find
             tell(Finding::attention(
                 &part,
                 "how it sits in the aircraft is not known",
-                to_do,
+                &to_do,
             ));
         }
     }
