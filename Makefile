@@ -65,7 +65,7 @@ onnxruntime:
 built_deb := .venv/cargo-deb-$(CARGO_DEB_VERSION)/bin/cargo-deb
 # One that is there already saves minutes: make package CARGO_DEB=cargo-deb
 CARGO_DEB ?= $(built_deb)
-# Two builds of one commit are the same: they take place when it was made.
+# Two packages of one commit are the same: they are packed when it was made.
 of_commit = export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml)
 
 $(built_deb):
@@ -79,7 +79,7 @@ $(built_deb):
 .PHONY: package
 package: native $(filter $(built_deb),$(CARGO_DEB)) ## build a Debian package for this machine's processor: target/debian/
 	$(say) "building the package"
-	@$(of_commit); cargo build --release --locked --bin callosity
+	@cargo build --release --locked --bin callosity
 	@rm -rf target/manual && target/release/callosity manual target/manual
 	@$(of_commit); $(CARGO_DEB) --no-build --locked --dbgsym
 
