@@ -1,6 +1,7 @@
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use link::broker::pauses;
 use link::codec::{Encoding, decode};
 use link::message::{
@@ -22,15 +23,15 @@ const LARGEST_PACKET: u32 = 4 << 20;
 /// The broker keeps messages for us so long while we are away.
 const SESSION_EXPIRY_SECONDS: u32 = 7 * 24 * 3600;
 
-/// Sightings whose repetitions are told. Ids grow with time, so the oldest are forgotten first.
-const REMEMBERED: usize = 100_000;
+/// Most messages that the broker hands over before the first of them is acknowledged.
+const UNDER_WAY: u16 = 256;
 
-/// What was heard.
+/// What was heard. It is delivered at least once: what has the same id and revision is the same.
 #[derive(Clone, Debug)]
 pub enum Received {
     /// Whether a platform is there.
     Status(Status),
-    /// A sighting; each id and revision once, unless many others came between.
+    /// A sighting.
     Sighting(Box<Sighting>),
     /// The picture of a sighting's head.
     Crop {
@@ -43,7 +44,7 @@ pub enum Received {
     Health(Box<Health>),
     /// Where a platform was.
     Track(Box<Track>),
-    /// How the survey is flown; each flight and revision once, unless many others came between.
+    /// How the survey is flown.
     Effort(Box<Effort>),
     /// A message that is not as it should be.
     Malformed {
@@ -54,20 +55,37 @@ pub enum Received {
     },
 }
 
+/// A message with how it came.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Where it came.
+    pub topic: String,
+    /// Who sent it, as its topic says.
+    pub platform: Platform,
+    /// Whether it was sent now, or the broker had kept it for whoever subscribes.
+    pub is_retained: bool,
+    /// The MQTT content type.
+    pub content_type: Option<String>,
+    /// The bytes that came.
+    pub payload: Bytes,
+    /// What they say.
+    pub received: Received,
+}
+
 /// Listens to all platforms of a broker, in a session that outlives connections: the broker keeps what comes while we
 /// are away for a week.
 ///
-/// A message is acknowledged when the [next](Self::next) one is asked for, or by
-/// [`acknowledge`](Self::acknowledge), so that it comes again where whoever listens ended before it was stored.
+/// Messages are acknowledged when the [next](Self::next) ones are asked for, or by [`acknowledge`](Self::acknowledge), so
+/// that they come again where whoever listens ended before they were stored.
 pub struct Receiver {
     broker: BrokerOptions,
     client_id: String,
     client: Arc<Mutex<AsyncClient>>,
     events: EventLoop,
-    /// Came before the subscription was confirmed.
-    early: VecDeque<Publish>,
-    unacknowledged: Option<Publish>,
-    seen: BTreeSet<(Uuid, u32)>,
+    /// Came and was not asked for yet.
+    waiting: VecDeque<Publish>,
+    /// Was asked for.
+    unacknowledged: Vec<Publish>,
 }
 
 impl Receiver {
@@ -82,14 +100,13 @@ impl Receiver {
             client_id: client_id.to_owned(),
             client: Arc::new(Mutex::new(client)),
             events,
-            early: VecDeque::new(),
-            unacknowledged: None,
-            seen: BTreeSet::new(),
+            waiting: VecDeque::new(),
+            unacknowledged: Vec::new(),
         };
         loop {
             match receiver.poll().await? {
                 Event::Incoming(Packet::SubAck(_)) => return Ok(receiver),
-                Event::Incoming(Packet::Publish(publish)) => receiver.early.push_back(publish),
+                Event::Incoming(Packet::Publish(publish)) => receiver.waiting.push_back(publish),
                 _ => {}
             }
         }
@@ -98,23 +115,36 @@ impl Receiver {
     /// The next message. Connects again when the connection is lost. Not cancel-safe while it connects: a cancelled call
     /// begins the connection anew.
     pub async fn next(&mut self) -> Received {
+        loop {
+            if let Some(delivery) = self.next_several(1).await.pop() {
+                return delivery.received;
+            }
+        }
+    }
+
+    /// The next message with those that came with it, at most so many, in their order; otherwise as [`next`](Self::next).
+    /// One that is stored takes as long as twenty that are stored together.
+    pub async fn next_several(&mut self, most: usize) -> Vec<Delivery> {
         self.acknowledge();
         let mut pause = pauses();
         loop {
-            if let Some(publish) = self.early.pop_front() {
-                if let Some(received) = self.read(publish) {
-                    return received;
+            // What the client library has read already is there without waiting.
+            let more_is_there = self.waiting.len() < most && !self.events.state.events.is_empty();
+            if !self.waiting.is_empty() && !more_is_there {
+                let several = self.take(most);
+                if !several.is_empty() {
+                    return several;
                 }
                 continue;
             }
             match self.poll().await {
-                Ok(Event::Incoming(Packet::Publish(publish))) => self.early.push_back(publish),
+                Ok(Event::Incoming(Packet::Publish(publish))) => self.waiting.push_back(publish),
                 Ok(_) => {}
                 Err(e) => {
                     warn!("{e}");
                     // What was not acknowledged on the old connection comes again on the new one.
-                    self.early.clear();
-                    self.unacknowledged = None;
+                    self.waiting.clear();
+                    self.unacknowledged.clear();
                     let (client, events) = client(&self.broker, &self.client_id);
                     *lock(&self.client) = client;
                     self.events = events;
@@ -131,13 +161,11 @@ impl Receiver {
         Commands(self.client.clone())
     }
 
-    /// Tells the broker that the last message is stored. The acknowledgement leaves with the next call of
+    /// Tells the broker that what was asked for is stored. The acknowledgements leave with the next call of
     /// [`next`](Self::next).
     pub fn acknowledge(&mut self) {
-        if let Some(publish) = self.unacknowledged.take()
-            && let Err(e) = lock(&self.client).try_ack(&publish)
-        {
-            warn!("a message cannot be acknowledged and will come again: {e}");
+        for publish in self.unacknowledged.drain(..) {
+            acknowledge(&self.client, &publish);
         }
     }
 
@@ -165,35 +193,39 @@ impl Receiver {
         Ok(event)
     }
 
-    /// `None` for what has been heard before and for topics that are not ours, which are acknowledged at once.
-    fn read(&mut self, publish: Publish) -> Option<Received> {
-        let topic = String::from_utf8_lossy(&publish.topic).into_owned();
-        // Commands are heard by aircraft.
-        let parsed = topic::parse(&topic).filter(|(_, kind)| *kind != Kind::Command);
-        let received = parsed.map(|(platform, kind)| {
-            read(&publish, &platform, kind).unwrap_or_else(|reason| Received::Malformed {
-                topic: topic.clone(),
-                reason,
-            })
-        });
-        self.unacknowledged = Some(publish);
-        let received = received.filter(|received| match received {
-            Received::Sighting(s) => self.is_new(s.occurrence_id, s.revision),
-            Received::Effort(e) => self.is_new(e.event_id, e.revision),
-            _ => true,
-        });
-        if received.is_none() {
-            self.acknowledge();
+    /// Those of our topics; the others are acknowledged at once.
+    fn take(&mut self, most: usize) -> Vec<Delivery> {
+        let mut several = Vec::new();
+        for publish in self.waiting.drain(..most.min(self.waiting.len())) {
+            let topic = String::from_utf8_lossy(&publish.topic).into_owned();
+            // Commands are heard by aircraft.
+            let parsed = topic::parse(&topic).filter(|(_, kind)| *kind != Kind::Command);
+            let Some((platform, kind)) = parsed else {
+                acknowledge(&self.client, &publish);
+                continue;
+            };
+            let received = read(&publish, &platform, kind);
+            let properties = publish.properties.as_ref();
+            several.push(Delivery {
+                received: received.unwrap_or_else(|reason| Received::Malformed {
+                    topic: topic.clone(),
+                    reason,
+                }),
+                topic,
+                platform,
+                is_retained: publish.retain,
+                content_type: properties.and_then(|p| p.content_type.clone()),
+                payload: publish.payload.clone(),
+            });
+            self.unacknowledged.push(publish);
         }
-        received
+        several
     }
+}
 
-    fn is_new(&mut self, id: Uuid, revision: u32) -> bool {
-        let new = self.seen.insert((id, revision));
-        if self.seen.len() > REMEMBERED {
-            self.seen.pop_first();
-        }
-        new
+fn acknowledge(client: &Mutex<AsyncClient>, publish: &Publish) {
+    if let Err(e) = lock(client).try_ack(publish) {
+        warn!("a message cannot be acknowledged and will come again: {e}");
     }
 }
 
@@ -300,6 +332,8 @@ fn client(broker: &BrokerOptions, client_id: &str) -> (AsyncClient, EventLoop) {
         .set_clean_start(false)
         .set_session_expiry_interval(Some(SESSION_EXPIRY_SECONDS))
         .set_manual_acks(true)
+        .set_receive_maximum(Some(UNDER_WAY))
         .set_max_packet_size(Some(LARGEST_PACKET));
-    AsyncClient::new(options, 64)
+    // Acknowledgements of all that is under way find their place, with some commands.
+    AsyncClient::new(options, usize::from(UNDER_WAY) + 64)
 }

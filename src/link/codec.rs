@@ -98,7 +98,18 @@ pub fn decode<T: DeserializeOwned>(
     properties: Option<&PublishProperties>,
     bytes: &[u8],
 ) -> Result<T, CodecError> {
-    let encoding = match properties.and_then(|p| p.content_type.as_deref()) {
+    decode_as(properties.and_then(|p| p.content_type.as_deref()), bytes)
+}
+
+/// As [`decode`], where the content type is known.
+///
+/// # Errors
+/// The bytes are not of that type, or not this message.
+pub fn decode_as<T: DeserializeOwned>(
+    content_type: Option<&str>,
+    bytes: &[u8],
+) -> Result<T, CodecError> {
+    let encoding = match content_type {
         None => Encoding::Json,
         Some(said) => Encoding::of(said).ok_or_else(|| CodecError::ContentType(said.to_owned()))?,
     };
