@@ -90,7 +90,7 @@ test-package: package ## check the package: lintian, install, upgrade, remove, p
 # --- checking -----------------------------------------------------------------------------------
 
 .PHONY: test
-test: tools torch fmt deny test-callosity lint doc test-training ## install what tests need, then check and test everything
+test: tools torch fmt deny check-page test-callosity lint doc test-training ## install what tests need, then check and test everything
 	$(say) "all is well"
 
 .PHONY: tools
@@ -149,6 +149,29 @@ test-service: package ## test the package and its service under systemd, in a vi
 	$(say) "tests of the service in a virtual machine"
 	@.ci/debian qemu-system-x86_64:qemu-system-x86 cpio:cpio modprobe:kmod xz:xz-utils debootstrap:debootstrap mke2fs:e2fsprogs minisign:minisign
 	@tests/vm/service/run "$$(ls -t target/debian/callosity_*_$$(dpkg --print-architecture).deb | head -1)"
+
+page := src/ground/page
+npm_ci = npm ci --prefix $(page) --silent --no-audit --no-fund
+
+.PHONY: page
+page: ## build the ground station's page anew (needs Node); what is built is committed
+	@$(npm_ci) && npm run --prefix $(page) --silent build
+
+.PHONY: check-page
+check-page: ## check that building the page gives the bytes that are committed
+	$(say) "the ground station's page"
+	@if ! command -v npm >/dev/null; then echo "== SKIPPING it: no npm"; exit 0; fi; \
+	$(npm_ci); built=$$(mktemp -d); trap 'rm -rf "$$built"' EXIT; \
+	npm run --prefix $(page) --silent build -- --logLevel error --outDir "$$built" && diff -r $(page)/dist "$$built" \
+		|| { echo "what is committed is not what is built: make page"; exit 1; }
+
+.PHONY: test-page
+test-page: tools ## test the ground station's page in Chromium; pictures of it go to CALLOSITY_PAGE_PICTURES
+	$(say) "tests of the page in Chromium"
+	@.ci/debian chromium:chromium node:nodejs npm:npm
+	@$(npm_ci)
+	@env -u LIBTORCH -u LIBTORCH_USE_PYTORCH PATH="$$PATH:/usr/sbin" cargo test --quiet --locked --release --workspace \
+		--exclude callosity-training --test ground -- --ignored the_page
 
 # Without libtorch in sight: the program that flies must not need it.
 .PHONY: test-callosity

@@ -18,3 +18,5 @@ pub mod service;
 pub mod settings;
 pub mod sighting;
 mod sqlite;
+
+pub use sqlite::share_without_locks;

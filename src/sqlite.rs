@@ -66,8 +66,8 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// What a folder lies on, where locks do not hold what they promise.
-pub(crate) fn share_without_locks(folder: &Path) -> Option<&'static str> {
+/// What a folder lies on, where the locks of a database do not hold what they promise.
+pub fn share_without_locks(folder: &Path) -> Option<&'static str> {
     match NetworkShare::of(folder)? {
         NetworkShare::Nfs => Some("NFS"),
         NetworkShare::Windows => Some("a Windows share"),

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -8,6 +8,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ::ground::web::Access;
+use ::ground::{Commands, Received, Receiver};
 use anyhow::{Context, bail, ensure};
 use callosity::archive::{Store, Worth};
 use callosity::camera::{Camera as _, Replay};
@@ -17,7 +19,6 @@ use callosity::rehearsal::{
 };
 use callosity::settings::{self, CameraSettings, Settings};
 use callosity::sighting::{FrameRecord, HeadRecord, Named};
-use ground::{Commands, Received, Receiver};
 use indicatif::ProgressIterator;
 use jiff::Timestamp;
 use link::message::{
@@ -25,6 +26,8 @@ use link::message::{
     SightingState, Watch,
 };
 use link::{BrokerAddress, BrokerOptions};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use recognition::annotate::{self, Annotation};
 use recognition::bundle::Bundle;
@@ -32,12 +35,16 @@ use recognition::geometry::HeadCrop;
 use recognition::identify;
 use recognition::pixels::{EncodedPhotograph, encode_jpeg};
 use recognition::virtual_survey::{
-    Catalogue, FlightPath, FlownFrame, SurveyCamera, VirtualFlight, VirtualHead,
+    Catalogue, FlightPath, FlownFrame, HeadView, SurveyCamera, VirtualFlight, VirtualHead,
+    render_head,
 };
 use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::camera::Camera;
+use super::ground::{self, Ground};
 use super::{INTERRUPTED, engine, interrupt};
 
 const VIRTUAL_BUNDLE: &str = "models/virtual-survey";
@@ -122,6 +129,9 @@ pub struct Args {
     /// Let the flight come to its end in one piece, without killing the program in the middle
     #[arg(long)]
     uninterrupted: bool,
+    /// Store what arrives in a ground station too, whose page stays open until Ctrl-C
+    #[arg(long)]
+    ground: bool,
     #[command(flatten)]
     engine: engine::Args,
 }
@@ -170,6 +180,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         bundle.manifest().name,
         broker.address()
     );
+    let page = args.ground.then(|| open_page(&args, &broker, catalogue));
+    let page = page.transpose()?;
     let mut flight = Program {
         bundle: std::path::absolute(bundle_folder)?,
         broker: broker.address(),
@@ -235,8 +247,97 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if flown.interrupted {
         return Ok(ExitCode::from(INTERRUPTED));
     }
+    if let Some(page) = page {
+        page.stay()?;
+    }
     let code = flown.status.code().and_then(|code| u8::try_from(code).ok());
     Ok(ExitCode::from(code.unwrap_or(super::FAILED)))
+}
+
+/// A ground station with its page.
+struct Page {
+    address: String,
+    serving: thread::JoinHandle<anyhow::Result<()>>,
+    stop: CancellationToken,
+}
+
+impl Page {
+    /// Until somebody asks for an end.
+    fn stay(self) -> anyhow::Result<()> {
+        println!("\nthe page stays open until Ctrl-C: {}", self.address);
+        while !self.stop.is_cancelled() && !self.serving.is_finished() {
+            thread::sleep(Duration::from_millis(100));
+        }
+        let served = self.serving.join();
+        served.unwrap_or_else(|_| bail!("the ground station panicked"))
+    }
+}
+
+/// Begins a ground station that hears the demo's broker and shows what it stores to whoever sits at this machine. Of known
+/// virtual whales it has reference photographs.
+fn open_page(args: &Args, broker: &EmbeddedBroker, catalogue: &[String]) -> anyhow::Result<Page> {
+    let data = args.out.join("ground");
+    match fs::remove_dir_all(&data) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            return Err(e).with_context(|| format!("cannot remove {}", data.display()));
+        }
+        _ => {}
+    }
+    let photographs = match args.frames {
+        None => Some(draw_catalogue(&args.out.join("catalogue"), catalogue)?),
+        Some(_) => None,
+    };
+    let station = Ground {
+        broker: BrokerOptions::new(broker.address(), None, None)?,
+        session: "callosity-ground".to_owned(),
+        data,
+        database: None,
+        catalogue: photographs,
+        access: Access::ThisMachine,
+    };
+    let stop = interrupt::install()?;
+    let runtime = ground::runtime()?;
+    let (opened, listener) = runtime.block_on(async {
+        let opened = station.open().await?;
+        // Where another program has the usual port.
+        let listener = match TcpListener::bind(ground::PAGE).await {
+            Ok(listener) => listener,
+            Err(_) => TcpListener::bind((ground::PAGE.ip(), 0)).await?,
+        };
+        anyhow::Ok((opened, listener))
+    })?;
+    let address = ground::address_of(&listener)?;
+    println!("the ground station's page: {address}");
+    let until = stop.clone();
+    let serving = thread::spawn(move || runtime.block_on(station.serve(opened, listener, &until)));
+    Ok(Page {
+        address,
+        serving,
+        stop,
+    })
+}
+
+/// Draws two photographs of each known whale into a folder, as the ground station expects a catalogue.
+fn draw_catalogue(folder: &Path, catalogue: &[String]) -> anyhow::Result<PathBuf> {
+    let population = Catalogue::new(POPULATION, catalogue.len(), 0);
+    population
+        .individuals()
+        .par_iter()
+        .try_for_each(|individual| {
+            let of_animal = folder.join(&individual.name);
+            fs::create_dir_all(&of_animal)
+                .with_context(|| format!("cannot make the folder {}", of_animal.display()))?;
+            let mut rng = ChaCha8Rng::seed_from_u64(individual.whale.seed());
+            for number in 1..=2 {
+                let view = HeadView::draw(&mut rng);
+                let picture = render_head(&individual.whale, &view, 512, 256);
+                let path = of_animal.join(format!("drawn-{number}.jpg"));
+                fs::write(&path, encode_jpeg(&picture, JPEG_QUALITY)?)
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+            }
+            anyhow::Ok(())
+        })?;
+    Ok(folder.to_owned())
 }
 
 /// A camera of the flight.
@@ -445,6 +546,8 @@ struct Told {
     sightings: BTreeMap<Uuid, Sighting>,
     /// In the order in which they began.
     numbers: BTreeMap<Uuid, usize>,
+    /// Messages come at least once.
+    heard: BTreeSet<(Uuid, u32)>,
     arrived: usize,
     tracks: usize,
     efforts: usize,
@@ -458,6 +561,12 @@ impl Told {
         match received {
             Received::Sighting(sighting) => {
                 let frame = sighting.frame.number;
+                if !self
+                    .heard
+                    .insert((sighting.occurrence_id, sighting.revision))
+                {
+                    return Some(frame);
+                }
                 self.arrived += 1;
                 let next = self.numbers.len() + 1;
                 let number = self.numbers.entry(sighting.occurrence_id).or_insert(next);
@@ -474,8 +583,10 @@ impl Told {
                 Some(captured.max().unwrap_or(health.frames.captured))
             }
             Received::Effort(effort) => {
-                self.efforts += 1;
-                print_effort(&effort);
+                if self.heard.insert((effort.event_id, effort.revision)) {
+                    self.efforts += 1;
+                    print_effort(&effort);
+                }
                 None
             }
             Received::Track(_) => {

@@ -11,6 +11,7 @@ mod cameras;
 mod check;
 mod demo;
 mod engine;
+mod ground;
 mod identify;
 mod interrupt;
 mod manual;
@@ -75,6 +76,8 @@ commands! {
     Bundle => bundle,
     /// Fly: name whales as frames come and say so over MQTT
     Run => run,
+    /// Receive sightings, store them, and show them to those who decide who it is
+    Ground => ground,
     /// Look into the pictures that were kept in flight
     Archive => archive,
     /// Tell whether this box is fit to fly
@@ -143,6 +146,7 @@ fn log_to_journal_or_standard_error(default: &str) {
 fn default_log(command: &Command) -> &'static str {
     match command {
         Command::Run(_) => "warn,callosity=info",
+        Command::Ground(_) => "warn,callosity=info,callosity_ground=info,rumqttd=off",
         // The embedded broker reports each client that leaves as an error.
         Command::Demo(_) => "error,rumqttd=off",
         _ => "error",

@@ -17,6 +17,8 @@ mod messages;
 mod names;
 mod pictures;
 mod sightings;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};

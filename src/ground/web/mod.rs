@@ -6,6 +6,8 @@
 mod assets;
 mod authorise;
 mod handlers;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

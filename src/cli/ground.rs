@@ -1,0 +1,276 @@
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use callosity::rehearsal::EmbeddedBroker;
+use callosity::share_without_locks;
+use clap::ValueEnum;
+use ground::Receiver;
+use ground::catalogue::Catalogue;
+use ground::station::Station;
+use ground::store::{Role, Store};
+use ground::web::{Access, serve};
+use link::broker::{Credentials, pauses};
+use link::{BrokerAddress, BrokerOptions};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::interrupt;
+
+/// Where the page is, unless somebody says otherwise.
+pub const PAGE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8460);
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Invited {
+    /// Sees everything but accounts
+    Observer,
+    /// Decides on sightings too
+    Reviewer,
+    /// Invites others too
+    Administrator,
+}
+
+/// Receive sightings from aircraft, store them, and show them to those who decide who it is.
+///
+/// What a broker hands over is on the disk, in --data, before it is acknowledged: a kill or a loss of power loses nothing
+/// that came over a broker of its own (--broker). Without --broker there is one inside this program, which holds in memory
+/// what is not stored yet.
+///
+/// The page is at http://127.0.0.1:8460. At the first start a link is printed by which the first administrator chooses a name
+/// and a password; it is good once, for a day.
+#[derive(clap::Args)]
+pub struct Args {
+    /// MQTT 5 broker: mqtt://HOST[:PORT], with TLS mqtts://HOST[:PORT], as WebSocket ws:// or wss://HOST[:PORT]/PATH
+    /// [default: one inside this program, at --mqtt-listen]
+    #[arg(long, value_name = "URL")]
+    broker: Option<BrokerAddress>,
+    /// Where the broker inside this program listens, without password: anything but this machine's own address lets
+    /// everybody there send
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:1883",
+        conflicts_with = "broker"
+    )]
+    mqtt_listen: SocketAddr,
+    /// PEM file with the certificate authorities that may vouch for the broker
+    /// [default: those that this system trusts]
+    #[arg(long, value_name = "FILE", requires = "broker")]
+    ca: Option<PathBuf>,
+    /// PEM file with the certificate that shows the broker who we are
+    #[arg(long, value_name = "FILE", requires_all = ["broker", "client_key"])]
+    client_certificate: Option<PathBuf>,
+    /// PEM file with the private key of --client-certificate
+    #[arg(long, value_name = "FILE", requires = "client_certificate")]
+    client_key: Option<PathBuf>,
+    /// User name at the broker; the password comes from CALLOSITY_MQTT_PASSWORD or --password-file
+    #[arg(long, value_name = "NAME", requires = "broker")]
+    username: Option<String>,
+    /// File whose first line is the password
+    #[arg(long, value_name = "FILE", requires = "username")]
+    password_file: Option<PathBuf>,
+    /// Name of our session at the broker, which keeps what comes while we are away; each ground station needs its own
+    #[arg(long, value_name = "NAME", default_value = "callosity-ground")]
+    session: String,
+    /// Folder for the database and the pictures, on a disk of this machine
+    /// [default: $STATE_DIRECTORY, as systemd sets it, or ~/.local/state/callosity-ground]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// postgres://USER@HOST/DATABASE instead of an SQLite file in --data; pictures stay in --data
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "CALLOSITY_DATABASE",
+        hide_env_values = true
+    )]
+    database: Option<String>,
+    /// Folder with reference photographs: in it a folder for each animal, with its name
+    #[arg(long, value_name = "DIR")]
+    catalogue: Option<PathBuf>,
+    /// Where the page is
+    #[arg(long, value_name = "ADDRESS", default_value_t = PAGE)]
+    listen: SocketAddr,
+    /// A proxy in front of the page speaks TLS: browsers then keep the session from everybody else
+    #[arg(long)]
+    https: bool,
+    /// Print a link by which somebody gets an account, once
+    #[arg(long, value_name = "ROLE")]
+    invite: Option<Invited>,
+}
+
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let stop = interrupt::install()?;
+    let broker = match &args.broker {
+        Some(address) => {
+            let credentials = Credentials::gather(args.username, args.password_file.as_deref())?;
+            let mut broker = BrokerOptions::new(address.clone(), credentials, args.ca.as_deref())?;
+            if let (Some(certificate), Some(key)) = (&args.client_certificate, &args.client_key) {
+                broker = broker.with_client_certificate(certificate, key)?;
+            }
+            broker
+        }
+        None => {
+            let broker = EmbeddedBroker::start_at(args.mqtt_listen)
+                .context("name a broker with --broker, or another address with --mqtt-listen")?;
+            println!(
+                "aircraft send to the broker in this program, mqtt://{}",
+                args.mqtt_listen
+            );
+            BrokerOptions::new(broker.address(), None, None)?
+        }
+    };
+    let data = args.data.map_or_else(data_folder, Ok)?;
+    let ground = Ground {
+        broker,
+        session: args.session,
+        data,
+        database: args.database,
+        catalogue: args.catalogue,
+        access: Access::Accounts { https: args.https },
+    };
+    runtime()?.block_on(async {
+        let station = ground.open().await?;
+        let listener = TcpListener::bind(args.listen).await;
+        let listener = listener.with_context(|| format!("cannot listen on {}: name another address with --listen", args.listen))?;
+        let page = address_of(&listener)?;
+        println!("the page is at {page}");
+        if !args.listen.ip().is_loopback() && !args.https {
+            warn!("passwords cross the network readable: have a proxy speak TLS in front of the page, and say --https");
+        }
+        invite(&station, args.invite, &page).await?;
+        ground.serve(station, listener, &stop).await
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a link to an account where one is asked for, or where nobody has one.
+async fn invite(station: &Station, invited: Option<Invited>, page: &str) -> anyhow::Result<()> {
+    let role = match invited {
+        Some(Invited::Observer) => Role::Observer,
+        Some(Invited::Reviewer) => Role::Reviewer,
+        Some(Invited::Administrator) => Role::Administrator,
+        None if station.store.accounts().await?.is_empty() => Role::Administrator,
+        None => return Ok(()),
+    };
+    let invitation = station.store.invite(role).await?;
+    println!(
+        "good once, for a day: {page}/#invitation={}",
+        invitation.token
+    );
+    Ok(())
+}
+
+/// A ground station that is to be opened.
+pub struct Ground {
+    pub broker: BrokerOptions,
+    /// Name of the session at the broker.
+    pub session: String,
+    pub data: PathBuf,
+    pub database: Option<String>,
+    pub catalogue: Option<PathBuf>,
+    pub access: Access,
+}
+
+impl Ground {
+    /// Opens what it keeps.
+    pub async fn open(&self) -> anyhow::Result<Arc<Station>> {
+        refuse_network_share(&self.data)?;
+        let store = Store::open(&self.data, self.database.as_deref()).await?;
+        let catalogue = match &self.catalogue {
+            Some(folder) => Catalogue::open(folder)?,
+            None => Catalogue::default(),
+        };
+        Ok(Station::new(store, catalogue).await?)
+    }
+
+    /// Receives and answers until it is asked to stop.
+    pub async fn serve(
+        &self,
+        station: Arc<Station>,
+        listener: TcpListener,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let answer = serve(listener, station.clone(), self.access);
+        let served = tokio::select! {
+            answered = answer => answered.context("the page ends"),
+            received = self.receive(&station, stop) => received,
+        };
+        station.store.close().await;
+        served
+    }
+
+    /// Until it is asked to stop, or the broker refuses for good.
+    async fn receive(
+        &self,
+        station: &Arc<Station>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let mut pause = pauses();
+        let receiver = loop {
+            let connected = tokio::select! {
+                connected = Receiver::connect(self.broker.clone(), &self.session) => connected,
+                () = stop.cancelled() => return Ok(()),
+            };
+            match connected {
+                Ok(receiver) => break receiver,
+                Err(e) if e.is_permanent() => bail!(e),
+                Err(e) => warn!("{e}; it is tried again"),
+            }
+            if let Some(pause) = pause.next() {
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    () = stop.cancelled() => return Ok(()),
+                }
+            }
+        };
+        info!("connected to {}", self.broker.address);
+        station.receive_until(receiver, stop.cancelled()).await;
+        Ok(())
+    }
+}
+
+/// What a ground station runs on.
+pub fn runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the ground station")
+}
+
+/// As a browser on this machine reaches it.
+pub fn address_of(listener: &TcpListener) -> anyhow::Result<String> {
+    let mut address = listener.local_addr()?;
+    if address.ip().is_unspecified() {
+        address.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    Ok(format!("http://{address}"))
+}
+
+/// SQLite's locks do not hold there what they promise.
+fn refuse_network_share(data: &Path) -> anyhow::Result<()> {
+    match std::fs::create_dir_all(data) {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => {
+            return Err(e).with_context(|| format!("cannot make the folder {}", data.display()));
+        }
+        _ => {}
+    }
+    if let Some(kind) = share_without_locks(data) {
+        bail!(
+            "{} is on {kind}, where a database is not safe: name a folder on a disk of this machine with --data",
+            data.display()
+        );
+    }
+    Ok(())
+}
+
+/// Where it is kept when nobody says where.
+fn data_folder() -> anyhow::Result<PathBuf> {
+    super::run::state_folder_of("callosity-ground", "--data")
+}
