@@ -24,8 +24,8 @@ CREATE TABLE sightings (
     longitude DOUBLE PRECISION,
     uncertainty_meters DOUBLE PRECISION,
     proposal TEXT NOT NULL,
-    leading TEXT,
-    leading_probability DOUBLE PRECISION,
+    first_candidate TEXT,
+    first_probability DOUBLE PRECISION,
     unknown_probability DOUBLE PRECISION,
     provisional_id TEXT,
     doubt DOUBLE PRECISION NOT NULL,
@@ -40,7 +40,7 @@ CREATE TABLE sightings (
 CREATE INDEX sightings_by_time ON sightings (event_date);
 CREATE INDEX sightings_by_doubt ON sightings (verdict, doubt, event_date);
 CREATE INDEX sightings_by_animal ON sightings (animal, event_date);
-CREATE INDEX sightings_by_leading ON sightings (leading, event_date);
+CREATE INDEX sightings_by_candidate ON sightings (first_candidate, event_date);
 CREATE INDEX sightings_by_person ON sightings (decided_by, decided);
 CREATE INDEX sightings_by_flight ON sightings (event_id, event_date);
 CREATE INDEX sightings_by_place ON sightings (latitude, longitude, event_date);

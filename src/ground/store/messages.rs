@@ -286,7 +286,7 @@ async fn keep_sighting(
     let leading = sighting.candidates.first();
     sqlx::query(
         "INSERT INTO sightings (occurrence_id, revision, platform, event_id, camera, event_date, state, frames_seen, \
-             latitude, longitude, uncertainty_meters, proposal, leading, leading_probability, unknown_probability, \
+             latitude, longitude, uncertainty_meters, proposal, first_candidate, first_probability, unknown_probability, \
              provisional_id, doubt, crop) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
              (SELECT picture FROM crops WHERE occurrence_id = $18 ORDER BY received DESC LIMIT 1)) \
@@ -294,7 +294,7 @@ async fn keep_sighting(
              camera = excluded.camera, event_date = excluded.event_date, state = excluded.state, \
              frames_seen = excluded.frames_seen, latitude = excluded.latitude, longitude = excluded.longitude, \
              uncertainty_meters = excluded.uncertainty_meters, proposal = excluded.proposal, \
-             leading = excluded.leading, leading_probability = excluded.leading_probability, \
+             first_candidate = excluded.first_candidate, first_probability = excluded.first_probability, \
              unknown_probability = excluded.unknown_probability, provisional_id = excluded.provisional_id, \
              doubt = excluded.doubt \
          WHERE excluded.revision > sightings.revision",

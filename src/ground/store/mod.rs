@@ -41,6 +41,8 @@ pub use sightings::{Area, Details, Order, Search, Standing, Summary};
 /// The schema, one step after the other. A step that was released is never changed.
 const MIGRATIONS: [(&str, &str); 1] = [("begin", include_str!("0001_begin.sql"))];
 
+static DRIVERS: Once = Once::new();
+
 /// What the ground station keeps.
 pub struct Store {
     /// One connection, so that whatever is written waits for its turn instead of failing.
@@ -101,7 +103,6 @@ impl Store {
             Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(folder.to_owned())),
             Err(TryLockError::Error(e)) => return Err(file_error(&lock_path, e)),
         }
-        static DRIVERS: Once = Once::new();
         DRIVERS.call_once(install_default_drivers);
         let (address, is_sqlite) = match database {
             None => (sqlite_address(&folder.join("ground.sqlite"))?, true),

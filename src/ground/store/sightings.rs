@@ -1,8 +1,8 @@
 use jiff::Timestamp;
 use link::message::Sighting;
 use serde::{Deserialize, Serialize};
-use sqlx::any::AnyRow;
-use sqlx::{Any, AssertSqlSafe, QueryBuilder, Row};
+use sqlx::any::{AnyArguments, AnyRow};
+use sqlx::{Any, AssertSqlSafe, Row};
 use uuid::Uuid;
 
 use super::{Decided, Store, StoreError, Verdict, milliseconds, timestamp};
@@ -136,7 +136,7 @@ pub struct Search {
 }
 
 const COLUMNS: &str = "occurrence_id, revision, platform, event_id, camera, event_date, state, frames_seen, latitude, \
-    longitude, uncertainty_meters, proposal, leading, leading_probability, unknown_probability, provisional_id, doubt, \
+    longitude, uncertainty_meters, proposal, first_candidate, first_probability, unknown_probability, provisional_id, doubt, \
     crop, decisions, verdict, animal, possible, decided_by, decided";
 
 impl Store {
@@ -145,21 +145,23 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn search(&self, search: &Search) -> Result<Vec<Summary>, StoreError> {
-        let mut query = QueryBuilder::<Any>::new(format!("SELECT {COLUMNS} FROM ("));
+        let mut query = Query::default();
+        query.push(&format!("SELECT {COLUMNS} FROM ("));
         // An animal is sought in two places, each with an index of its own.
         match &search.animal {
             None => {
-                query.push(format!("SELECT {COLUMNS} FROM sightings WHERE 1 = 1"));
+                query.push(&format!("SELECT {COLUMNS} FROM sightings WHERE 1 = 1"));
                 narrow(&mut query, search);
             }
             Some(animal) => {
-                query.push(format!("SELECT {COLUMNS} FROM sightings WHERE animal = "));
-                query.push_bind(animal.clone());
+                query.push(&format!("SELECT {COLUMNS} FROM sightings"));
+                query.bind(" WHERE animal = ", Value::Text(animal.clone()));
                 narrow(&mut query, search);
-                query.push(format!(
-                    " UNION ALL SELECT {COLUMNS} FROM sightings WHERE verdict IS NULL AND leading = "
-                ));
-                query.push_bind(animal.clone());
+                query.push(&format!(" UNION ALL SELECT {COLUMNS} FROM sightings"));
+                query.bind(
+                    " WHERE verdict IS NULL AND first_candidate = ",
+                    Value::Text(animal.clone()),
+                );
                 narrow(&mut query, search);
             }
         }
@@ -168,10 +170,12 @@ impl Store {
             Order::Newest => "event_date DESC, occurrence_id DESC",
             Order::Review => "doubt DESC, event_date DESC, occurrence_id DESC",
         });
-        query.push(" LIMIT ");
-        query.push_bind(i64::from(search.limit.unwrap_or(100).min(1000)));
-        query.push(" OFFSET ");
-        query.push_bind(i64::from(search.offset.unwrap_or(0)));
+        let limit = search.limit.unwrap_or(100).min(1000);
+        query.bind(" LIMIT ", Value::Integer(limit.into()));
+        query.bind(
+            " OFFSET ",
+            Value::Integer(search.offset.unwrap_or(0).into()),
+        );
         let rows = query.build().fetch_all(&self.readers).await?;
         rows.iter().map(summary).collect()
     }
@@ -234,41 +238,74 @@ impl Store {
     }
 }
 
+/// A query that is put together, with its values.
+#[derive(Default)]
+struct Query {
+    sql: String,
+    values: Vec<Value>,
+}
+
+enum Value {
+    Text(String),
+    Integer(i64),
+    Real(f64),
+}
+
+impl Query {
+    /// Nothing that anybody sent may be in `sql`.
+    fn push(&mut self, sql: &str) {
+        self.sql += sql;
+    }
+
+    fn bind(&mut self, sql: &str, value: Value) {
+        self.values.push(value);
+        self.sql += sql;
+        self.sql += &format!("${}", self.values.len());
+    }
+
+    fn build(self) -> sqlx::query::Query<'static, Any, AnyArguments> {
+        let query = sqlx::query(AssertSqlSafe(self.sql));
+        self.values
+            .into_iter()
+            .fold(query, |query, value| match value {
+                Value::Text(text) => query.bind(text),
+                Value::Integer(integer) => query.bind(integer),
+                Value::Real(real) => query.bind(real),
+            })
+    }
+}
+
 /// Adds all conditions but the animal's.
-fn narrow(query: &mut QueryBuilder<Any>, search: &Search) {
+fn narrow(query: &mut Query, search: &Search) {
+    let time = |time| Value::Integer(milliseconds(time));
     if search.order == Order::Review {
         query.push(" AND verdict IS NULL");
     }
     if let Some(from) = search.from {
-        query
-            .push(" AND event_date >= ")
-            .push_bind(milliseconds(from));
+        query.bind(" AND event_date >= ", time(from));
     }
     if let Some(to) = search.to {
-        query.push(" AND event_date < ").push_bind(milliseconds(to));
+        query.bind(" AND event_date < ", time(to));
     }
     if let Some(verdict) = search.verdict {
-        query.push(" AND verdict = ").push_bind(verdict.word());
+        query.bind(" AND verdict = ", Value::Text(verdict.word().to_owned()));
     }
     if let Some(person) = &search.person {
-        query.push(" AND decided_by = ").push_bind(person.clone());
+        query.bind(" AND decided_by = ", Value::Text(person.clone()));
     }
     if let Some(flight) = &search.flight {
-        query.push(" AND event_id = ").push_bind(flight.clone());
+        query.bind(" AND event_id = ", Value::Text(flight.clone()));
     }
     if let Some(area) = search.area {
-        query.push(" AND latitude >= ").push_bind(area.south);
-        query.push(" AND latitude <= ").push_bind(area.north);
-        let joined = if area.west <= area.east {
-            " AND "
+        query.bind(" AND latitude >= ", Value::Real(area.south));
+        query.bind(" AND latitude <= ", Value::Real(area.north));
+        query.bind(" AND (longitude >= ", Value::Real(area.west));
+        query.push(if area.west <= area.east {
+            " AND"
         } else {
-            " OR "
-        };
-        query.push(" AND (longitude >= ").push_bind(area.west);
-        query
-            .push(joined)
-            .push("longitude <= ")
-            .push_bind(area.east);
+            " OR"
+        });
+        query.bind(" longitude <= ", Value::Real(area.east));
         query.push(")");
     }
 }
@@ -304,8 +341,8 @@ fn summary(row: &AnyRow) -> Result<Summary, StoreError> {
         longitude: row.try_get("longitude")?,
         uncertainty_meters: row.try_get("uncertainty_meters")?,
         proposal: row.try_get("proposal")?,
-        leading: row.try_get("leading")?,
-        leading_probability: row.try_get("leading_probability")?,
+        leading: row.try_get("first_candidate")?,
+        leading_probability: row.try_get("first_probability")?,
         unknown_probability: row.try_get("unknown_probability")?,
         provisional_id: row.try_get("provisional_id")?,
         doubt: row.try_get("doubt")?,

@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use bytes::Bytes;
 use link::codec::{Encoding, decode_as};
@@ -8,7 +9,7 @@ use link::message::{
     Sighting, SightingState,
 };
 use proptest::prelude::*;
-use sqlx::AssertSqlSafe;
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::*;
@@ -105,8 +106,150 @@ fn of_crop(number: u128, jpeg: &[u8]) -> Delivery {
     }
 }
 
+/// Address of a PostgreSQL server on which these tests run, instead of on SQLite.
+const SERVER: &str = "CALLOSITY_TEST_POSTGRESQL";
+
+/// On PostgreSQL each folder has a database of its own.
 async fn open(folder: &Path) -> Store {
-    Store::open(folder, None).await.unwrap()
+    let Ok(server) = std::env::var(SERVER) else {
+        return Store::open(folder, None).await.unwrap();
+    };
+    let digest = hex::encode(Sha256::digest(folder.to_string_lossy().as_bytes()));
+    let database = format!("t{}", &digest[..24]);
+    DRIVERS.call_once(install_default_drivers);
+    let administrator = AnyPoolOptions::new().max_connections(1);
+    let administrator = administrator
+        .connect(&format!("{server}/postgres"))
+        .await
+        .unwrap();
+    let create = AssertSqlSafe(format!("CREATE DATABASE {database}"));
+    if let Err(e) = sqlx::query(create).execute(&administrator).await {
+        assert!(e.to_string().contains("already exists"), "{e}");
+    }
+    administrator.close().await;
+    let address = format!("{server}/{database}");
+    Store::open(folder, Some(&address)).await.unwrap()
+}
+
+fn is_postgresql() -> bool {
+    std::env::var_os(SERVER).is_some()
+}
+
+/// A server of one's own, without a password, on a free port of loopback; ended when dropped.
+struct Postgresql {
+    programs: PathBuf,
+    folder: tempfile::TempDir,
+    address: String,
+}
+
+impl Postgresql {
+    fn start() -> Option<Self> {
+        let installed = std::fs::read_dir("/usr/lib/postgresql")
+            .into_iter()
+            .flatten()
+            .flatten();
+        let programs = installed.map(|version| version.path().join("bin"));
+        let programs = programs
+            .filter(|programs| programs.join("initdb").exists())
+            .max()?;
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path().display().to_string();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let server = Self {
+            programs,
+            address: format!("postgres://postgres@127.0.0.1:{port}"),
+            folder,
+        };
+        // It does not run as root.
+        let owned = Command::new("chown").args(["postgres", &here]).status();
+        assert!(!is_root() || owned.unwrap().success());
+        server.run(
+            "initdb",
+            &[
+                "--auth",
+                "trust",
+                "--username",
+                "postgres",
+                "--encoding",
+                "UTF8",
+            ],
+        );
+        let options = format!(
+            "-k {here} -p {port} -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=200"
+        );
+        server.run(
+            "pg_ctl",
+            &[
+                "--wait",
+                "--log",
+                &format!("{here}/log"),
+                "--options",
+                &options,
+                "start",
+            ],
+        );
+        Some(server)
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) {
+        let program = self.programs.join(program);
+        let mut command = if is_root() {
+            let mut command = Command::new("runuser");
+            command.args(["-u", "postgres", "--"]).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        command.arg("--pgdata").arg(self.folder.path().join("data"));
+        let status = command
+            .args(arguments)
+            .current_dir("/")
+            .stdout(Stdio::null())
+            .status();
+        assert!(status.unwrap().success(), "{command:?}");
+    }
+}
+
+impl Drop for Postgresql {
+    fn drop(&mut self) {
+        self.run("pg_ctl", &["--mode", "immediate", "stop"]);
+    }
+}
+
+fn is_root() -> bool {
+    std::env::var("USER").is_ok_and(|user| user == "root")
+        || std::env::var("HOME").is_ok_and(|home| home == "/root")
+}
+
+/// All other tests of this module, on a real PostgreSQL.
+#[test]
+fn the_same_holds_on_postgresql() {
+    if is_postgresql() {
+        return;
+    }
+    let Some(server) = Postgresql::start() else {
+        eprintln!("SKIPPED: PostgreSQL is not installed");
+        return;
+    };
+    let tested = Command::new(std::env::current_exe().unwrap())
+        .args(["store::tests", "--test-threads", "2"])
+        .env(SERVER, &server.address)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&tested.stdout);
+    assert!(
+        tested.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&tested.stderr)
+    );
+    assert!(
+        said.contains("a_decision_is_of_one_sighting_and_never_overwrites ... ok"),
+        "{said}"
+    );
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
@@ -474,7 +617,7 @@ async fn a_folder_is_one_process_own_and_is_named_in_errors() {
         .keep(&[of_sighting(&sighting(1, 0), Encoding::Json)])
         .await
         .unwrap();
-    assert!(odd.join("ground.sqlite").exists());
+    assert!(is_postgresql() || odd.join("ground.sqlite").exists());
 }
 
 #[tokio::test]
@@ -533,6 +676,9 @@ async fn secrets_are_stored_hashed_and_links_are_good_once() {
     assert_eq!(store.session(&ben.token).await.unwrap(), None);
 
     store.close().await;
+    if is_postgresql() {
+        return;
+    }
     let stored = std::fs::read(folder.path().join("ground.sqlite")).unwrap();
     for secret in [PASSWORD, &invitation, &second, &ana.token] {
         let found = stored
@@ -545,6 +691,9 @@ async fn secrets_are_stored_hashed_and_links_are_good_once() {
 /// The indexes are there for these questions.
 #[tokio::test]
 async fn no_search_walks_over_all_sightings() {
+    if is_postgresql() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await;
     for (condition, order) in [
@@ -554,7 +703,7 @@ async fn no_search_walks_over_all_sightings() {
         ),
         ("animal = 'Comet'", "event_date DESC, occurrence_id DESC"),
         (
-            "verdict IS NULL AND leading = 'Comet'",
+            "verdict IS NULL AND first_candidate = 'Comet'",
             "event_date DESC, occurrence_id DESC",
         ),
         ("verdict IS NULL", "doubt DESC, event_date DESC"),
@@ -581,7 +730,7 @@ async fn a_million_sightings_are_searched() {
     sqlx::query(
         "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999999) \
          INSERT INTO sightings (occurrence_id, revision, platform, event_id, camera, event_date, state, frames_seen, \
-             latitude, longitude, uncertainty_meters, proposal, leading, leading_probability, unknown_probability, doubt, \
+             latitude, longitude, uncertainty_meters, proposal, first_candidate, first_probability, unknown_probability, doubt, \
              decisions, verdict, animal, possible, decided_by, decided) \
          SELECT printf('01900000-0000-7000-8000-%012x', i), 1, 'N' || (i % 20), 'flight ' || (i / 300), 'left', \
              1500000000000 + i * 315000, 'end', 3, 25 + abs(random() % 300000) / 10000.0, \
@@ -604,16 +753,80 @@ async fn a_million_sightings_are_searched() {
     let animal = Some("whale 77".to_owned());
     let searches = [
         ("newest", Search::default()),
-        ("page 1000", Search { offset: Some(100_000), ..Search::default() }),
-        ("review queue", Search { order: Order::Review, ..Search::default() }),
-        ("a month", Search { from: at(1_600_000_000_000), to: at(1_602_592_000_000), ..Search::default() }),
-        ("an animal", Search { animal: animal.clone(), ..Search::default() }),
-        ("an animal in a bay", Search { animal, area: Some(bay), ..Search::default() }),
-        ("a bay", Search { area: Some(bay), ..Search::default() }),
-        ("a bay in a month", Search { area: Some(bay), from: at(1_600_000_000_000), to: at(1_602_592_000_000), ..Search::default() }),
-        ("a verdict", Search { verdict: Some(Verdict::Identified), ..Search::default() }),
-        ("by a person", Search { person: Some("person 3".into()), ..Search::default() }),
-        ("a flight", Search { flight: Some("flight 1000".into()), ..Search::default() }),
+        (
+            "page 1000",
+            Search {
+                offset: Some(100_000),
+                ..Search::default()
+            },
+        ),
+        (
+            "review queue",
+            Search {
+                order: Order::Review,
+                ..Search::default()
+            },
+        ),
+        (
+            "a month",
+            Search {
+                from: at(1_600_000_000_000),
+                to: at(1_602_592_000_000),
+                ..Search::default()
+            },
+        ),
+        (
+            "an animal",
+            Search {
+                animal: animal.clone(),
+                ..Search::default()
+            },
+        ),
+        (
+            "an animal in a bay",
+            Search {
+                animal,
+                area: Some(bay),
+                ..Search::default()
+            },
+        ),
+        (
+            "a bay",
+            Search {
+                area: Some(bay),
+                ..Search::default()
+            },
+        ),
+        (
+            "a bay in a month",
+            Search {
+                area: Some(bay),
+                from: at(1_600_000_000_000),
+                to: at(1_602_592_000_000),
+                ..Search::default()
+            },
+        ),
+        (
+            "a verdict",
+            Search {
+                verdict: Some(Verdict::Identified),
+                ..Search::default()
+            },
+        ),
+        (
+            "by a person",
+            Search {
+                person: Some("person 3".into()),
+                ..Search::default()
+            },
+        ),
+        (
+            "a flight",
+            Search {
+                flight: Some("flight 1000".into()),
+                ..Search::default()
+            },
+        ),
     ];
     for (name, search) in searches {
         let mut times = Vec::new();
@@ -624,7 +837,10 @@ async fn a_million_sightings_are_searched() {
             times.push(begun.elapsed());
         }
         times.sort();
-        println!("{name:<20} {found:>4} found, median {:>7.1?}, longest {:>7.1?}", times[2], times[4]);
+        println!(
+            "{name:<20} {found:>4} found, median {:>7.1?}, longest {:>7.1?}",
+            times[2], times[4]
+        );
         assert!(found > 0, "{name}");
     }
     let begun = std::time::Instant::now();

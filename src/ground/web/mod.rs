@@ -151,7 +151,7 @@ pub fn router(station: Arc<Station>, access: Access) -> Router {
     for route in routes() {
         let authorised =
             middleware::from_fn_with_state((server.clone(), route.needs), authorise::authorise);
-        router = router.route(route.path, route.handler.layer(authorised));
+        router = router.route(route.path, route.handler.route_layer(authorised));
     }
     router
         .layer(DefaultBodyLimit::max(LARGEST))

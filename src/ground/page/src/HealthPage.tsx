@@ -37,7 +37,7 @@ function AircraftHealth({ aircraft: a }: { aircraft: Aircraft }) {
             </ul>
           )}
           <div class="grid">
-            <Cameras health={h} />
+            <Cameras health={h} hasLanded={a.status?.status === "stopped"} />
             <Facts
               title="Frames"
               facts={[
@@ -70,7 +70,7 @@ function AircraftHealth({ aircraft: a }: { aircraft: Aircraft }) {
   );
 }
 
-function Cameras({ health: h }: { health: Health }) {
+function Cameras({ health: h, hasLanded }: { health: Health; hasLanded: boolean }) {
   return (
     <div>
       <h3>Cameras</h3>
@@ -80,7 +80,7 @@ function Cameras({ health: h }: { health: Health }) {
           <>
             <dt>{c.name}</dt>
             <dd>
-              {c.format ? <span class="badge good">open</span> : <span class="badge bad">closed</span>} {plural(c.captured, "frame")}
+              {c.format ? <span class="badge good">open</span> : <span class={`badge ${hasLanded ? "" : "bad"}`}>closed</span>} {plural(c.captured, "frame")}
               {c.lastFrame && <>, the last {ago(c.lastFrame)}</>}
               {c.failures > 0 && <>; failed {plural(c.failures, "time")}</>}
               {c.lost > 0 && <>; lost {c.lost}</>}
@@ -119,7 +119,7 @@ function position(h: Health): [string, string | number | undefined][] {
     ["age of the latest fix", h.position?.fixAgeSeconds == null ? undefined : `${h.position.fixAgeSeconds.toFixed(1)} s`],
     ["satellites", h.position?.satellites],
     ["time from", h.clock?.timeQuality],
-    ["clock put right by", h.clock?.correctionSeconds ? `${h.clock.correctionSeconds.toFixed(1)} s` : undefined],
+    ["clock put right by", Math.abs(h.clock?.correctionSeconds ?? 0) >= 0.05 ? `${h.clock!.correctionSeconds.toFixed(1)} s` : undefined],
   ];
 }
 

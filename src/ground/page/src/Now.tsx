@@ -164,7 +164,7 @@ function Arrival({ sighting: s }: { sighting: Summary }) {
         </p>
         <p>
           {s.standing ? <>by {s.standing.person}</> : sure}
-          {!s.standing && probability != null && <span class="quiet"> · right in about {inHundred(probability)}</span>}
+          {!s.standing && probability != null && <span class="quiet"> · right in {inHundred(probability)}</span>}
         </p>
         <p class="quiet" title={fullTime(s.time)}>
           {time(s.time)} · {s.platform}

@@ -5,7 +5,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { account, animals, ask, Failure, decisionsMade, mayDecide, picture, queue, recent, referencesOf, type Decided, type Details, type Summary, type Verdict } from "./api";
 import { Crop } from "./Now";
 import { Pair, type Picture } from "./Pair";
-import { certainty, fullTime, inHundred, overall, place, plural, proposal, time, verdict } from "./words";
+import { certainty, fullTime, inHundred, notInCatalogue, overall, place, plural, proposal, time, verdict } from "./words";
 
 interface Wish {
   verdict: Verdict;
@@ -80,7 +80,9 @@ function Sighting({ id }: { id: string }) {
       (answer) => {
         if (gone) return;
         setDetails(answer);
-        setSelected((s) => s ?? answer.message.candidates[0]?.organismID ?? null);
+        // Where the machine knows nobody like it, nobody is confirmed by one key.
+        const first = answer.summary.proposal === "unknown" ? undefined : answer.message.candidates[0];
+        setSelected((s) => s ?? first?.organismID ?? null);
       },
       (e: Error) => {
         if (!gone) setWrong(e.message);
@@ -239,16 +241,16 @@ function Sighting({ id }: { id: string }) {
             {unknown != null && (
               <li class="unknown">
                 <span class="said">
-                  <strong>Not in the catalogue</strong>
+                  <strong>None of the catalogue</strong>
                   <small>
-                    {certainty(unknown)}, {inHundred(unknown)}
+                    {notInCatalogue(unknown)}, {inHundred(unknown)}
                   </small>
                   <Bar share={unknown} />
                 </span>
               </li>
             )}
           </ol>
-          <p class="quiet">Right so many times in 100 where the machine says so.</p>
+          <p class="quiet">So often the machine is right where it says so.</p>
         </section>
         <section aria-label="Decision">
           <h3>What you decide</h3>
@@ -258,7 +260,7 @@ function Sighting({ id }: { id: string }) {
             <>
               <div class="actions">
                 <button class="strong" disabled={!selected || busy} onClick={confirm}>
-                  {selected ? `It is ${selected}` : "Confirm"} <kbd>Enter</kbd>
+                  {selected ? `It is ${selected}` : "Choose a candidate"} <kbd>Enter</kbd>
                 </button>
                 <button disabled={busy} onClick={() => other.current?.showModal()}>
                   Another animal… <kbd>O</kbd>
@@ -311,7 +313,7 @@ function Heading({ summary: s, details, sameFrame }: { summary: Summary; details
     <header>
       <h2>
         {who} <small>{sure}</small>
-        {probability != null && <small class="quiet"> · right in about {inHundred(probability)}</small>}
+        {probability != null && <small class="quiet"> · right in {inHundred(probability)}</small>}
       </h2>
       <p class="quiet">
         {fullTime(s.time)} · {s.platform}
@@ -385,9 +387,9 @@ function Compare({ details, animal }: { details: Details; animal: string | null 
     caption: details.crops.length > 1 ? `${crop + 1} of ${details.crops.length}` : "",
   };
   const compared: Picture = {
-    title: animal ?? "Nobody is chosen",
+    title: animal ?? "Nobody is chosen yet",
     source: animal && at ? `${referencesOf(animal)}/${at.number}` : null,
-    missing: animal ? `This station has no photographs of ${animal}: start it with --catalogue.` : "Choose a candidate.",
+    missing: animal ? `This station has no photographs of ${animal}: start it with --catalogue.` : "Choose a candidate to compare with.",
     more: references.length > 1 ? () => setReference((r) => (r + 1) % references.length) : undefined,
     caption: at ? `${at.file}${references.length > 1 ? `, ${reference + 1} of ${references.length}` : ""}` : "",
   };

@@ -46,8 +46,8 @@ function around(places: [number, number][], width: number, height: number): View
   const [xs, ys] = [places.map((p) => p[0]), places.map((p) => p[1])];
   const [west, east] = [Math.min(...xs), Math.max(...xs)];
   const [south, north] = [Math.min(...ys), Math.max(...ys)];
-  // Two kilometres at least.
-  const span = Math.max((east - west) / width, (north - south) / height, 0.02 / Math.min(width, height));
+  // A kilometre at least.
+  const span = Math.max((east - west) / width, (north - south) / height, 0.01 / Math.min(width, height));
   return { x: (west + east) / 2, y: (south + north) / 2, scale: Math.min(MOST, 0.8 / span) };
 }
 

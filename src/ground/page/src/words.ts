@@ -7,7 +7,7 @@ export const overall = (probability: number, unknown: number | null) => probabil
 export function inHundred(probability: number): string {
   const n = Math.round(probability * 100);
   if (n >= 100) return "more than 99 in 100";
-  return n < 1 ? "less than 1 in 100" : `${n} in 100`;
+  return n < 1 ? "less than 1 in 100" : `about ${n} in 100`;
 }
 
 export function certainty(probability: number): string {
@@ -18,13 +18,19 @@ export function certainty(probability: number): string {
   return "very doubtful";
 }
 
+export function notInCatalogue(probability: number | null): string {
+  if (probability == null) return "not in the catalogue";
+  const how = probability >= 0.95 ? "almost certainly" : probability >= 0.8 ? "probably" : probability >= 0.5 ? "perhaps" : "hardly";
+  return `${how} not in the catalogue`;
+}
+
 /** What the machine makes of a sighting: who, and how sure. */
 export function proposal(s: Summary): { who: string; sure: string; probability: number | null } {
   if (s.proposal === "unknown") {
     const unknown = s.unknownProbability;
     return {
       who: s.provisionalId ?? "unknown",
-      sure: unknown == null ? "not in the catalogue" : `${certainty(unknown)} not in the catalogue`,
+      sure: notInCatalogue(unknown),
       probability: unknown,
     };
   }
