@@ -95,7 +95,8 @@ test: tools torch fmt deny check-page test-callosity lint doc test-training ## i
 
 .PHONY: tools
 tools: native
-	@.ci/debian mosquitto:mosquitto openssl:openssl gpsd:gpsd gpsfake:gpsd-clients
+	@.ci/debian mosquitto:mosquitto openssl:openssl gpsd:gpsd gpsfake:gpsd-clients \
+		'/usr/lib/postgresql/*/bin/initdb:postgresql'
 	@.ci/python $(VENV) tests/requirements.txt
 	@touch $(VENV)/.has-onnxruntime
 

@@ -18,15 +18,15 @@ use heard::{Ground, PLATFORM, sighting};
 use jiff::SignedDuration;
 use link::codec::Encoding;
 use link::message::{
-    CameraHealth, Candidate, ClockHealth, Decision, Effort, EffortReason, Engine, FrameCounts,
-    Health, LinkCounts, Place, PositionHealth, Presence, Problem, QueueDepths, Sighting,
-    SightingState, StageTime, Status, TimeQuality, Track, Watch, Weather,
+    CameraHealth, Candidate, ClockHealth, Decision, DiskHealth, Effort, EffortReason, Engine,
+    FrameCounts, HardwareHealth, Health, LinkCounts, Place, PositionHealth, Presence, Problem,
+    QueueDepths, Sighting, SightingState, StageTime, Status, TimeQuality, Track, Watch, Weather,
 };
 use link::topic::Platform;
-use recognition::pixels::encode_jpeg;
-use recognition::virtual_survey::{Catalogue, HeadView, render_head};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use recognition::pixels::encode_jpeg;
+use recognition::virtual_survey::{Catalogue, HeadView, render_head};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::{AsyncClient, Event, Incoming, MqttOptions};
 use serde::Serialize;
@@ -44,7 +44,9 @@ struct Sender {
 impl Sender {
     fn start(port: u16, name: &str) -> Self {
         let mut options = MqttOptions::new(name, "127.0.0.1", port);
-        options.set_credentials(USER, PASSWORD).set_clean_start(true);
+        options
+            .set_credentials(USER, PASSWORD)
+            .set_clean_start(true);
         let (client, mut events) = AsyncClient::new(options, 64);
         let (say, acknowledged) = watch::channel(0);
         tokio::spawn(async move {
@@ -64,7 +66,10 @@ impl Sender {
     }
 
     async fn send(&mut self, topic: String, payload: Vec<u8>) {
-        self.client.publish(topic, QoS::AtLeastOnce, false, payload).await.unwrap();
+        self.client
+            .publish(topic, QoS::AtLeastOnce, false, payload)
+            .await
+            .unwrap();
         self.sent += 1;
     }
 
@@ -95,8 +100,13 @@ async fn killed_in_the_middle(sightings: u64, kills: u64) {
     // From now on the broker keeps what comes while nobody listens.
     Ground::start(&broker, data.path(), &[]).kill();
     let store = Store::open(data.path(), None).await.unwrap();
-    let invitation = store.invite(ground::store::Role::Administrator).await.unwrap();
-    let session = store.accept(&invitation.token, "Ana", "a long enough password".into()).await;
+    let invitation = store
+        .invite(ground::store::Role::Administrator)
+        .await
+        .unwrap();
+    let session = store
+        .accept(&invitation.token, "Ana", "a long enough password".into())
+        .await;
     let cookie = format!("callosity_session={}", session.unwrap().token);
     drop(store);
 
@@ -113,7 +123,12 @@ async fn killed_in_the_middle(sightings: u64, kills: u64) {
             sender.say(topics.sighting(), &sighting(number, 1)).await;
             if number % 7 == 0 {
                 nonsense += 1;
-                sender.send(topics.sighting(), format!("{{\"nonsense\": {number}").into_bytes()).await;
+                sender
+                    .send(
+                        topics.sighting(),
+                        format!("{{\"nonsense\": {number}").into_bytes(),
+                    )
+                    .await;
             }
             progress.send_replace(number + 1);
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -129,9 +144,13 @@ async fn killed_in_the_middle(sightings: u64, kills: u64) {
         ground = Ground::start(&broker, data.path(), &[]);
     }
     let nonsense: u64 = sending.await.unwrap();
-    ground.until(&cookie, "all sightings arrive", |station| station["sightings"] == sightings);
+    ground.until(&cookie, "all sightings arrive", |station| {
+        station["sightings"] == sightings
+    });
     // What was sent last arrives last.
-    ground.until(&cookie, "all nonsense arrives", |station| station["setAsideCount"] == nonsense);
+    ground.until(&cookie, "all nonsense arrives", |station| {
+        station["setAsideCount"] == nonsense
+    });
     std::thread::sleep(Duration::from_millis(500));
     ground.stop();
 
@@ -154,7 +173,10 @@ async fn killed_in_the_middle(sightings: u64, kills: u64) {
         assert_eq!((details.revisions, details.summary.revision), (2, 1));
         assert_eq!(details.message, sighting(number, 1));
         assert_eq!(details.crops.len(), 1);
-        assert_eq!(store.pictures().get(&details.crops[0]).unwrap().unwrap(), jpeg_of(number));
+        assert_eq!(
+            store.pictures().get(&details.crops[0]).unwrap().unwrap(),
+            jpeg_of(number)
+        );
     }
     let (_, set_aside) = store.set_aside(1).await.unwrap();
     assert_eq!(set_aside, nonsense);
@@ -182,8 +204,13 @@ async fn a_thousand_messages_a_second() {
     let data = tempfile::tempdir().unwrap();
     Ground::start(&broker, data.path(), &[]).kill();
     let store = Store::open(data.path(), None).await.unwrap();
-    let invitation = store.invite(ground::store::Role::Administrator).await.unwrap();
-    let session = store.accept(&invitation.token, "Ana", "a long enough password".into()).await;
+    let invitation = store
+        .invite(ground::store::Role::Administrator)
+        .await
+        .unwrap();
+    let session = store
+        .accept(&invitation.token, "Ana", "a long enough password".into())
+        .await;
     let cookie = format!("callosity_session={}", session.unwrap().token);
     drop(store);
     let ground = Ground::start(&broker, data.path(), &[]);
@@ -224,7 +251,9 @@ async fn a_thousand_messages_a_second() {
     }
     let sent_in = begun.elapsed();
     let total = 1000 * seconds;
-    ground.until(&cookie, "all arrive", |station| station["sinceStart"]["sightings"] == total);
+    ground.until(&cookie, "all arrive", |station| {
+        station["sinceStart"]["sightings"] == total
+    });
     let stored_in = begun.elapsed();
     answers.sort();
     println!(
@@ -238,7 +267,10 @@ async fn a_thousand_messages_a_second() {
         answers[answers.len() * 95 / 100],
         answers[answers.len() - 1]
     );
-    println!("memory of the station: {first} at first, {} at the end", memory(ground.id()));
+    println!(
+        "memory of the station: {first} at first, {} at the end",
+        memory(ground.id())
+    );
 }
 
 /// A flight with drawn whales, as an aircraft would tell of it.
@@ -260,7 +292,11 @@ fn told() -> Told {
     // Lines to and fro, off Cape Cod.
     let place = |step: usize| {
         let (line, along) = (step / 30, (step % 30) as f64 / 30.0);
-        let east = if line.is_multiple_of(2) { along } else { 1.0 - along };
+        let east = if line.is_multiple_of(2) {
+            along
+        } else {
+            1.0 - along
+        };
         Place {
             decimal_latitude: 41.75 + 0.06 * line as f64,
             decimal_longitude: -69.75 + 0.5 * east,
@@ -277,7 +313,11 @@ fn told() -> Told {
         altitude_meters: Some(304.0),
         altitude_datum: None,
         speed_meters_per_second: Some(51.0),
-        track_degrees: Some(if (step / 30).is_multiple_of(2) { 90.0 } else { 270.0 }),
+        track_degrees: Some(if (step / 30).is_multiple_of(2) {
+            90.0
+        } else {
+            270.0
+        }),
         heading_degrees: None,
         roll_degrees: None,
         pitch_degrees: None,
@@ -285,9 +325,20 @@ fn told() -> Told {
     });
     // Who it is, how sure the machine is of its first candidate, and that it knows nobody like it.
     let seen = [
-        (0, 0.985, 0.004), (1, 0.93, 0.03), (2, 0.55, 0.12), (12, 0.4, 0.91), (3, 0.97, 0.01),
-        (4, 0.48, 0.2), (5, 0.88, 0.05), (13, 0.3, 0.78), (6, 0.99, 0.003), (7, 0.7, 0.1),
-        (0, 0.99, 0.002), (8, 0.62, 0.33), (9, 0.95, 0.02), (9, 0.9, 0.02),
+        (0, 0.985, 0.004),
+        (1, 0.93, 0.03),
+        (2, 0.55, 0.12),
+        (12, 0.4, 0.91),
+        (3, 0.97, 0.01),
+        (4, 0.48, 0.2),
+        (5, 0.88, 0.05),
+        (13, 0.3, 0.78),
+        (6, 0.99, 0.003),
+        (7, 0.7, 0.1),
+        (0, 0.99, 0.002),
+        (8, 0.62, 0.33),
+        (9, 0.95, 0.02),
+        (9, 0.9, 0.02),
     ];
     let mut sightings = Vec::new();
     let mut crops = Vec::new();
@@ -311,7 +362,8 @@ fn told() -> Told {
             (_, p) if p > 0.85 => Decision::Identified,
             _ => Decision::Uncertain,
         };
-        s.provisional_id = (s.decision == Decision::Unknown).then(|| format!("unknown {}", who - 11));
+        s.provisional_id =
+            (s.decision == Decision::Unknown).then(|| format!("unknown {}", who - 11));
         s.organism_id = (s.decision == Decision::Identified).then(|| name(who));
         let rest = 1.0 - first;
         s.candidates = [first, rest * 0.5, rest * 0.25, rest * 0.15, rest * 0.1]
@@ -358,7 +410,10 @@ fn health() -> Health {
             heads: 31,
             ..FrameCounts::default()
         },
-        cameras: vec![camera("left", Some("MJPG 5184 × 3456, 1 a second")), camera("right", None)],
+        cameras: vec![
+            camera("left", Some("MJPG 5184 × 3456, 1 a second")),
+            camera("right", None),
+        ],
         last_failure: None,
         queues: QueueDepths {
             frames_capacity: 4,
@@ -370,8 +425,22 @@ fn health() -> Health {
             networks: Vec::new(),
         },
         stages: BTreeMap::from([
-            ("finder".to_owned(), StageTime { mean_milliseconds: 41.0, maximum_milliseconds: 88.0, frames: 2951 }),
-            ("identify".to_owned(), StageTime { mean_milliseconds: 19.0, maximum_milliseconds: 61.0, frames: 31 }),
+            (
+                "finder".to_owned(),
+                StageTime {
+                    mean_milliseconds: 41.0,
+                    maximum_milliseconds: 88.0,
+                    frames: 2951,
+                },
+            ),
+            (
+                "identify".to_owned(),
+                StageTime {
+                    mean_milliseconds: 19.0,
+                    maximum_milliseconds: 61.0,
+                    frames: 31,
+                },
+            ),
         ]),
         link: LinkCounts {
             sent: 61,
@@ -389,7 +458,24 @@ fn health() -> Health {
             satellites: Some(14),
             ..PositionHealth::default()
         }),
-        problems: vec![Problem::after(None, "camera right", "it is unplugged".to_owned())],
+        hardware: Some(HardwareHealth {
+            temperatures_celsius: [("CPU", 61.5), ("GPU", 58.0)]
+                .map(|(sensor, celsius)| (sensor.to_owned(), celsius))
+                .into(),
+            power_mode: Some("MAXN".into()),
+            disks: vec![DiskHealth {
+                holds: "outbox, archive".into(),
+                free_bytes: 412_000_000_000,
+                total_bytes: 500_000_000_000,
+            }],
+            ..HardwareHealth::default()
+        }),
+        archive: None,
+        problems: vec![Problem::after(
+            None,
+            "camera right",
+            "it is unplugged".to_owned(),
+        )],
     }
 }
 
@@ -430,9 +516,13 @@ async fn tell(sender: &mut Sender, told: &Told) {
     sender.say(topics.effort(), &effort).await;
     for (sighting, crop) in told.sightings.iter().zip(&told.crops) {
         sender.say(topics.sighting(), sighting).await;
-        sender.send(topics.crop(sighting.occurrence_id), crop.clone()).await;
+        sender
+            .send(topics.crop(sighting.occurrence_id), crop.clone())
+            .await;
     }
-    sender.send(topics.sighting(), b"{\"occurrenceID\": 7}".to_vec()).await;
+    sender
+        .send(topics.sighting(), b"{\"occurrenceID\": 7}".to_vec())
+        .await;
     sender.all_acknowledged().await;
 }
 
@@ -461,7 +551,11 @@ async fn the_page_does_what_it_should_in_a_browser() {
     let ground = Ground::start(&broker, data.path(), &["--catalogue", catalogue]);
     drop(ground);
     let store = Store::open(data.path(), None).await.unwrap();
-    let invitation = store.invite(ground::store::Role::Administrator).await.unwrap().token;
+    let invitation = store
+        .invite(ground::store::Role::Administrator)
+        .await
+        .unwrap()
+        .token;
     drop(store);
     let ground = Ground::start(&broker, data.path(), &["--catalogue", catalogue]);
     let mut sender = Sender::start(broker.port, "aircraft");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use callosity::rehearsal::EmbeddedBroker;
+use callosity::settings::default_state;
 use callosity::share_without_locks;
 use clap::ValueEnum;
 use ground::Receiver;
@@ -272,5 +273,5 @@ fn refuse_network_share(data: &Path) -> anyhow::Result<()> {
 
 /// Where it is kept when nobody says where.
 fn data_folder() -> anyhow::Result<PathBuf> {
-    super::run::state_folder_of("callosity-ground", "--data")
+    default_state("callosity-ground").context("there is no home folder: name a folder with --data")
 }

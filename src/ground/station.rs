@@ -130,7 +130,7 @@ impl Station {
         tokio::join!(listen, repeat);
     }
 
-    /// As [`receive`](Self::receive), until `end` is ready; what is being stored then is stored and acknowledged.
+    /// As [`receive`](Self::receive), until `end` is ready; what is being stored then is not acknowledged and comes again.
     pub async fn receive_until(self: &Arc<Self>, receiver: Receiver, end: impl Future) {
         tokio::select! {
             () = self.receive(receiver) => {}

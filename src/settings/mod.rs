@@ -380,31 +380,33 @@ impl Loaded {
         self.settings
             .state
             .clone()
+            .or_else(state_of_the_unit)
             .or_else(|| {
                 let of_the_service = self.files.iter().any(|f| f == Path::new(SETTINGS_FILE));
-                default_state(of_the_service)
+                of_the_service.then(|| STATE_OF_THE_SERVICE.into())
             })
+            .or_else(|| state_at_home("callosity"))
             .ok_or_else(|| self.missing("state", "\"/var/lib/callosity\""))
     }
 }
 
-/// Where state lies when nobody says where: `$STATE_DIRECTORY`, as systemd sets it; with the settings of the service, where the
-/// service has it, so that what an engineer does on the box is done there; else in the home folder.
-fn default_state(of_the_service: bool) -> Option<PathBuf> {
+/// Where the state of a service of this name lies when nobody says where: `$STATE_DIRECTORY`, as systemd sets it, or in the
+/// home folder. `None` where there is no home folder.
+pub fn default_state(service: &str) -> Option<PathBuf> {
+    state_of_the_unit().or_else(|| state_at_home(service))
+}
+
+fn state_of_the_unit() -> Option<PathBuf> {
     // systemd gives a list where a unit has several.
-    if let Some(folders) = std::env::var_os("STATE_DIRECTORY")
-        && let Some(first) = std::env::split_paths(&folders).next()
-    {
-        return Some(first);
-    }
-    if of_the_service {
-        return Some(STATE_OF_THE_SERVICE.into());
-    }
+    std::env::split_paths(&std::env::var_os("STATE_DIRECTORY")?).next()
+}
+
+fn state_at_home(service: &str) -> Option<PathBuf> {
     let named = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let base = named("XDG_STATE_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(named("HOME")?).join(".local/state")));
-    Some(base?.join("callosity"))
+    Some(base?.join(service))
 }
 
 /// A secret that systemd holds for the service (`LoadCredential=`), or that whoever looks at the box may read where the service

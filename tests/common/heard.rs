@@ -95,12 +95,24 @@ impl Ground {
     /// As systemd ends it.
     pub fn stop(mut self) {
         let pid = self.process.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
         assert!(self.process.wait().unwrap().success());
     }
 
     /// Asks it; JSON both ways.
-    pub fn ask(&self, method: &str, path: &str, cookie: &str, body: &Value) -> (u16, String, Value) {
+    pub fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        cookie: &str,
+        body: &Value,
+    ) -> (u16, String, Value) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let body = body.to_string();
@@ -116,16 +128,23 @@ impl Ground {
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, head.to_owned(), serde_json::from_str(body).unwrap_or(Value::Null))
+        (
+            status,
+            head.to_owned(),
+            serde_json::from_str(body).unwrap_or(Value::Null),
+        )
     }
 
     /// Makes an account by a link of `callosity ground` and returns its cookie.
     pub fn enter(&self, link: &str, name: &str) -> String {
         let invitation = link.split("#invitation=").nth(1).unwrap().trim();
-        let body = json!({"invitation": invitation, "name": name, "password": "a long enough password"});
+        let body =
+            json!({"invitation": invitation, "name": name, "password": "a long enough password"});
         let (status, head, _) = self.ask("POST", "/api/accounts", "", &body);
         assert_eq!(status, 200, "{head}");
-        let cookie = head.lines().find_map(|line| line.strip_prefix("set-cookie: "));
+        let cookie = head
+            .lines()
+            .find_map(|line| line.strip_prefix("set-cookie: "));
         cookie.unwrap().split(';').next().unwrap().to_owned()
     }
 
@@ -154,7 +173,9 @@ impl Drop for Ground {
 pub fn sighting(number: u64, revision: u32) -> Sighting {
     let started = Timestamp::from_second(1_790_000_000).unwrap();
     Sighting {
-        occurrence_id: Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 + u128::from(number)),
+        occurrence_id: Uuid::from_u128(
+            0x0190_0000_0000_7000_8000_0000_0000_0000 + u128::from(number),
+        ),
         state: SightingState::New,
         revision,
         event_date: started + jiff::SignedDuration::from_secs(number.cast_signed()),

@@ -221,8 +221,8 @@ impl Drop for Postgresql {
 }
 
 fn is_root() -> bool {
-    std::env::var("USER").is_ok_and(|user| user == "root")
-        || std::env::var("HOME").is_ok_and(|home| home == "/root")
+    let id = Command::new("id").arg("-u").output();
+    id.is_ok_and(|id| id.stdout.trim_ascii() == b"0")
 }
 
 /// All other tests of this module, on a real PostgreSQL.

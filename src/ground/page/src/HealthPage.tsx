@@ -62,7 +62,8 @@ function AircraftHealth({ aircraft: a }: { aircraft: Aircraft }) {
             />
             <Engine health={h} />
             <Facts title="Position and clock" facts={position(h)} />
-            <Temperatures health={h} />
+            {h.hardware && <Facts title="Box" facts={hardware(h)} />}
+            {h.archive && <Facts title="Archive" facts={archive(h)} />}
           </div>
         </>
       )}
@@ -123,15 +124,26 @@ function position(h: Health): [string, string | number | undefined][] {
   ];
 }
 
-/** Of a later schema: whatever has the word in its name. */
-function Temperatures({ health: h }: { health: Health }) {
-  const found: [string, string | number][] = [];
-  const look = (path: string, value: unknown) => {
-    if (typeof value === "number" && /celsius|temperature/i.test(path)) found.push([path, `${value.toFixed(0)} °C`]);
-    else if (value && typeof value === "object") for (const [name, inner] of Object.entries(value)) look(path ? `${path} ${name}` : name, inner);
-  };
-  look("", h);
-  return found.length > 0 ? <Facts title="Temperatures" facts={found} /> : null;
+function hardware(h: Health): [string, string | number | undefined][] {
+  const box = h.hardware;
+  const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(bytes < 1e10 ? 1 : 0)} GB`;
+  return [
+    ...Object.entries(box?.temperaturesCelsius ?? {}).map(([sensor, celsius]): [string, string] => [sensor, `${celsius.toFixed(0)} °C`]),
+    ["power mode", box?.powerMode],
+    ["slowed down by over-current", box?.overCurrentEvents],
+    ["processor clock", box?.processorClockShare == null ? undefined : `${Math.round(100 * box.processorClockShare)} % of what it can do`],
+    ...(box?.disks ?? []).map((disk): [string, string] => [`free for ${disk.holds}`, `${gigabytes(disk.freeBytes)} of ${gigabytes(disk.totalBytes)}`]),
+  ];
+}
+
+function archive(h: Health): [string, string | number | undefined][] {
+  const a = h.archive ?? {};
+  return [
+    ["frames kept", a.frames],
+    ["of which with a whale", a.whales],
+    ["crops kept", a.crops],
+    ["with a whale, and not kept", a.whalesLost],
+  ];
 }
 
 function Facts({ title, facts }: { title: string; facts: [string, string | number | undefined][] }) {

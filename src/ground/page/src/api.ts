@@ -84,7 +84,14 @@ export interface Health {
   clock?: { timeQuality: string; correctionSeconds: number };
   position?: { connected: boolean; fixAgeSeconds?: number; satellites?: number };
   problems?: { part: string; reason: string; since: string }[];
-  [later: string]: unknown;
+  hardware?: {
+    temperaturesCelsius?: Record<string, number>;
+    powerMode?: string;
+    overCurrentEvents?: number;
+    processorClockShare?: number;
+    disks?: { holds: string; freeBytes: number; totalBytes: number }[];
+  };
+  archive?: Record<string, number>;
 }
 export interface Effort {
   watch: string;
