@@ -225,7 +225,7 @@ async fn a_thousand_messages_a_second() {
             let mut ticks = tokio::time::interval(Duration::from_millis(100));
             for number in 0..10 * seconds {
                 ticks.tick().await;
-                let mut s = sighting(aircraft << 32 | number / 2, (number % 2) as u32);
+                let mut s = sighting((aircraft << 32) | (number / 2), (number % 2) as u32);
                 s.platform.clone_from(&name);
                 sender.say(topics.sighting(), &s).await;
             }

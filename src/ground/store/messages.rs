@@ -123,7 +123,8 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn set_aside(&self, most: i64) -> Result<(Vec<SetAside>, u64), StoreError> {
-        let rows: Vec<(String, String, Option<String>, Vec<u8>, i64)> = sqlx::query_as(
+        type Row = (String, String, Option<String>, Vec<u8>, i64);
+        let rows: Vec<Row> = sqlx::query_as(
             "SELECT topic, reason, content_type, payload, received FROM set_aside \
              ORDER BY received DESC LIMIT $1",
         )
