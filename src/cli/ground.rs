@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use callosity::rehearsal::EmbeddedBroker;
 use callosity::settings::default_state;
 use callosity::share_without_locks;
 use clap::ValueEnum;
@@ -38,28 +39,39 @@ enum Invited {
 
 /// Receive sightings from aircraft, store them, and show them to those who decide who it is.
 ///
-/// What the broker hands over is on the disk, in --data, before it is acknowledged, and what comes while this program is away
-/// the broker keeps: a kill or a loss of power loses nothing. `callosity demo --ground` shows all of it without a broker.
+/// What a broker hands over is on the disk, in --data, before it is acknowledged: a kill or a loss of power loses nothing
+/// that came over a broker of its own (--broker). Without --broker there is one inside this program, which holds in memory
+/// what is not stored yet.
 ///
 /// The page is at http://127.0.0.1:8460. At the first start a link is printed by which the first administrator chooses a name
 /// and a password; it is good once, for a day.
 #[derive(clap::Args)]
 pub struct Args {
     /// MQTT 5 broker: mqtt://HOST[:PORT], with TLS mqtts://HOST[:PORT], as WebSocket ws:// or wss://HOST[:PORT]/PATH
+    /// [default: one inside this program, at --mqtt-listen]
     #[arg(long, value_name = "URL")]
-    broker: BrokerAddress,
+    broker: Option<BrokerAddress>,
+    /// Where the broker inside this program listens, without password: anything but this machine's own address lets
+    /// everybody there send
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:1883",
+        conflicts_with = "broker"
+    )]
+    mqtt_listen: SocketAddr,
     /// PEM file with the certificate authorities that may vouch for the broker
     /// [default: those that this system trusts]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "broker")]
     ca: Option<PathBuf>,
     /// PEM file with the certificate that shows the broker who we are
-    #[arg(long, value_name = "FILE", requires = "client_key")]
+    #[arg(long, value_name = "FILE", requires_all = ["broker", "client_key"])]
     client_certificate: Option<PathBuf>,
     /// PEM file with the private key of --client-certificate
     #[arg(long, value_name = "FILE", requires = "client_certificate")]
     client_key: Option<PathBuf>,
     /// User name at the broker; the password comes from CALLOSITY_MQTT_PASSWORD or --password-file
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", requires = "broker")]
     username: Option<String>,
     /// File whose first line is the password
     #[arg(long, value_name = "FILE", requires = "username")]
@@ -95,11 +107,25 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let stop = interrupt::install()?;
-    let credentials = Credentials::gather(args.username, args.password_file.as_deref())?;
-    let mut broker = BrokerOptions::new(args.broker, credentials, args.ca.as_deref())?;
-    if let (Some(certificate), Some(key)) = (&args.client_certificate, &args.client_key) {
-        broker = broker.with_client_certificate(certificate, key)?;
-    }
+    let broker = match &args.broker {
+        Some(address) => {
+            let credentials = Credentials::gather(args.username, args.password_file.as_deref())?;
+            let mut broker = BrokerOptions::new(address.clone(), credentials, args.ca.as_deref())?;
+            if let (Some(certificate), Some(key)) = (&args.client_certificate, &args.client_key) {
+                broker = broker.with_client_certificate(certificate, key)?;
+            }
+            broker
+        }
+        None => {
+            let broker = EmbeddedBroker::start_at(args.mqtt_listen)
+                .context("name a broker with --broker, or another address with --mqtt-listen")?;
+            println!(
+                "aircraft send to the broker in this program, mqtt://{}",
+                args.mqtt_listen
+            );
+            BrokerOptions::new(broker.address(), None, None)?
+        }
+    };
     let data = args.data.map_or_else(data_folder, Ok)?;
     let ground = Ground {
         broker,
