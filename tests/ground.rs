@@ -8,12 +8,13 @@ mod flying;
 mod heard;
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use flying::{Mosquitto, PASSWORD, USER};
-use ground::store::{Search, Store};
+use ground::store::{Role, Search, Store};
 use heard::{Ground, PLATFORM, sighting};
 use jiff::SignedDuration;
 use link::codec::Encoding;
@@ -32,6 +33,7 @@ use rumqttc::v5::{AsyncClient, Event, Incoming, MqttOptions};
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::watch;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 /// An aircraft that sends what it is given, each message until it is acknowledged.
@@ -91,70 +93,53 @@ fn jpeg_of(number: u64) -> Vec<u8> {
     [b"\xff\xd8\xff".as_slice(), &number.to_be_bytes()].concat()
 }
 
-/// Of each sighting two revisions and a picture, now and then nonsense; killed so many times meanwhile.
-async fn killed_in_the_middle(sightings: u64, kills: u64) {
-    let Some(broker) = Mosquitto::start(false) else {
-        return;
-    };
-    let data = tempfile::tempdir().unwrap();
-    // From now on the broker keeps what comes while nobody listens.
-    Ground::start(&broker, data.path(), &[]).kill();
-    let store = Store::open(data.path(), None).await.unwrap();
-    let invitation = store
-        .invite(ground::store::Role::Administrator)
-        .await
-        .unwrap();
+/// Begins what it keeps, with an account; returns its cookie.
+async fn account(data: &Path) -> String {
+    let store = Store::open(data, None).await.unwrap();
+    let invitation = store.invite(Role::Administrator).await.unwrap();
     let session = store
         .accept(&invitation.token, "Ana", "a long enough password".into())
         .await;
-    let cookie = format!("callosity_session={}", session.unwrap().token);
-    drop(store);
+    format!("callosity_session={}", session.unwrap().token)
+}
 
-    let (progress, mut sent) = watch::channel(0_u64);
-    let port = broker.port;
-    let sending = tokio::spawn(async move {
-        let mut sender = Sender::start(port, "aircraft");
-        let (topics, mut nonsense) = (platform(), 0);
-        for number in 0..sightings {
-            let first = sighting(number, 0);
-            let id = first.occurrence_id;
-            sender.say(topics.sighting(), &first).await;
-            sender.send(topics.crop(id), jpeg_of(number)).await;
-            sender.say(topics.sighting(), &sighting(number, 1)).await;
-            if number % 7 == 0 {
-                nonsense += 1;
-                sender
-                    .send(
-                        topics.sighting(),
-                        format!("{{\"nonsense\": {number}").into_bytes(),
-                    )
-                    .await;
-            }
-            progress.send_replace(number + 1);
-            tokio::time::sleep(Duration::from_millis(2)).await;
+/// Of each sighting two revisions and a picture, now and then nonsense.
+fn messages(numbers: std::ops::Range<u64>) -> impl Iterator<Item = (String, Vec<u8>)> {
+    let topics = platform();
+    numbers.flat_map(move |number| {
+        let revision = |revision| {
+            let message = Encoding::Json.encode(&sighting(number, revision));
+            (topics.sighting(), message)
+        };
+        let crop = topics.crop(sighting(number, 0).occurrence_id);
+        let mut messages = vec![revision(0), (crop, jpeg_of(number)), revision(1)];
+        if number.is_multiple_of(7) {
+            messages.push((
+                topics.sighting(),
+                format!("{{\"nonsense\": {number}").into_bytes(),
+            ));
         }
-        sender.all_acknowledged().await;
-        nonsense
-    });
-    let mut ground = Ground::start(&broker, data.path(), &[]);
-    for kill in 1..=kills {
-        let at = kill * sightings / (kills + 1);
-        sent.wait_for(|sent| *sent >= at).await.unwrap();
-        ground.kill();
-        ground = Ground::start(&broker, data.path(), &[]);
-    }
-    let nonsense: u64 = sending.await.unwrap();
-    ground.until(&cookie, "all sightings arrive", |station| {
+        messages
+    })
+}
+
+fn nonsense(sightings: u64) -> u64 {
+    sightings.div_ceil(7)
+}
+
+/// Waits until everything is there, ends the station, and looks whether everything is there once.
+async fn everything_is_there_once(ground: Ground, cookie: &str, data: &Path, sightings: u64) {
+    ground.until(cookie, "all sightings arrive", |station| {
         station["sightings"] == sightings
     });
-    // What was sent last arrives last.
-    ground.until(&cookie, "all nonsense arrives", |station| {
+    let nonsense = nonsense(sightings);
+    ground.until(cookie, "all nonsense arrives", |station| {
         station["setAsideCount"] == nonsense
     });
+    // What came last, and whatever should not have come.
     std::thread::sleep(Duration::from_millis(500));
     ground.stop();
-
-    let store = Store::open(data.path(), None).await.unwrap();
+    let store = Store::open(data, None).await.unwrap();
     let mut found = BTreeMap::new();
     for offset in (0..=sightings as u32).step_by(1000) {
         let search = Search {
@@ -173,25 +158,127 @@ async fn killed_in_the_middle(sightings: u64, kills: u64) {
         assert_eq!((details.revisions, details.summary.revision), (2, 1));
         assert_eq!(details.message, sighting(number, 1));
         assert_eq!(details.crops.len(), 1);
-        assert_eq!(
-            store.pictures().get(&details.crops[0]).unwrap().unwrap(),
-            jpeg_of(number)
-        );
+        let picture = store.pictures().get(&details.crops[0]).unwrap().unwrap();
+        assert_eq!(picture, jpeg_of(number));
     }
     let (_, set_aside) = store.set_aside(1).await.unwrap();
     assert_eq!(set_aside, nonsense);
 }
 
+async fn killed_behind_a_broker(sightings: u64, kills: u64) {
+    let Some(broker) = Mosquitto::start(false) else {
+        return;
+    };
+    let data = tempfile::tempdir().unwrap();
+    let cookie = account(data.path()).await;
+    // From now on the broker keeps what comes while nobody listens.
+    Ground::start(&broker, data.path(), &[]).kill();
+    let (progress, mut sent) = watch::channel(0_u64);
+    let port = broker.port;
+    let sending = tokio::spawn(async move {
+        let mut sender = Sender::start(port, "aircraft");
+        for number in 0..sightings {
+            for (topic, payload) in messages(number..number + 1) {
+                sender.send(topic, payload).await;
+            }
+            progress.send_replace(number + 1);
+            sleep(Duration::from_millis(2)).await;
+        }
+        sender.all_acknowledged().await;
+    });
+    let mut ground = Ground::start(&broker, data.path(), &[]);
+    for kill in 1..=kills {
+        let at = kill * sightings / (kills + 1);
+        sent.wait_for(|sent| *sent >= at).await.unwrap();
+        ground.kill();
+        ground = Ground::start(&broker, data.path(), &[]);
+    }
+    sending.await.unwrap();
+    everything_is_there_once(ground, &cookie, data.path(), sightings).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_station_that_is_killed_loses_nothing_and_has_nothing_twice() {
-    killed_in_the_middle(600, 6).await;
+    killed_behind_a_broker(600, 6).await;
 }
 
 /// As many kills as the issue asks for: some minutes.
 #[ignore = "takes minutes: cargo test --release --test ground -- --ignored killed_100_times"]
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_100_times() {
-    killed_in_the_middle(20_000, 100).await;
+    killed_behind_a_broker(20_000, 100).await;
+}
+
+/// Sends as an outbox does: a message is gone when it is acknowledged, and until then sent again over the next connection.
+async fn send_surely(
+    port: u16,
+    name: String,
+    messages: Vec<(String, Vec<u8>)>,
+    done: watch::Sender<u64>,
+) {
+    let mut left = messages.into_iter().peekable();
+    while left.peek().is_some() {
+        let mut options = MqttOptions::new(&name, "127.0.0.1", port);
+        options.set_clean_start(true);
+        let (client, mut events) = AsyncClient::new(options, 8);
+        while let Some((topic, payload)) = left.peek() {
+            client
+                .publish(topic, QoS::AtLeastOnce, false, payload.clone())
+                .await
+                .unwrap();
+            let acknowledged = loop {
+                match events.poll().await {
+                    Ok(Event::Incoming(Incoming::PubAck(_))) => break true,
+                    Ok(_) => {}
+                    Err(_) => break false,
+                }
+            };
+            if !acknowledged {
+                break;
+            }
+            left.next();
+            done.send_modify(|n| *n += 1);
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_aircraft_send_to_a_station_without_broker_is_acknowledged_when_it_is_stored() {
+    const AIRCRAFT: u64 = 8;
+    const EACH: u64 = 40;
+    let data = tempfile::tempdir().unwrap();
+    let cookie = account(data.path()).await;
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let mut ground = Ground::start_without_broker(port, data.path());
+    let (done, mut acknowledged) = watch::channel(0_u64);
+    let mut total = 0;
+    let sending: Vec<_> = (0..AIRCRAFT)
+        .map(|n| {
+            let messages: Vec<_> = messages(n * EACH..(n + 1) * EACH).collect();
+            total += messages.len() as u64;
+            tokio::spawn(send_surely(
+                port,
+                format!("aircraft {n}"),
+                messages,
+                done.clone(),
+            ))
+        })
+        .collect();
+    for kill in 1..=5 {
+        let at = kill * total / 6;
+        acknowledged.wait_for(|n| *n >= at).await.unwrap();
+        ground.kill();
+        ground = Ground::start_without_broker(port, data.path());
+    }
+    for sender in sending {
+        sender.await.unwrap();
+    }
+    everything_is_there_once(ground, &cookie, data.path(), AIRCRAFT * EACH).await;
 }
 
 /// 100 aircraft send 1,000 messages a second; meanwhile the page's list is asked for. Prints how many were stored how fast, how
@@ -204,10 +291,7 @@ async fn a_thousand_messages_a_second() {
     let data = tempfile::tempdir().unwrap();
     Ground::start(&broker, data.path(), &[]).kill();
     let store = Store::open(data.path(), None).await.unwrap();
-    let invitation = store
-        .invite(ground::store::Role::Administrator)
-        .await
-        .unwrap();
+    let invitation = store.invite(Role::Administrator).await.unwrap();
     let session = store
         .accept(&invitation.token, "Ana", "a long enough password".into())
         .await;
@@ -240,7 +324,7 @@ async fn a_thousand_messages_a_second() {
     };
     let first = memory(ground.id());
     while senders.iter().any(|sender| !sender.is_finished()) {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        sleep(Duration::from_millis(500)).await;
         let asked = Instant::now();
         let (status, ..) = ground.ask("GET", "/api/sightings?limit=200", &cookie, &json!({}));
         assert_eq!(status, 200);
@@ -551,11 +635,7 @@ async fn the_page_does_what_it_should_in_a_browser() {
     let ground = Ground::start(&broker, data.path(), &["--catalogue", catalogue]);
     drop(ground);
     let store = Store::open(data.path(), None).await.unwrap();
-    let invitation = store
-        .invite(ground::store::Role::Administrator)
-        .await
-        .unwrap()
-        .token;
+    let invitation = store.invite(Role::Administrator).await.unwrap().token;
     drop(store);
     let ground = Ground::start(&broker, data.path(), &["--catalogue", catalogue]);
     let mut sender = Sender::start(broker.port, "aircraft");
@@ -564,7 +644,7 @@ async fn the_page_does_what_it_should_in_a_browser() {
     // One more now and then, as long as the page is looked at.
     let flying = tokio::spawn(async move {
         for number in 0.. {
-            tokio::time::sleep(Duration::from_secs(2)).await;
+            sleep(Duration::from_secs(2)).await;
             let copied = &told.sightings[number % told.sightings.len()];
             let mut s = copied.clone();
             s.occurrence_id = Uuid::now_v7();

@@ -44,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::camera::Camera;
-use super::ground::{self, Ground};
+use super::ground::{self, Ground, Heard};
 use super::{INTERRUPTED, engine, interrupt};
 
 const VIRTUAL_BUNDLE: &str = "models/virtual-survey";
@@ -288,8 +288,10 @@ fn open_page(args: &Args, broker: &EmbeddedBroker, catalogue: &[String]) -> anyh
         Some(_) => None,
     };
     let station = Ground {
-        broker: BrokerOptions::new(broker.address(), None, None)?,
-        session: "callosity-ground".to_owned(),
+        heard: Heard::Broker {
+            broker: BrokerOptions::new(broker.address(), None, None)?,
+            session: "callosity-ground".to_owned(),
+        },
         data,
         database: None,
         catalogue: photographs,

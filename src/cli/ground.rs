@@ -5,15 +5,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use callosity::rehearsal::EmbeddedBroker;
 use callosity::settings::default_state;
 use callosity::share_without_locks;
 use clap::ValueEnum;
-use ground::Receiver;
 use ground::catalogue::Catalogue;
 use ground::station::Station;
 use ground::store::{Role, Store};
 use ground::web::{Access, serve};
+use ground::{Listener, Receiver};
 use link::broker::{Credentials, pauses};
 use link::{BrokerAddress, BrokerOptions};
 use tokio::net::TcpListener;
@@ -39,20 +38,20 @@ enum Invited {
 
 /// Receive sightings from aircraft, store them, and show them to those who decide who it is.
 ///
-/// What a broker hands over is on the disk, in --data, before it is acknowledged: a kill or a loss of power loses nothing
-/// that came over a broker of its own (--broker). Without --broker there is one inside this program, which holds in memory
-/// what is not stored yet.
+/// What arrives is on the disk, in --data, before it is acknowledged: a kill or a loss of power loses nothing. Aircraft send
+/// to this program itself (their --broker is its --mqtt-listen), or to an MQTT broker that it listens to (--broker), which
+/// keeps what comes while this program is away.
 ///
 /// The page is at http://127.0.0.1:8460. At the first start a link is printed by which the first administrator chooses a name
 /// and a password; it is good once, for a day.
 #[derive(clap::Args)]
 pub struct Args {
     /// MQTT 5 broker: mqtt://HOST[:PORT], with TLS mqtts://HOST[:PORT], as WebSocket ws:// or wss://HOST[:PORT]/PATH
-    /// [default: one inside this program, at --mqtt-listen]
+    /// [default: none; aircraft send to --mqtt-listen]
     #[arg(long, value_name = "URL")]
     broker: Option<BrokerAddress>,
-    /// Where the broker inside this program listens, without password: anything but this machine's own address lets
-    /// everybody there send
+    /// Where aircraft send to this program itself, by MQTT 5 without password or TLS: anything but this machine's own
+    /// address lets everybody there send
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -107,29 +106,23 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let stop = interrupt::install()?;
-    let broker = match &args.broker {
+    let heard = match args.broker {
         Some(address) => {
             let credentials = Credentials::gather(args.username, args.password_file.as_deref())?;
-            let mut broker = BrokerOptions::new(address.clone(), credentials, args.ca.as_deref())?;
+            let mut broker = BrokerOptions::new(address, credentials, args.ca.as_deref())?;
             if let (Some(certificate), Some(key)) = (&args.client_certificate, &args.client_key) {
                 broker = broker.with_client_certificate(certificate, key)?;
             }
-            broker
+            Heard::Broker {
+                broker,
+                session: args.session,
+            }
         }
-        None => {
-            let broker = EmbeddedBroker::start_at(args.mqtt_listen)
-                .context("name a broker with --broker, or another address with --mqtt-listen")?;
-            println!(
-                "aircraft send to the broker in this program, mqtt://{}",
-                args.mqtt_listen
-            );
-            BrokerOptions::new(broker.address(), None, None)?
-        }
+        None => Heard::Aircraft(args.mqtt_listen),
     };
     let data = args.data.map_or_else(data_folder, Ok)?;
     let ground = Ground {
-        broker,
-        session: args.session,
+        heard,
         data,
         database: args.database,
         catalogue: args.catalogue,
@@ -167,11 +160,20 @@ async fn invite(station: &Station, invited: Option<Invited>, page: &str) -> anyh
     Ok(())
 }
 
+/// How aircraft are heard.
+pub enum Heard {
+    /// Over a broker, in a session of this name.
+    Broker {
+        broker: BrokerOptions,
+        session: String,
+    },
+    /// Directly, at this address.
+    Aircraft(SocketAddr),
+}
+
 /// A ground station that is to be opened.
 pub struct Ground {
-    pub broker: BrokerOptions,
-    /// Name of the session at the broker.
-    pub session: String,
+    pub heard: Heard,
     pub data: PathBuf,
     pub database: Option<String>,
     pub catalogue: Option<PathBuf>,
@@ -212,10 +214,21 @@ impl Ground {
         station: &Arc<Station>,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
+        let (broker, session) = match &self.heard {
+            Heard::Broker { broker, session } => (broker, session),
+            Heard::Aircraft(address) => {
+                let listener = Listener::start(*address).await.with_context(|| {
+                    format!("aircraft cannot send to {address}: name another address with --mqtt-listen, or a broker with --broker")
+                })?;
+                println!("aircraft send to mqtt://{}", listener.address());
+                station.receive_until(listener, stop.cancelled()).await;
+                return Ok(());
+            }
+        };
         let mut pause = pauses();
         let receiver = loop {
             let connected = tokio::select! {
-                connected = Receiver::connect(self.broker.clone(), &self.session) => connected,
+                connected = Receiver::connect(broker.clone(), session) => connected,
                 () = stop.cancelled() => return Ok(()),
             };
             match connected {
@@ -230,7 +243,7 @@ impl Ground {
                 }
             }
         };
-        info!("connected to {}", self.broker.address);
+        info!("connected to {}", broker.address);
         station.receive_until(receiver, stop.cancelled()).await;
         Ok(())
     }

@@ -2,7 +2,8 @@
 //!
 //! | room | what it owns |
 //! |---|---|
-//! | receiver | the connection to the broker, and what is said over it |
+//! | receiver | the connection to a broker, and what is said over it |
+//! | listener | connections of aircraft, where there is no broker |
 //! | [`store`] | the database and the pictures |
 //! | [`catalogue`] | reference photographs |
 //! | [`station`] | receiving, storing and acknowledging, in this order; commands until they are answered |
@@ -11,9 +12,11 @@
 //! Knows the messages and nothing of how they came about.
 
 pub mod catalogue;
+mod listener;
 mod receiver;
 pub mod station;
 pub mod store;
 pub mod web;
 
+pub use listener::Listener;
 pub use receiver::{CommandError, Commands, Delivery, Received, Receiver};

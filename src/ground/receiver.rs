@@ -17,8 +17,10 @@ use tokio::time::sleep;
 use tracing::warn;
 use uuid::Uuid;
 
+use crate::listener::{Connections, Listener};
+
 /// Largest message that is taken: crops are some 30 kB.
-const LARGEST_PACKET: u32 = 4 << 20;
+pub(crate) const LARGEST_PACKET: u32 = 4 << 20;
 
 /// The broker keeps messages for us so long while we are away.
 const SESSION_EXPIRY_SECONDS: u32 = 7 * 24 * 3600;
@@ -158,7 +160,7 @@ impl Receiver {
 
     /// What sends commands over the same connection.
     pub fn commands(&self) -> Commands {
-        Commands(self.client.clone())
+        Commands(Way::Broker(self.client.clone()))
     }
 
     /// Tells the broker that what was asked for is stored. The acknowledgements leave with the next call of
@@ -197,30 +199,36 @@ impl Receiver {
     fn take(&mut self, most: usize) -> Vec<Delivery> {
         let mut several = Vec::new();
         for publish in self.waiting.drain(..most.min(self.waiting.len())) {
-            let topic = String::from_utf8_lossy(&publish.topic).into_owned();
-            // Commands are heard by aircraft.
-            let parsed = topic::parse(&topic).filter(|(_, kind)| *kind != Kind::Command);
-            let Some((platform, kind)) = parsed else {
-                acknowledge(&self.client, &publish);
-                continue;
-            };
-            let received = read(&publish, &platform, kind);
-            let properties = publish.properties.as_ref();
-            several.push(Delivery {
-                received: received.unwrap_or_else(|reason| Received::Malformed {
-                    topic: topic.clone(),
-                    reason,
-                }),
-                topic,
-                platform,
-                is_retained: publish.retain,
-                content_type: properties.and_then(|p| p.content_type.clone()),
-                payload: publish.payload.clone(),
-            });
-            self.unacknowledged.push(publish);
+            match deliver(&publish) {
+                Some(delivery) => {
+                    several.push(delivery);
+                    self.unacknowledged.push(publish);
+                }
+                None => acknowledge(&self.client, &publish),
+            }
         }
         several
     }
+}
+
+/// What a message says; `None` where its topic is not ours, or a command, which aircraft hear.
+pub(crate) fn deliver(publish: &Publish) -> Option<Delivery> {
+    let topic = String::from_utf8_lossy(&publish.topic).into_owned();
+    let parsed = topic::parse(&topic).filter(|(_, kind)| *kind != Kind::Command);
+    let (platform, kind) = parsed?;
+    let received = read(publish, &platform, kind);
+    let properties = publish.properties.as_ref();
+    Some(Delivery {
+        received: received.unwrap_or_else(|reason| Received::Malformed {
+            topic: topic.clone(),
+            reason,
+        }),
+        topic,
+        platform,
+        is_retained: publish.retain,
+        content_type: properties.and_then(|p| p.content_type.clone()),
+        payload: publish.payload.clone(),
+    })
 }
 
 fn acknowledge(client: &Mutex<AsyncClient>, publish: &Publish) {
@@ -230,9 +238,15 @@ fn acknowledge(client: &Mutex<AsyncClient>, publish: &Publish) {
 }
 
 /// Asks aircraft to set something. Clones share a [`Receiver`]'s connection, and whatever they send leaves while it is asked
-/// for its [next](Receiver::next) message.
+/// for its [next](Receiver::next) message; or a [`Listener`](crate::Listener)'s connections.
 #[derive(Clone)]
-pub struct Commands(Arc<Mutex<AsyncClient>>);
+pub struct Commands(Way);
+
+#[derive(Clone)]
+enum Way {
+    Broker(Arc<Mutex<AsyncClient>>),
+    Connections(Arc<Connections>),
+}
 
 /// A command cannot be sent.
 #[derive(Debug, Error)]
@@ -246,6 +260,10 @@ pub struct CommandError {
 const COMMAND_EXPIRY_SECONDS: u32 = 60;
 
 impl Commands {
+    pub(crate) fn over(listener: &Listener) -> Self {
+        Self(Way::Connections(listener.connections()))
+    }
+
     /// Asks an aircraft; its next effort message is the answer.
     ///
     /// # Errors
@@ -257,7 +275,14 @@ impl Commands {
             ..PublishProperties::default()
         };
         let (topic, payload) = (platform.command(), Encoding::Json.encode(command));
-        lock(&self.0)
+        let client = match &self.0 {
+            Way::Broker(client) => client,
+            Way::Connections(connections) => {
+                connections.publish(&topic, payload, properties);
+                return Ok(());
+            }
+        };
+        lock(client)
             .try_publish_with_properties(topic, QoS::AtLeastOnce, false, payload, properties)
             .map_err(|e| CommandError {
                 platform: platform.clone(),

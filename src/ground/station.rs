@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::catalogue::Catalogue;
+use crate::listener::Listener;
 use crate::receiver::{Commands, Delivery, Received, Receiver};
 use crate::store::{Kept, Store, StoreError};
 
@@ -78,6 +79,42 @@ struct Pending {
     begun: Instant,
 }
 
+/// Where messages come from.
+pub enum Source {
+    /// A broker.
+    Broker(Box<Receiver>),
+    /// The aircraft themselves.
+    Aircraft(Listener),
+}
+
+impl From<Receiver> for Source {
+    fn from(receiver: Receiver) -> Self {
+        Self::Broker(Box::new(receiver))
+    }
+}
+
+impl From<Listener> for Source {
+    fn from(listener: Listener) -> Self {
+        Self::Aircraft(listener)
+    }
+}
+
+impl Source {
+    async fn next_several(&mut self, most: usize) -> Vec<Delivery> {
+        match self {
+            Self::Broker(receiver) => receiver.next_several(most).await,
+            Self::Aircraft(listener) => listener.next_several(most).await,
+        }
+    }
+
+    fn commands(&self) -> Commands {
+        match self {
+            Self::Broker(receiver) => receiver.commands(),
+            Self::Aircraft(listener) => Commands::over(listener),
+        }
+    }
+}
+
 /// A ground station.
 pub struct Station {
     /// What it keeps.
@@ -109,13 +146,14 @@ impl Station {
         }))
     }
 
-    /// Receives and stores until the future is dropped. While the store takes nothing, nothing is acknowledged: the broker
-    /// keeps it.
-    pub async fn receive(self: &Arc<Self>, mut receiver: Receiver) {
-        *lock(&self.commands) = Some(receiver.commands());
+    /// Receives and stores until the future is dropped. While the store takes nothing, nothing is acknowledged: the broker,
+    /// or the aircraft, keeps it.
+    pub async fn receive(self: &Arc<Self>, source: impl Into<Source>) {
+        let mut source = source.into();
+        *lock(&self.commands) = Some(source.commands());
         let listen = async {
             loop {
-                let deliveries = receiver.next_several(TOGETHER).await;
+                let deliveries = source.next_several(TOGETHER).await;
                 let kept = self.keep(&deliveries).await;
                 self.hear(&deliveries, kept);
             }
@@ -131,9 +169,9 @@ impl Station {
     }
 
     /// As [`receive`](Self::receive), until `end` is ready; what is being stored then is not acknowledged and comes again.
-    pub async fn receive_until(self: &Arc<Self>, receiver: Receiver, end: impl Future) {
+    pub async fn receive_until(self: &Arc<Self>, source: impl Into<Source>, end: impl Future) {
         tokio::select! {
-            () = self.receive(receiver) => {}
+            () = self.receive(source) => {}
             _ = end => {}
         }
     }
@@ -149,7 +187,7 @@ impl Station {
                     return kept;
                 }
                 Err(e) => {
-                    error!("nothing can be stored, so the broker keeps it: {e}");
+                    error!("nothing can be stored, so nothing is acknowledged: {e}");
                     *lock(&self.trouble) = Some(e.to_string());
                     self.changes.send_modify(|changes| changes.aircraft += 1);
                     sleep(pause).await;

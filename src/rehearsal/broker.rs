@@ -8,11 +8,10 @@ use thiserror::Error;
 
 use link::BrokerAddress;
 
-/// An MQTT 5 broker inside this process, without TLS and passwords. It keeps everything in memory, and lives until the
-/// process ends, because `rumqttd` cannot be stopped.
+/// An MQTT 5 broker inside this process, on a free port of the loopback interface only, without TLS and
+/// passwords. It lives until the process ends, because `rumqttd` cannot be stopped.
 pub struct EmbeddedBroker {
-    /// As this machine reaches it.
-    reached: SocketAddr,
+    port: u16,
 }
 
 /// The embedded broker does not come up.
@@ -23,33 +22,21 @@ pub enum EmbeddedBrokerError {
     #[error("the embedded broker cannot start: {0}")]
     Start(#[from] std::io::Error),
     /// It does not listen.
-    #[error("the embedded broker does not listen on {0}")]
-    Deaf(SocketAddr),
+    #[error("the embedded broker does not listen on port {0}")]
+    Deaf(u16),
 }
 
 impl EmbeddedBroker {
-    /// Starts it on a free port of the loopback interface and waits until it listens.
+    /// Starts it and waits until it listens.
     ///
     /// # Errors
     /// There is no free port, or it does not listen within some seconds.
     pub fn start() -> Result<Self, EmbeddedBrokerError> {
-        Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
-    }
-
-    /// Starts it at an address, at port 0 on a free one, and waits until it listens. Whoever reaches the address may send
-    /// and hear everything.
-    ///
-    /// # Errors
-    /// The address is not free, or it does not listen within some seconds.
-    pub fn start_at(address: SocketAddr) -> Result<Self, EmbeddedBrokerError> {
         // The library takes no socket that is bound already, only an address.
-        let listen = TcpListener::bind(address)?.local_addr()?;
-        let here = SocketAddr::from((Ipv4Addr::LOCALHOST, listen.port()));
-        let reached = if listen.ip().is_unspecified() {
-            here
-        } else {
-            listen
-        };
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+            .local_addr()?
+            .port();
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let server = ServerSettings {
             name: "embedded".to_owned(),
             listen,
@@ -83,19 +70,16 @@ impl EmbeddedBroker {
                 }
             })?;
         for _ in 0..100 {
-            if TcpStream::connect_timeout(&reached, Duration::from_millis(100)).is_ok() {
-                return Ok(Self { reached });
+            if TcpStream::connect_timeout(&listen, Duration::from_millis(100)).is_ok() {
+                return Ok(Self { port });
             }
             thread::sleep(Duration::from_millis(50));
         }
-        Err(EmbeddedBrokerError::Deaf(listen))
+        Err(EmbeddedBrokerError::Deaf(port))
     }
 
-    /// Where it listens, as this machine reaches it.
+    /// Where it listens.
     pub fn address(&self) -> BrokerAddress {
-        BrokerAddress {
-            host: self.reached.ip().to_string(),
-            ..BrokerAddress::loopback(self.reached.port())
-        }
+        BrokerAddress::loopback(self.port)
     }
 }

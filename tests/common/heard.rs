@@ -32,9 +32,20 @@ pub struct Ground {
 impl Ground {
     /// Starts it on a broker; it has subscribed when this returns.
     pub fn start(broker: &Mosquitto, data: &Path, more: &[&str]) -> Self {
+        let address = format!("mqtt://127.0.0.1:{}", broker.port);
+        let over = ["--broker", &address, "--username", USER];
+        Self::start_with(data, &[&over, more].concat(), "connected to")
+    }
+
+    /// Starts it to hear aircraft itself, at a port.
+    pub fn start_without_broker(port: u16, data: &Path) -> Self {
+        let address = format!("127.0.0.1:{port}");
+        Self::start_with(data, &["--mqtt-listen", &address], "aircraft send to")
+    }
+
+    fn start_with(data: &Path, more: &[&str], ready: &str) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_callosity"))
-            .args(["ground", "--listen", "127.0.0.1:0", "--username", USER])
-            .args(["--broker", &format!("mqtt://127.0.0.1:{}", broker.port)])
+            .args(["ground", "--listen", "127.0.0.1:0"])
             .arg("--data")
             .arg(data)
             .args(more)
@@ -66,7 +77,7 @@ impl Ground {
         };
         let page = ground.said("the page is at http://");
         ground.address = page.split("http://").nth(1).unwrap().trim().to_owned();
-        ground.said("connected to");
+        ground.said(ready);
         ground
     }
 

@@ -1,3 +1,6 @@
+use std::collections::BTreeSet;
+use std::sync::{MutexGuard, PoisonError};
+
 use jiff::Timestamp;
 use link::codec::decode_as;
 use link::message::{Effort, Sighting, Status, Track};
@@ -14,6 +17,9 @@ const MOST_SET_ASIDE: i64 = 10_000;
 
 /// Most bytes that are kept of a malformed message.
 const MOST_BYTES_SET_ASIDE: usize = 64 << 10;
+
+/// A catalogue has some hundreds; whoever sends new ones without end must not fill the memory.
+const MOST_KNOWN_NAMES: usize = 10_000;
 
 /// What was new among messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,21 +73,45 @@ impl Store {
             items.push(self.item(delivery)?);
         }
         let mut kept = Kept::default();
+        let mut heard_from = BTreeSet::new();
+        let mut new_names = BTreeSet::new();
         let mut writing = self.writer.begin().await?;
         for (delivery, item) in deliveries.iter().zip(items) {
-            let platform = delivery.platform.as_str();
+            if let Item::Sighting(sighting, _) = &item {
+                let names = sighting.candidates.iter().map(|c| &c.organism_id);
+                let known = self.known_names();
+                new_names.extend(names.filter(|name| !known.contains(*name)).cloned());
+            }
             keep(&mut writing, delivery, item, now, &mut kept).await?;
             // The broker says in an aircraft's place that it is gone, and repeats what it has kept.
-            let from_aircraft = !delivery.is_retained && !is_last_will(&delivery.received);
-            if from_aircraft {
-                heard(&mut writing, platform, now).await?;
+            if !delivery.is_retained && !is_last_will(&delivery.received) {
+                heard_from.insert(delivery.platform.as_str());
             }
+        }
+        for platform in heard_from {
+            heard(&mut writing, platform, now).await?;
+        }
+        for name in &new_names {
+            names::add(&mut writing, name, false, now).await?;
         }
         if kept.set_aside > 0 {
             forget_set_aside(&mut writing).await?;
         }
         writing.commit().await?;
+        let mut known = self.known_names();
+        if known.len() > MOST_KNOWN_NAMES {
+            known.clear();
+        }
+        known.extend(new_names);
         Ok(kept)
+    }
+
+    /// Names that are in the table of animals for certain.
+    fn known_names(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        // A set is whole after each call.
+        self.known_names
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn item(&self, delivery: &Delivery) -> Result<Item, StoreError> {
@@ -320,9 +350,6 @@ async fn keep_sighting(
     .bind(&id)
     .execute(&mut *db)
     .await?;
-    for candidate in &sighting.candidates {
-        names::add(db, &candidate.organism_id, false, now).await?;
-    }
     Ok(Some(true))
 }
 

@@ -20,9 +20,10 @@ mod sightings;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Mutex, Once};
 
 use jiff::Timestamp;
 use sqlx::any::{AnyPoolOptions, install_default_drivers};
@@ -49,6 +50,7 @@ pub struct Store {
     writer: AnyPool,
     readers: AnyPool,
     pictures: Pictures,
+    known_names: Mutex<BTreeSet<String>>,
     /// Held as long as the store is open.
     _lock: File,
 }
@@ -122,6 +124,7 @@ impl Store {
             writer,
             readers,
             pictures: Pictures::open(&folder.join("pictures"))?,
+            known_names: Mutex::default(),
             _lock: lock,
         })
     }

@@ -80,7 +80,7 @@ function Page() {
       )}
       {station.value?.trouble && (
         <p class="alarm" role="alert">
-          The ground station cannot store what arrives, so the broker keeps it: {station.value.trouble}
+          The ground station cannot store what arrives, so it is kept where it comes from: {station.value.trouble}
         </p>
       )}
       <main>{page === "review" ? <Review shown={shown} /> : page === "health" ? <HealthPage /> : page === "people" ? <People /> : <Now />}</main>
