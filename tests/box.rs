@@ -352,6 +352,67 @@ async fn the_page_shows_a_flight_to_its_end() {
 }
 
 /// What a service manager hears until `enough`.
+/// What `tests/box_page.mjs` does in Chromium, with drawn whales before two cameras.
+#[test]
+#[ignore = "needs Chromium and Node: make test-page"]
+fn an_observer_finds_their_way_on_the_page_in_a_browser() {
+    let it = TestBox::new().expect("this test needs Mosquitto");
+    let drawn = it.path("drawn");
+    let drew = callosity()
+        .args(["virtual-survey", "--seed", "5", "--individuals", "24"])
+        .args(["--heads-per-individual", "1", "--unknown-individuals", "4"])
+        .args(["--heads-per-unknown", "1", "--frames", "12", "--out"])
+        .arg(&drawn)
+        .stdout(Stdio::null())
+        .status();
+    assert!(drew.unwrap().success());
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let camera = |name: &str| {
+        let frames = drawn.join("frames");
+        format!(
+            "[camera.{name}]\nsource = \"replay:{}\"\nrate = 0.5\nloop = true\n",
+            frames.display()
+        )
+    };
+    let text = it.text();
+    let (before, _) = text.split_once("[camera.left]").unwrap();
+    let bundle = repository.join("models/virtual-survey");
+    let settings = before.replace(
+        &format!("{:?}", common::tiny()),
+        &format!("{:?}", bundle.display()),
+    );
+    let settings = format!(
+        "{settings}page.address = \"{address}\"\nsurvey.observers = [\"Ada\"]\n{}{}",
+        camera("belly"),
+        camera("window")
+    );
+    fs::write(it.settings(), settings).unwrap();
+    let mut flying = callosity()
+        .args(["run", "--settings"])
+        .arg(it.settings())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    while status(address).is_none() && begun.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let pictures = std::env::var_os("CALLOSITY_PAGE_PICTURES").map(PathBuf::from);
+    let looked = Command::new("node")
+        .arg(repository.join("tests/box_page.mjs"))
+        .arg(format!("http://{address}"))
+        .arg(pictures.unwrap_or_else(|| it.path("pictures")))
+        .status()
+        .unwrap();
+    if !looked.success() {
+        flying.kill().unwrap();
+    }
+    let ended = flying.wait().unwrap();
+    assert!(looked.success());
+    // Nobody on the ground listens, so what was seen waits, and the program says so.
+    assert!(ended.code().is_some(), "{ended}");
+}
+
 fn heard(socket: &UnixDatagram, enough: impl Fn(&[String]) -> bool) -> Vec<String> {
     let mut all = Vec::new();
     let begun = Instant::now();

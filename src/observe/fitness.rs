@@ -111,10 +111,12 @@ impl Fitness {
             n => format!(" {n} more things want attention."),
         };
         let sentence = if problem.part == "link" {
-            let waiting = health.queues.sightings;
-            format!(
-                "The ground does not hear us; {waiting} messages wait on the disk, nothing is lost.{others}"
-            )
+            let waits = match health.queues.sightings {
+                0 => "nothing waits".to_owned(),
+                1 => "one message waits on the disk, nothing is lost".to_owned(),
+                n => format!("{n} messages wait on the disk, nothing is lost"),
+            };
+            format!("The ground does not hear us; {waits}.{others}")
         } else {
             let mut part = problem.part.clone();
             if let Some(first) = part.get_mut(..1) {

@@ -26,8 +26,8 @@ async function person(options = {}) {
     if (new URL(request.url()).origin !== origin && !request.url().startsWith("data:")) elsewhere.push(request.url());
   });
   page.on("console", (message) => {
-    // A refused decision and a request without session are answered so.
-    if (message.type() === "error" && !/status of (401|409)|ERR_FAILED/.test(message.text())) complaints.push(message.text());
+    // Refused decisions, and requests without session or right, are answered so.
+    if (message.type() === "error" && !/status of (401|403|409)|ERR_FAILED/.test(message.text())) complaints.push(message.text());
   });
   page.on("pageerror", (error) => complaints.push(String(error)));
   return page;
@@ -226,8 +226,13 @@ for (const colorScheme of ["light", "dark"]) {
       await page.locator(ready).first().waitFor();
       await page.evaluate(() => document.querySelectorAll(".window img, .candidates img").forEach((i) => i.decode?.().catch(() => {})));
       await page.waitForTimeout(700);
-      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-      assert.ok(overflow <= 0, `${name} at ${width} is ${overflow} px too wide`);
+      const tooWide = await page.evaluate(() => {
+        const { scrollWidth, clientWidth } = document.documentElement;
+        if (scrollWidth <= clientWidth) return [];
+        const out = [...document.querySelectorAll("body *")].filter((e) => e.getBoundingClientRect().right > clientWidth);
+        return out.map((e) => `${e.tagName} ${e.className}: ${e.textContent.slice(0, 40)}`);
+      });
+      assert.deepEqual(tooWide, [], `${name} at ${width} scrolls sideways`);
       await accessible(page, `${name} ${width} ${colorScheme}`);
       await page.screenshot({ path: `${pictures}/${name}-${width}-${colorScheme}.png`, fullPage: width === 360 });
     }
