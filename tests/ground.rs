@@ -454,7 +454,7 @@ fn told() -> Told {
             .into_iter()
             .enumerate()
             .map(|(i, probability)| Candidate {
-                organism_id: name(who + 3 * i),
+                organism_id: name(who + 5 * i),
                 probability,
             })
             .collect();

@@ -107,6 +107,6 @@ fn without_frames(part: &str, source: &str, trouble: Option<String>, waited: Dur
     Finding::fault(
         part,
         format!("{source}: {trouble}"),
-        "look at its cable and power, and with `callosity cameras` at what is plugged in",
+        "plug it in and give it power, or mend `source` in its settings; the others fly without it",
     )
 }

@@ -31,6 +31,8 @@ const make = (tag, attributes = {}, ...children) => {
   return made;
 };
 
+const counted = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
+
 let sayTimer;
 function say(text) {
   at("said").textContent = text;
@@ -108,7 +110,7 @@ function showCamera(camera, tick) {
     }
     image.src = `/cameras/${encodeURIComponent(camera.name)}/preview?${tick}`;
   }
-  card.children[2].textContent = [camera.format, `${camera.captured} frames`,
+  card.children[2].textContent = [camera.format, counted(camera.captured, "frame"),
     camera.lost ? `${camera.lost} lost` : null].filter(Boolean).join(" · ");
   card.children[3].replaceChildren(...camera.problems.map((said) => make("p", { className: "trouble" }, said)));
   if (camera.settings) showSettings(card.children[4], camera);
@@ -165,7 +167,7 @@ function showSightings(sightings) {
       : make("span", { className: "no-picture" }, "No picture");
     return make("li", {}, picture, make("div", {}, make("strong", {}, name(sighting)),
       make("p", {}, certainty(sighting)),
-      make("p", { className: "quiet" }, `${time} · ${sighting.camera ?? ""} · ${sighting.framesSeen ?? 1} frames`)));
+      make("p", { className: "quiet" }, `${time} · ${sighting.camera ?? ""} · ${counted(sighting.framesSeen ?? 1, "frame")}`)));
   }));
 }
 
@@ -188,7 +190,7 @@ function showBox(health) {
     hot && ["Hottest", `${hot[1].toFixed(0)} °C (${hot[0]})`],
     hardware?.powerMode && ["Power mode", hardware.powerMode],
     hardware?.overCurrentEvents && ["Slowed by over-current", `${hardware.overCurrentEvents} times`],
-    health.archive && ["Kept pictures", `${health.archive.frames} frames, ${health.archive.crops} crops`],
+    health.archive && ["Kept pictures", `${counted(health.archive.frames, "frame")}, ${counted(health.archive.crops, "crop")}`],
     ["Networks", engine.name],
     ["Bundle", engine.bundle],
     ["Program", `${health.programVersion}, ${health.platform}`],
