@@ -47,12 +47,17 @@ async fn from_exposure_to_broker() {
         .status()
         .unwrap();
     assert!(drawn.code().is_some());
-    let frames = folder.path().join("virtual-frames");
+    // Each camera has its folder there, and names of files are of the whole flight.
     let annotated = folder.path().join("annotated");
-    for file in fs::read_dir(&frames).unwrap() {
-        let file = file.unwrap();
-        if !annotated.join(file.file_name()).exists() {
-            fs::remove_file(file.path()).unwrap();
+    let frames = folder.path().join("with-whales");
+    fs::create_dir(&frames).unwrap();
+    for of_camera in fs::read_dir(folder.path().join("virtual-frames")).unwrap() {
+        let of_camera = of_camera.unwrap().path();
+        let files = fs::read_dir(&of_camera).into_iter().flatten();
+        for file in files.map(Result::unwrap) {
+            if annotated.join(file.file_name()).exists() {
+                fs::rename(file.path(), frames.join(file.file_name())).unwrap();
+            }
         }
     }
     let mut recorder = Recorder::start(broker.port).await;
@@ -75,7 +80,7 @@ async fn from_exposure_to_broker() {
         ])
         .arg("--bundle")
         .arg(models)
-        .arg("--source")
+        .arg("--replay")
         .arg(&frames)
         .arg("--state")
         .arg(folder.path().join("state"))
