@@ -143,7 +143,7 @@ pub struct AircraftState {
     pub roll: f64,
 }
 
-/// The path of an aircraft: see the [module](self).
+/// The path of an aircraft: see the module.
 #[derive(Clone, Debug)]
 pub struct FlightPath {
     steps: Vec<Step>,
