@@ -18,6 +18,7 @@ use callosity::effort::EffortSettings;
 use callosity::service::Survey;
 use flying::{
     Mosquitto, PASSWORD, PATIENCE, Recorder, USER, delivered, flight, photographs, take_off,
+    terminate,
 };
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -445,14 +446,7 @@ fn systemd_hears_of_warming_up_readiness_frames_and_the_end() {
         .unwrap();
     let fed = |all: &[String]| all.iter().filter(|said| *said == "WATCHDOG=1").count() >= 2;
     let mut said = heard(&socket, fed);
-    let pid = flying.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
+    terminate(&flying);
     said.extend(heard(&socket, |all| {
         all.iter().any(|said| said == "STOPPING=1")
     }));

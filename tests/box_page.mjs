@@ -1,20 +1,12 @@
 // What an observer does on the box's page, in a real Chromium: node tests/box_page.mjs URL PICTURES
 // URL is the page of a box that flies (tests/box.rs starts one); the flight is stopped at the end. Pictures go to PICTURES.
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync } from "node:fs";
-import { createRequire } from "node:module";
-
-// One list of the browser tests' packages: that of the ground station's page.
-const installed = createRequire(new URL("../src/ground/page/package.json", import.meta.url));
-const { chromium } = installed("playwright-core");
-const axe = readFileSync(installed.resolve("axe-core/axe.min.js"), "utf8");
+import { mkdirSync } from "node:fs";
+import { accessible, fits, launch } from "./browser.mjs";
 
 const [url, pictures] = process.argv.slice(2);
 mkdirSync(pictures, { recursive: true });
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-});
+const browser = await launch();
 const complaints = [];
 const elsewhere = [];
 
@@ -36,11 +28,8 @@ for (const [width, height] of [[360, 800], [1024, 768], [1920, 1080]]) {
   for (const scheme of ["light", "dark"]) {
     const page = await open(width, height, scheme);
     const what = `${width} ${scheme}`;
-    // Given to the page by the test and not by the server, which forbids scripts of others.
-    const found = await page.evaluate(`${axe}; axe.run({ resultTypes: ["violations"] })`);
-    const serious = found.violations.filter((v) => v.impact === "serious" || v.impact === "critical");
-    assert.deepEqual(serious.map((v) => `${what}: ${v.id} ${v.nodes[0].target.join(" ")} ${v.nodes[0].failureSummary}`), []);
-    assert.ok(await page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), `${what}: scrolls sideways`);
+    await accessible(page, what);
+    await fits(page, what);
     // A finger in a shaking cockpit: 44 px are the least of WCAG 2.5.5.
     const small = await page.evaluate(() =>
       [...document.querySelectorAll("button")]

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use callosity::rehearsal::draw_photographs;
 use flying::{Mosquitto, PASSWORD, USER};
 use ground::store::{Role, Search, Store};
 use heard::{Ground, PLATFORM, sighting};
@@ -610,19 +611,6 @@ async fn tell(sender: &mut Sender, told: &Told) {
     sender.all_acknowledged().await;
 }
 
-fn draw_catalogue(folder: &Path) {
-    for individual in Catalogue::new(1, KNOWN, 0).individuals() {
-        let of_animal = folder.join(&individual.name);
-        std::fs::create_dir_all(&of_animal).unwrap();
-        let mut rng = ChaCha8Rng::seed_from_u64(individual.whale.seed());
-        for number in 1..=2 {
-            let picture = render_head(&individual.whale, &HeadView::draw(&mut rng), 512, 256);
-            let path = of_animal.join(format!("drawn-{number}.jpg"));
-            std::fs::write(path, encode_jpeg(&picture, 85).unwrap()).unwrap();
-        }
-    }
-}
-
 /// What `src/ground/page/test/page.mjs` does in Chromium, with a flight that goes on meanwhile.
 #[ignore = "needs Chromium and Node: make test-page"]
 #[tokio::test(flavor = "multi_thread")]
@@ -630,7 +618,7 @@ async fn the_page_does_what_it_should_in_a_browser() {
     let broker = Mosquitto::start(false).expect("this test needs Mosquitto");
     let data = tempfile::tempdir().unwrap();
     let catalogue = tempfile::tempdir().unwrap();
-    draw_catalogue(catalogue.path());
+    draw_photographs(catalogue.path(), Catalogue::new(1, KNOWN, 0).individuals()).unwrap();
     let catalogue = catalogue.path().to_str().unwrap();
     let ground = Ground::start(&broker, data.path(), &["--catalogue", catalogue]);
     drop(ground);

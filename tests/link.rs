@@ -10,7 +10,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use callosity::rehearsal::EmbeddedBroker;
 use callosity::service::fly;
 use flying::{
     Mosquitto, PASSWORD, PATIENCE, Recorder, Setup, USER, check, credentials, delivered, flight,
-    options_of, payloads, photographs, take_off,
+    options_of, payloads, photographs, take_off, terminate,
 };
 use futures_util::{SinkExt, StreamExt};
 use ground::{Received, Receiver};
@@ -246,7 +246,7 @@ async fn nothing_is_lost_when_the_broker_dies() {
         );
     }
     // Frames go on while there is no broker.
-    broker.kill();
+    broker.stop();
     sleep(Duration::from_millis(800)).await;
     broker.start_again();
     heard.extend(recorder.until(Presence::Stopped).await);
@@ -265,8 +265,7 @@ async fn a_flight_may_begin_before_its_broker() {
     };
     // The broker keeps its subscription while both are away.
     let mut recorder = Recorder::start(broker.port).await;
-    sleep(Duration::from_secs(2)).await;
-    broker.kill();
+    broker.stop();
     let folder = tempfile::tempdir().unwrap();
     photographs(folder.path(), 10, &[]);
     let flying = take_off(
@@ -559,12 +558,6 @@ fn program(folder: &Path, broker: &str) -> Command {
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
     program
-}
-
-fn terminate(process: &Child) {
-    let pid = process.id().to_string();
-    let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-    assert!(sent.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -330,7 +330,7 @@ async fn records_of_a_flight_that_began_in_1970_are_put_right() {
     };
     let folder = tempfile::tempdir().unwrap();
     let mut recorder = Recorder::start(broker.port).await;
-    broker.kill();
+    broker.stop();
     let time = Arc::new(Jumping::new(Timestamp::UNIX_EPOCH, false));
     let mut flight = endless(folder.path(), broker.options());
     let state = flight.state.clone();

@@ -15,7 +15,7 @@ use callosity::archive::{Store, Worth};
 use callosity::camera::{Camera as _, Replay};
 use callosity::outbox::{Kind, Limits, Outbox};
 use callosity::rehearsal::{
-    EmbeddedBroker, Score, TrueHead, Truth, VirtualReceiver, landmarks, mounting,
+    EmbeddedBroker, Score, TrueHead, Truth, VirtualReceiver, draw_photographs, landmarks, mounting,
 };
 use callosity::settings::{self, CameraSettings, Settings};
 use callosity::sighting::{FrameRecord, HeadRecord, Named};
@@ -26,8 +26,6 @@ use link::message::{
     SightingState, Watch,
 };
 use link::{BrokerAddress, BrokerOptions};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use recognition::annotate::{self, Annotation};
 use recognition::bundle::Bundle;
@@ -35,8 +33,7 @@ use recognition::geometry::HeadCrop;
 use recognition::identify;
 use recognition::pixels::{EncodedPhotograph, encode_jpeg};
 use recognition::virtual_survey::{
-    Catalogue, FlightPath, FlownFrame, HeadView, SurveyCamera, VirtualFlight, VirtualHead,
-    render_head,
+    Catalogue, FlightPath, FlownFrame, SurveyCamera, VirtualFlight, VirtualHead,
 };
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -182,21 +179,21 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     );
     let page = args.ground.then(|| open_page(&args, &broker, catalogue));
     let page = page.transpose()?;
-    let mut flight = Program {
+    let begins = Timestamp::now() + UNTIL_FLIGHT;
+    let receiver = drawn
+        .as_ref()
+        .map(|drawn| VirtualReceiver::start(drawn.path.clone(), begins));
+    let flight = Program {
         bundle: std::path::absolute(bundle_folder)?,
         broker: broker.address(),
-        receiver: None,
-        begins: Timestamp::now() + UNTIL_FLIGHT,
+        receiver: receiver
+            .transpose()
+            .context("cannot start a virtual receiver")?,
+        begins,
         rate,
         cameras: &cameras,
         args: &args,
     };
-    if let Some(drawn) = &drawn {
-        flight.begins = Timestamp::now() + UNTIL_FLIGHT;
-        let receiver = VirtualReceiver::start(drawn.path.clone(), flight.begins)
-            .context("cannot start a virtual receiver")?;
-        flight.receiver = Some(receiver);
-    }
     flight.write_settings()?;
     let most = cameras.iter().map(|camera| camera.frames).max();
     let kill_at = most.filter(|_| !args.uninterrupted).map(|most| most / 2);
@@ -284,7 +281,12 @@ fn open_page(args: &Args, broker: &EmbeddedBroker, catalogue: &[String]) -> anyh
         _ => {}
     }
     let photographs = match args.frames {
-        None => Some(draw_catalogue(&args.out.join("catalogue"), catalogue)?),
+        None => {
+            let folder = args.out.join("catalogue");
+            let population = Catalogue::new(POPULATION, catalogue.len(), 0);
+            draw_photographs(&folder, population.individuals())?;
+            Some(folder)
+        }
         Some(_) => None,
     };
     let station = Ground {
@@ -317,29 +319,6 @@ fn open_page(args: &Args, broker: &EmbeddedBroker, catalogue: &[String]) -> anyh
         serving,
         stop,
     })
-}
-
-/// Draws two photographs of each known whale into a folder, as the ground station expects a catalogue.
-fn draw_catalogue(folder: &Path, catalogue: &[String]) -> anyhow::Result<PathBuf> {
-    let population = Catalogue::new(POPULATION, catalogue.len(), 0);
-    population
-        .individuals()
-        .par_iter()
-        .try_for_each(|individual| {
-            let of_animal = folder.join(&individual.name);
-            fs::create_dir_all(&of_animal)
-                .with_context(|| format!("cannot make the folder {}", of_animal.display()))?;
-            let mut rng = ChaCha8Rng::seed_from_u64(individual.whale.seed());
-            for number in 1..=2 {
-                let view = HeadView::draw(&mut rng);
-                let picture = render_head(&individual.whale, &view, 512, 256);
-                let path = of_animal.join(format!("drawn-{number}.jpg"));
-                fs::write(&path, encode_jpeg(&picture, JPEG_QUALITY)?)
-                    .with_context(|| format!("cannot write {}", path.display()))?;
-            }
-            anyhow::Ok(())
-        })?;
-    Ok(folder.to_owned())
 }
 
 /// A camera of the flight.

@@ -69,6 +69,16 @@ pub struct Args {
 /// Seconds between two frames of a camera on a flight along a path.
 const INTERVAL: f64 = 0.5;
 
+/// Columns that tell where a head is in a picture of which size, in pixels.
+const LANDMARKS: [&str; 6] = [
+    "width",
+    "height",
+    "bonnet_x",
+    "bonnet_y",
+    "blowhead_x",
+    "blowhead_y",
+];
+
 /// Quality of JPEG files, 1…100.
 const QUALITY: u8 = 90;
 
@@ -107,15 +117,7 @@ fn write(args: &Args) -> anyhow::Result<()> {
     let mut labels = table(&out.join("heads.csv"), &["image", "whale"])?;
     let mut landmarks = table(
         &out.join("landmarks.csv"),
-        &[
-            "image",
-            "width",
-            "height",
-            "bonnet_x",
-            "bonnet_y",
-            "blowhead_x",
-            "blowhead_y",
-        ],
+        &[&["image"], LANDMARKS.as_slice()].concat(),
     )?;
     for head in known.iter().chain(&strangers) {
         labels.write_record([&head.image, &head.whale])?;
@@ -199,17 +201,7 @@ fn draw_heads(
 fn draw_frames(args: &Args, catalogue: &Catalogue) -> anyhow::Result<()> {
     let (width, height) = (args.frame_width, args.frame_height);
     let cameras = [SurveyCamera::BELLY, SurveyCamera::WINDOW];
-    let mut header = vec![
-        "image",
-        "whale",
-        "width",
-        "height",
-        "bonnet_x",
-        "bonnet_y",
-        "blowhead_x",
-        "blowhead_y",
-        "pass",
-    ];
+    let mut header = [&["image", "whale"], LANDMARKS.as_slice(), &["pass"]].concat();
     let flown: Vec<FlownFrame> = if args.revisiting {
         header.extend(["camera", "seconds", "latitude", "longitude"]);
         let exposures = args.frames.div_ceil(cameras.len()) as u64;

@@ -21,7 +21,7 @@ use crate::clock::{Clock, Correction, REMEMBER, Stamp, SystemClock, TimeSource};
 use crate::effort::{EffortLog, EffortSettings, FlightOf};
 use crate::observe::Counters;
 use crate::outbox::{Kind, Message, Outbox};
-use crate::position::{Gpsd, GpsdAddress, Mountings, Positioning, Source, View};
+use crate::position::{Gpsd, GpsdAddress, Mountings, Pose, Positioning, Source, View};
 
 /// Where position, time and effort of a flight come from.
 pub struct Survey {
@@ -127,14 +127,11 @@ impl Places {
         moment: Duration,
         size: (u32, u32),
     ) -> (Georeference, Option<f64>) {
-        let Some(pose) = self.positioning.as_ref().and_then(|p| p.at(moment)) else {
+        let Some(pose) = self.pose(moment) else {
             return Default::default();
         };
-        match self.mountings.get(camera) {
-            Some(mounting) => {
-                let view = View::new(pose, *mounting, size);
-                (view.frame_georeference(), view.direction())
-            }
+        match self.view_from(pose, camera, size) {
+            Some(view) => (view.frame_georeference(), view.direction()),
             None => {
                 let georeference = Georeference {
                     place: Some(pose.place()),
@@ -149,21 +146,27 @@ impl Places {
     /// From where a camera looked at the sea when it took a frame of this size in pixels, where position and mounting are
     /// known.
     pub fn view(&self, camera: &str, moment: Duration, size: (u32, u32)) -> Option<View> {
-        let pose = self.positioning.as_ref()?.at(moment)?;
+        self.view_from(self.pose(moment)?, camera, size)
+    }
+
+    fn pose(&self, moment: Duration) -> Option<Pose> {
+        self.positioning.as_ref()?.at(moment)
+    }
+
+    fn view_from(&self, pose: Pose, camera: &str, size: (u32, u32)) -> Option<View> {
         Some(View::new(pose, *self.mountings.get(camera)?, size))
     }
 
     fn georeference(&self, sighting: &Sighting, moment: Duration) -> Georeference {
-        let pose = self.positioning.as_ref().and_then(|p| p.at(moment));
-        let Some(pose) = pose else {
+        let Some(pose) = self.pose(moment) else {
             return Georeference::default();
         };
+        let frame = &sighting.frame;
+        let size = (frame.width_pixels, frame.height_pixels);
         let camera = sighting.camera.as_ref();
-        let mounting = camera.and_then(|name| self.mountings.get(name));
-        let mut georeference = match mounting {
-            Some(mounting) => {
-                let frame = &sighting.frame;
-                let view = View::new(pose, *mounting, (frame.width_pixels, frame.height_pixels));
+        let view = camera.and_then(|name| self.view_from(pose, name, size));
+        let mut georeference = match view {
+            Some(view) => {
                 let head = &sighting.head;
                 let (bonnet, blowhead) = (head.bonnet_pixels, head.blowhead_pixels);
                 view.georeference((bonnet.x, bonnet.y), (blowhead.x, blowhead.y))

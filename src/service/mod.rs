@@ -83,8 +83,7 @@ pub struct Flight<R> {
     pub health_interval: Duration,
     /// From being asked to stop to the end, whatever is not done by then.
     pub stop_deadline: Duration,
-    /// A sighting ends when its animal has not been seen for so long; [`LOST_AFTER`] as a
-    /// rule.
+    /// A sighting ends when its animal has not been seen for so long; [`LOST_AFTER`] as a rule.
     pub lost_after: Duration,
     /// A file to which a line of JSON is added for each frame that is looked at
     /// ([`FrameRecord`](crate::sighting::FrameRecord)).

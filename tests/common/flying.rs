@@ -250,14 +250,8 @@ impl Mosquitto {
         panic!("mosquitto does not listen on port {port}");
     }
 
-    /// As a loss of power would. What it has acknowledged it keeps for a session that persists: it
-    /// writes its state down at each change.
-    pub fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-
-    /// In order: it writes down what it has acknowledged. Killed in the middle of that, it would lose some of it.
+    /// In order, so that it writes down subscriptions and what it has acknowledged: those of the last second would be
+    /// lost if it were killed.
     pub fn stop(&mut self) {
         let id = self.process.id().to_string();
         let asked = Command::new("kill").arg(id).status();
@@ -529,4 +523,11 @@ pub fn resident_megabytes() -> u64 {
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
     let kilobytes = line.and_then(|line| line.split_whitespace().nth(1));
     kilobytes.unwrap().parse::<u64>().unwrap() / 1000
+}
+
+/// Asks a program to end, as systemd does.
+pub fn terminate(process: &Child) {
+    let pid = process.id().to_string();
+    let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+    assert!(sent.success());
 }

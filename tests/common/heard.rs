@@ -16,7 +16,7 @@ use link::message::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::flying::{Mosquitto, PASSWORD, PATIENCE, USER};
+use crate::flying::{Mosquitto, PASSWORD, PATIENCE, USER, terminate};
 
 /// What the aircraft of these messages is called.
 pub const PLATFORM: &str = "N57RW";
@@ -105,14 +105,7 @@ impl Ground {
 
     /// As systemd ends it.
     pub fn stop(mut self) {
-        let pid = self.process.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        terminate(&self.process);
         assert!(self.process.wait().unwrap().success());
     }
 

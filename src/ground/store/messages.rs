@@ -395,16 +395,7 @@ async fn keep_track(db: &mut AnyConnection, track: &Track, text: &str) -> Result
     if inserted.rows_affected() == 0 {
         return Ok(false);
     }
-    sqlx::query(
-        "INSERT INTO aircraft (platform, track, track_time) VALUES ($1, $2, $3) \
-         ON CONFLICT (platform) DO UPDATE SET track = excluded.track, track_time = excluded.track_time \
-         WHERE aircraft.track_time IS NULL OR excluded.track_time >= aircraft.track_time",
-    )
-    .bind(&track.platform)
-    .bind(text)
-    .bind(milliseconds(track.time))
-    .execute(db)
-    .await?;
+    keep_latest(db, "track", &track.platform, text, track.time).await?;
     Ok(true)
 }
 
@@ -429,17 +420,31 @@ async fn keep_effort(
     if inserted.rows_affected() == 0 {
         return Ok(false);
     }
-    sqlx::query(
-        "INSERT INTO aircraft (platform, effort, effort_time) VALUES ($1, $2, $3) \
-         ON CONFLICT (platform) DO UPDATE SET effort = excluded.effort, effort_time = excluded.effort_time \
-         WHERE aircraft.effort_time IS NULL OR excluded.effort_time >= aircraft.effort_time",
-    )
-    .bind(&effort.platform)
-    .bind(text)
-    .bind(milliseconds(effort.time))
-    .execute(db)
-    .await?;
+    keep_latest(db, "effort", &effort.platform, text, effort.time).await?;
     Ok(true)
+}
+
+/// What an aircraft said last, in a column that has its time beside it: an older message that comes later does not replace it.
+async fn keep_latest(
+    db: &mut AnyConnection,
+    column: &'static str,
+    platform: &str,
+    text: &str,
+    time: Timestamp,
+) -> Result<(), StoreError> {
+    let statement = format!(
+        "INSERT INTO aircraft (platform, {column}, {column}_time) VALUES ($1, $2, $3) \
+         ON CONFLICT (platform) DO UPDATE SET {column} = excluded.{column}, {column}_time = excluded.{column}_time \
+         WHERE aircraft.{column}_time IS NULL OR excluded.{column}_time >= aircraft.{column}_time"
+    );
+    // The column is named by this program.
+    sqlx::query(sqlx::AssertSqlSafe(statement))
+        .bind(platform)
+        .bind(text)
+        .bind(milliseconds(time))
+        .execute(db)
+        .await?;
+    Ok(())
 }
 
 async fn set_aside(

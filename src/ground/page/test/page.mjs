@@ -1,25 +1,20 @@
 // What reviewers do, in a real Chromium: node test/page.mjs LINK PICTURES
 // LINK is the invitation of a station with a flight (tests/ground.rs starts it); pictures of the pages go to PICTURES.
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync } from "node:fs";
-import { chromium } from "playwright-core";
+import { mkdirSync } from "node:fs";
+import { accessible, fits, launch } from "../../../../tests/browser.mjs";
 
 const [link, pictures] = process.argv.slice(2);
 const { origin } = new URL(link);
-const axe = readFileSync(new URL("../node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
 mkdirSync(pictures, { recursive: true });
 
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-});
+const browser = await launch();
 const elsewhere = [];
 const complaints = [];
 
 /** A browser of its own, as of another person. */
 async function person(options = {}) {
   const context = await browser.newContext({ viewport: { width: 1920, height: 1080 }, ...options });
-  // axe is given to pages by the test and not by the server; everything else has to keep to the policy.
   const page = await context.newPage();
   page.setDefaultTimeout(20_000);
   page.on("request", (request) => {
@@ -43,15 +38,6 @@ async function until(what, isSo) {
     await new Promise((done) => setTimeout(done, 100));
   }
   assert.fail(`waited in vain: ${what}`);
-}
-
-async function accessible(page, what) {
-  const results = await page.evaluate(`${axe}; axe.run({ resultTypes: ["violations"] })`);
-  const serious = results.violations.filter((v) => v.impact === "serious" || v.impact === "critical");
-  assert.deepEqual(
-    serious.map((v) => `${what}: ${v.id} (${v.nodes.map((n) => n.target.join(" ")).slice(0, 3).join(", ")}) ${v.nodes[0]?.failureSummary ?? ""}`),
-    [],
-  );
 }
 
 // --- the first start ---------------------------------------------------------------------------
@@ -226,13 +212,7 @@ for (const colorScheme of ["light", "dark"]) {
       await page.locator(ready).first().waitFor();
       await page.evaluate(() => document.querySelectorAll(".window img, .candidates img").forEach((i) => i.decode?.().catch(() => {})));
       await page.waitForTimeout(700);
-      const tooWide = await page.evaluate(() => {
-        const { scrollWidth, clientWidth } = document.documentElement;
-        if (scrollWidth <= clientWidth) return [];
-        const out = [...document.querySelectorAll("body *")].filter((e) => e.getBoundingClientRect().right > clientWidth);
-        return out.map((e) => `${e.tagName} ${e.className}: ${e.textContent.slice(0, 40)}`);
-      });
-      assert.deepEqual(tooWide, [], `${name} at ${width} scrolls sideways`);
+      await fits(page, `${name} at ${width}`);
       await accessible(page, `${name} ${width} ${colorScheme}`);
       await page.screenshot({ path: `${pictures}/${name}-${width}-${colorScheme}.png`, fullPage: width === 360 });
     }
