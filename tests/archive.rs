@@ -19,10 +19,10 @@ use callosity::camera::{Backlog, Camera, Captured, Frame, FrameTag, Replay};
 use callosity::clock::{SystemClock, TimeSource};
 use callosity::effort::EffortSettings;
 use callosity::position::Mounting;
-use callosity::rehearsal::EmbeddedBroker;
+use callosity::rehearsal::VirtualGround;
 use callosity::service::{About, Flight, FlightReport, Recognised, Recogniser, Survey, fly};
 use flying::{PATIENCE, TwoHeads, flight_with, is_root};
-use ground::{Received, Receiver};
+use ground::Received;
 use image::RgbImage;
 use jiff::Timestamp;
 use link::BrokerOptions;
@@ -130,41 +130,33 @@ fn flown(
     with: impl FnOnce(BrokerOptions) -> Flight<ByWidth>,
     mut meanwhile: impl FnMut(&BTreeSet<String>, &CancellationToken) + Send + 'static,
 ) -> Flown {
-    let broker = EmbeddedBroker::start().unwrap();
-    let options = BrokerOptions::new(broker.address(), None, None).unwrap();
-    let flight = with(options.clone());
+    let ground = VirtualGround::start().unwrap();
+    let flight = with(BrokerOptions::new(ground.address(), None, None).unwrap());
     let stop = CancellationToken::new();
     let stopped = stop.clone();
-    let (ready, is_ready) = std::sync::mpsc::channel();
     let ground = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(async {
-            let mut receiver = Receiver::connect(options, "ground").await.unwrap();
-            ready.send(()).unwrap();
-            let (mut sightings, mut crops, mut problems) =
-                (Vec::new(), BTreeMap::new(), BTreeSet::new());
-            loop {
-                match receiver.next().await {
-                    Received::Sighting(sighting) => sightings.push(*sighting),
-                    Received::Crop { sighting, jpeg } => {
-                        crops.insert(sighting, jpeg);
-                    }
-                    Received::Health(health) => {
-                        let now = health.problems.into_iter();
-                        let now = now.filter(|problem| problem.part == "archive");
-                        let now: BTreeSet<_> = now.map(|problem| problem.reason).collect();
-                        meanwhile(&now, &stopped);
-                        problems.extend(now);
-                    }
-                    Received::Status(status) if status.status == Presence::Stopped => {
-                        return (sightings, crops, problems);
-                    }
-                    _ => {}
+        let (mut sightings, mut crops, mut problems) =
+            (Vec::new(), BTreeMap::new(), BTreeSet::new());
+        loop {
+            match ground.heard().recv_timeout(PATIENCE).unwrap() {
+                Received::Sighting(sighting) => sightings.push(*sighting),
+                Received::Crop { sighting, jpeg } => {
+                    crops.insert(sighting, jpeg);
                 }
+                Received::Health(health) => {
+                    let now = health.problems.into_iter();
+                    let now = now.filter(|problem| problem.part == "archive");
+                    let now: BTreeSet<_> = now.map(|problem| problem.reason).collect();
+                    meanwhile(&now, &stopped);
+                    problems.extend(now);
+                }
+                Received::Status(status) if status.status == Presence::Stopped => {
+                    return (sightings, crops, problems);
+                }
+                _ => {}
             }
-        })
+        }
     });
-    is_ready.recv_timeout(PATIENCE).unwrap();
     let report = fly(flight, &stop).unwrap();
     let (sightings, crops, problems) = ground.join().unwrap();
     Flown {

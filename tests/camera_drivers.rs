@@ -13,9 +13,9 @@ use callosity::camera::v4l2::{self, Listed, V4l2Device, Wanted};
 use callosity::camera::{
     Camera, Captured, Dated, Device, DeviceError, Frame, Live, Setting, Settings,
 };
-use callosity::rehearsal::EmbeddedBroker;
+use callosity::rehearsal::VirtualGround;
 use callosity::service::{Flight, fly};
-use ground::{Received, Receiver};
+use ground::Received;
 use link::BrokerOptions;
 use link::message::SightingState;
 use recognition::bundle::Bundle;
@@ -521,15 +521,14 @@ fn whales_before_a_webcam_arrive_by_name() {
         ..EngineConfig::default()
     };
     let (camera, _) = live(WEBCAM, mjpeg());
-    let broker = EmbeddedBroker::start().unwrap();
-    let options = BrokerOptions::new(broker.address(), None, None).unwrap();
+    let ground = VirtualGround::start().unwrap();
     let identifier = Identifier::new(&bundle, &config).unwrap();
     let flight = Flight {
         stop_deadline: PATIENCE,
         ..Flight::new(
             vec![camera.into()],
             identifier,
-            options.clone(),
+            BrokerOptions::new(ground.address(), None, None).unwrap(),
             "test".parse().unwrap(),
             "/tmp/state".into(),
         )
@@ -541,45 +540,40 @@ fn whales_before_a_webcam_arrive_by_name() {
     };
     // Plugged in after the flight has begun.
     let webcam = Webcam::at_rate(1, &[]);
-    let runtime = tokio::runtime::Runtime::new().unwrap();
     let (mut right, mut wrong, mut seen) = (0, Vec::<String>::new(), 0);
-    runtime.block_on(async {
-        let mut receiver = Receiver::connect(options, "ground").await.unwrap();
-        let listen = async {
-            // The emulated processor takes minutes for each frame.
-            while seen < 3 {
-                let Received::Sighting(sighting) = receiver.next().await else {
-                    continue;
-                };
-                if sighting.state != SightingState::New {
-                    continue;
-                }
-                seen += 1;
-                let centre = Point::new(
-                    (sighting.head.bonnet_pixels.x + sighting.head.blowhead_pixels.x) / 2.0,
-                    (sighting.head.bonnet_pixels.y + sighting.head.blowhead_pixels.y) / 2.0,
-                );
-                let distance = |head: &&TrueHead| head.1.centre().distance(centre);
-                let nearest = heads
-                    .iter()
-                    .min_by(|a, b| distance(a).total_cmp(&distance(b)));
-                let (name, landmarks) = nearest.unwrap();
-                let best = &sighting.candidates[0].organism_id;
-                println!(
-                    "  {best} ({:?}), truth {name}, {:.2} head lengths away",
-                    sighting.decision,
-                    distance(&nearest.unwrap()) / landmarks.head_length()
-                );
-                if best == name && distance(&nearest.unwrap()) < 0.5 * landmarks.head_length() {
-                    right += 1;
-                } else {
-                    wrong.push(best.clone());
-                }
-            }
+    // The emulated processor takes minutes for each frame.
+    let until = Instant::now() + Duration::from_secs(900);
+    while seen < 3 {
+        let heard = ground.heard().recv_timeout(until - Instant::now());
+        let heard = heard.unwrap_or_else(|e| panic!("only {seen} sightings came: {e}"));
+        let Received::Sighting(sighting) = heard else {
+            continue;
         };
-        let heard = tokio::time::timeout(Duration::from_secs(900), listen).await;
-        assert!(heard.is_ok(), "only {seen} sightings came");
-    });
+        if sighting.state != SightingState::New {
+            continue;
+        }
+        seen += 1;
+        let centre = Point::new(
+            (sighting.head.bonnet_pixels.x + sighting.head.blowhead_pixels.x) / 2.0,
+            (sighting.head.bonnet_pixels.y + sighting.head.blowhead_pixels.y) / 2.0,
+        );
+        let distance = |head: &&TrueHead| head.1.centre().distance(centre);
+        let nearest = heads
+            .iter()
+            .min_by(|a, b| distance(a).total_cmp(&distance(b)));
+        let (name, landmarks) = nearest.unwrap();
+        let best = &sighting.candidates[0].organism_id;
+        println!(
+            "  {best} ({:?}), truth {name}, {:.2} head lengths away",
+            sighting.decision,
+            distance(&nearest.unwrap()) / landmarks.head_length()
+        );
+        if best == name && distance(&nearest.unwrap()) < 0.5 * landmarks.head_length() {
+            right += 1;
+        } else {
+            wrong.push(best.clone());
+        }
+    }
     stop.cancel();
     let report = flying.join().unwrap();
     webcam.pull_out();

@@ -19,7 +19,6 @@ use async_tungstenite::tungstenite::Message;
 use async_tungstenite::tungstenite::handshake::server::{Request, Response};
 use callosity::camera::Replay;
 use callosity::outbox::{Limits, Outbox};
-use callosity::rehearsal::EmbeddedBroker;
 use callosity::service::fly;
 use flying::{
     Mosquitto, PASSWORD, PATIENCE, Recorder, Setup, USER, check, credentials, delivered, flight,
@@ -657,9 +656,10 @@ fn the_program_without_a_broker_says_that_it_tries_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_incomplete_and_a_damaged_frame_are_told_in_messages_and_counted() {
-    let broker = EmbeddedBroker::start().unwrap();
-    let options = BrokerOptions::new(broker.address(), None, None).unwrap();
-    let mut recorder = Recorder::start(broker.address().port).await;
+    let Some(broker) = Mosquitto::start(false) else {
+        return;
+    };
+    let mut recorder = Recorder::start(broker.port).await;
     let folder = tempfile::tempdir().unwrap();
     photographs(folder.path(), 2, &[]);
     let grain = RgbImage::from_fn(96, 64, |x, y| image::Rgb([(x * 37 + y * 59) as u8; 3]));
@@ -678,7 +678,7 @@ async fn an_incomplete_and_a_damaged_frame_are_told_in_messages_and_counted() {
     fs::write(folder.path().join("z_bad.jpg"), &jpeg[..jpeg.len() / 3]).unwrap();
     fs::write(folder.path().join("._z.jpg"), "fork of a Mac").unwrap();
     let flying = take_off(
-        flight(folder.path(), 50.0, options),
+        flight(folder.path(), 50.0, broker.options()),
         &CancellationToken::new(),
     );
     let heard = recorder.until(Presence::Stopped).await;
@@ -719,29 +719,5 @@ async fn an_incomplete_and_a_damaged_frame_are_told_in_messages_and_counted() {
     assert!(
         !failure["reason"].as_str().unwrap().contains("z_bad"),
         "{failure}"
-    );
-}
-
-/// What the demo asks of the embedded broker: MQTT 5 properties, retained status, order.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_embedded_broker_carries_a_flight() {
-    let broker = EmbeddedBroker::start().unwrap();
-    let options = BrokerOptions::new(broker.address(), None, None).unwrap();
-    let mut recorder = Recorder::start(broker.address().port).await;
-    let folder = tempfile::tempdir().unwrap();
-    photographs(folder.path(), 20, &[]);
-    let flying = take_off(
-        flight(folder.path(), 50.0, options.clone()),
-        &CancellationToken::new(),
-    );
-    let heard = recorder.until(Presence::Stopped).await;
-    let report = flying.await.unwrap();
-    delivered(&report);
-    assert_eq!(check(&heard).len(), 40);
-    let mut late = Receiver::connect(options, "late").await.unwrap();
-    let retained = timeout(PATIENCE, late.next()).await.unwrap();
-    assert!(
-        matches!(&retained, Received::Status(s) if s.status == Presence::Stopped),
-        "{retained:?}"
     );
 }

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::io::ErrorKind;
+use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -9,23 +10,23 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ::ground::web::Access;
-use ::ground::{Commands, Received, Receiver};
+use ::ground::{Commands, Listener, Received};
 use anyhow::{Context, bail, ensure};
 use callosity::archive::{Store, Worth};
 use callosity::camera::{Camera as _, Replay};
 use callosity::outbox::{Kind, Limits, Outbox};
 use callosity::rehearsal::{
-    EmbeddedBroker, Score, TrueHead, Truth, VirtualReceiver, draw_photographs, landmarks, mounting,
+    Score, TrueHead, Truth, VirtualGround, VirtualReceiver, draw_photographs, landmarks, mounting,
 };
 use callosity::settings::{self, CameraSettings, Settings};
 use callosity::sighting::{FrameRecord, HeadRecord, Named};
 use indicatif::ProgressIterator;
 use jiff::Timestamp;
+use link::BrokerAddress;
 use link::message::{
     Command as MessageCommand, Decision, Effort, EffortReason, Health, Place, Presence, Sighting,
     SightingState, Watch,
 };
-use link::{BrokerAddress, BrokerOptions};
 use rayon::prelude::*;
 use recognition::annotate::{self, Annotation};
 use recognition::bundle::Bundle;
@@ -90,7 +91,7 @@ const JPEG_QUALITY: u8 = 90;
 /// Of latitude, nearly.
 const METERS_IN_A_DEGREE: f64 = 111_120.0;
 
-/// Fly a virtual survey on this machine, with a broker and a ground station of its own.
+/// Fly a virtual survey on this machine, with a ground station of its own.
 ///
 /// The same `run` as in an aircraft looks at the frames of two cameras, joins what it sees to sightings of animals, gives
 /// them the places that a virtual receiver tells, and says them over MQTT; the ground sets the watch and a mark. One virtual
@@ -169,23 +170,30 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     };
     let frames: u64 = cameras.iter().map(|camera| camera.frames).sum();
-    let broker = EmbeddedBroker::start()?;
+    let (page, heard) = if args.ground {
+        let (page, heard) = open_page(&args, catalogue)?;
+        (Some(page), heard)
+    } else {
+        let heard = VirtualGround::start().context("cannot start a ground station")?;
+        (None, heard)
+    };
     println!(
-        "{frames} frames of {}, {} a second each; {}; broker {}",
+        "{frames} frames of {}, {} a second each; {}; the ground listens at {}",
         in_words(cameras.iter().map(|camera| camera.name.as_str())),
         rate,
         bundle.manifest().name,
-        broker.address()
+        heard.address()
     );
-    let page = args.ground.then(|| open_page(&args, &broker, catalogue));
-    let page = page.transpose()?;
+    if let Some(page) = &page {
+        println!("the ground station's page: {}", page.address);
+    }
     let begins = Timestamp::now() + UNTIL_FLIGHT;
     let receiver = drawn
         .as_ref()
         .map(|drawn| VirtualReceiver::start(drawn.path.clone(), begins));
     let flight = Program {
         bundle: std::path::absolute(bundle_folder)?,
-        broker: broker.address(),
+        ground: heard.address(),
         receiver: receiver
             .transpose()
             .context("cannot start a virtual receiver")?,
@@ -197,7 +205,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     flight.write_settings()?;
     let most = cameras.iter().map(|camera| camera.frames).max();
     let kill_at = most.filter(|_| !args.uninterrupted).map(|most| most / 2);
-    let flown = watch(&flight, kill_at)?;
+    let flown = watch(&flight, &heard, kill_at)?;
     let records = read_records(&record)?;
     draw_all(&records, &flown.sightings, &cameras, &pictures);
 
@@ -270,9 +278,9 @@ impl Page {
     }
 }
 
-/// Begins a ground station that hears the demo's broker and shows what it stores to whoever sits at this machine. Of known
-/// virtual whales it has reference photographs.
-fn open_page(args: &Args, broker: &EmbeddedBroker, catalogue: &[String]) -> anyhow::Result<Page> {
+/// Begins a ground station that shows what it stores to whoever sits at this machine. Of known virtual whales it has
+/// reference photographs.
+fn open_page(args: &Args, catalogue: &[String]) -> anyhow::Result<(Page, VirtualGround)> {
     let data = args.out.join("ground");
     match fs::remove_dir_all(&data) {
         Err(e) if e.kind() != ErrorKind::NotFound => {
@@ -289,18 +297,19 @@ fn open_page(args: &Args, broker: &EmbeddedBroker, catalogue: &[String]) -> anyh
         }
         Some(_) => None,
     };
+    let stop = interrupt::install()?;
+    let runtime = ground::runtime()?;
+    let mut aircraft = runtime
+        .block_on(Listener::start((Ipv4Addr::LOCALHOST, 0).into()))
+        .context("cannot start a ground station")?;
+    let heard = VirtualGround::beside(&mut aircraft);
     let station = Ground {
-        heard: Heard::Broker {
-            broker: BrokerOptions::new(broker.address(), None, None)?,
-            session: "callosity-ground".to_owned(),
-        },
+        heard: Heard::Aircraft(aircraft),
         data,
         database: None,
         catalogue: photographs,
         access: Access::ThisMachine,
     };
-    let stop = interrupt::install()?;
-    let runtime = ground::runtime()?;
     let (opened, listener) = runtime.block_on(async {
         let opened = station.open().await?;
         // Where another program has the usual port.
@@ -311,14 +320,14 @@ fn open_page(args: &Args, broker: &EmbeddedBroker, catalogue: &[String]) -> anyh
         anyhow::Ok((opened, listener))
     })?;
     let address = ground::address_of(&listener)?;
-    println!("the ground station's page: {address}");
     let until = stop.clone();
     let serving = thread::spawn(move || runtime.block_on(station.serve(opened, listener, &until)));
-    Ok(Page {
+    let page = Page {
         address,
         serving,
         stop,
-    })
+    };
+    Ok((page, heard))
 }
 
 /// A camera of the flight.
@@ -356,7 +365,8 @@ impl DemoCamera {
 /// How `callosity run` is started.
 struct Program<'a> {
     bundle: PathBuf,
-    broker: BrokerAddress,
+    /// Where it sends.
+    ground: BrokerAddress,
     /// Tells the positions, where the flight is virtual.
     receiver: Option<VirtualReceiver>,
     /// When a virtual flight begins.
@@ -396,7 +406,7 @@ impl Program<'_> {
                 .map(camera)
                 .collect::<anyhow::Result<_>>()?,
             broker: settings::Broker {
-                url: self.broker.to_string(),
+                url: self.ground.to_string(),
                 health_interval_seconds: 1,
                 ..settings::Broker::default()
             },
@@ -460,16 +470,20 @@ struct Flown {
 
 /// Starts the program and hears the flight to its end. Once a camera has given `kill_at` frames, the program is killed and
 /// started again.
-fn watch(program: &Program, mut kill_at: Option<u64>) -> anyhow::Result<Flown> {
+fn watch(
+    program: &Program,
+    ground: &VirtualGround,
+    mut kill_at: Option<u64>,
+) -> anyhow::Result<Flown> {
     let stop = interrupt::install()?;
-    let (heard, commands) = listen(BrokerOptions::new(program.broker.clone(), None, None)?)?;
     println!(
         "{:<8}  {:<6}  {:<22} {:<7} {:>6}  {:<14} {:>7}  {:<11} place",
         "sighting", "camera", "best frame", "state", "frames", "whale", "prob.", "decision"
     );
     let mut flying = program.start()?;
     let mut told = Told::default();
-    let mut ground = program.receiver.as_ref().map(|_| Observer::new(commands));
+    let receiver = program.receiver.as_ref();
+    let mut observer = receiver.map(|_| Observer::new(ground.commands().clone()));
     let mut asked = false;
     let status = loop {
         if stop.is_cancelled() && !asked {
@@ -477,12 +491,12 @@ fn watch(program: &Program, mut kill_at: Option<u64>) -> anyhow::Result<Flown> {
             flying.ask_to_stop();
         }
         let mut frame = None;
-        match heard.recv_timeout(Duration::from_millis(100)) {
+        match ground.heard().recv_timeout(Duration::from_millis(100)) {
             Ok(Received::Status(status)) if status.status == Presence::Stopped => {
                 break flying.0.wait().context("callosity run does not end")?;
             }
             Ok(received) => {
-                if let (Received::Effort(effort), Some(observer)) = (&received, &mut ground) {
+                if let (Received::Effort(effort), Some(observer)) = (&received, &mut observer) {
                     observer.hear(effort);
                 }
                 frame = told.take(received);
@@ -497,7 +511,7 @@ fn watch(program: &Program, mut kill_at: Option<u64>) -> anyhow::Result<Flown> {
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => bail!("the ground station ended"),
         }
-        if let (Some(frame), Some(observer)) = (frame, &mut ground) {
+        if let (Some(frame), Some(observer)) = (frame, &mut observer) {
             observer.see(frame)?;
         }
         if let (Some(frame), Some(at)) = (frame, kill_at)
@@ -681,21 +695,6 @@ impl Drop for Flying {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// Subscribes, and from then on hears everything; also what sends commands.
-fn listen(broker: BrokerOptions) -> anyhow::Result<(mpsc::Receiver<Received>, Commands)> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the ground station")?;
-    let (say, heard) = mpsc::channel();
-    let mut receiver = runtime.block_on(Receiver::connect(broker, "callosity-demo-ground"))?;
-    let commands = receiver.commands();
-    thread::spawn(move || {
-        runtime.block_on(async { while say.send(receiver.next().await).is_ok() {} });
-    });
-    Ok((heard, commands))
 }
 
 /// What was seen in each frame. A frame that was looked at again, since the program was killed over it, counts once.

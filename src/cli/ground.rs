@@ -106,6 +106,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let stop = interrupt::install()?;
+    let runtime = runtime()?;
     let heard = match args.broker {
         Some(address) => {
             let credentials = Credentials::gather(args.username, args.password_file.as_deref())?;
@@ -118,7 +119,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
                 session: args.session,
             }
         }
-        None => Heard::Aircraft(args.mqtt_listen),
+        None => Heard::Aircraft(runtime.block_on(listen(args.mqtt_listen))?),
     };
     let data = args.data.map_or_else(data_folder, Ok)?;
     let ground = Ground {
@@ -128,12 +129,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         catalogue: args.catalogue,
         access: Access::Accounts { https: args.https },
     };
-    runtime()?.block_on(async {
+    runtime.block_on(async {
         let station = ground.open().await?;
         let listener = TcpListener::bind(args.listen).await;
         let listener = listener.with_context(|| format!("cannot listen on {}: name another address with --listen", args.listen))?;
         let page = address_of(&listener)?;
         println!("the page is at {page}");
+        if let Heard::Aircraft(listener) = &ground.heard {
+            println!("aircraft send to mqtt://{}", listener.address());
+        }
         if !args.listen.ip().is_loopback() && !args.https {
             warn!("passwords cross the network readable: have a proxy speak TLS in front of the page, and say --https");
         }
@@ -167,8 +171,52 @@ pub enum Heard {
         broker: BrokerOptions,
         session: String,
     },
-    /// Directly, at this address.
-    Aircraft(SocketAddr),
+    /// Directly.
+    Aircraft(Listener),
+}
+
+impl Heard {
+    /// Until it is asked to stop, or the broker refuses for good.
+    async fn receive(self, station: &Arc<Station>, stop: &CancellationToken) -> anyhow::Result<()> {
+        let (broker, session) = match self {
+            Self::Broker { broker, session } => (broker, session),
+            Self::Aircraft(listener) => {
+                station.receive_until(listener, stop.cancelled()).await;
+                return Ok(());
+            }
+        };
+        let mut pause = pauses();
+        let receiver = loop {
+            let connected = tokio::select! {
+                connected = Receiver::connect(broker.clone(), &session) => connected,
+                () = stop.cancelled() => return Ok(()),
+            };
+            match connected {
+                Ok(receiver) => break receiver,
+                Err(e) if e.is_permanent() => bail!(e),
+                Err(e) => warn!("{e}; it is tried again"),
+            }
+            if let Some(pause) = pause.next() {
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    () = stop.cancelled() => return Ok(()),
+                }
+            }
+        };
+        info!("connected to {}", broker.address);
+        station.receive_until(receiver, stop.cancelled()).await;
+        Ok(())
+    }
+}
+
+/// Hears aircraft at an address.
+async fn listen(address: SocketAddr) -> anyhow::Result<Listener> {
+    let listener = Listener::start(address).await.with_context(|| {
+        format!(
+            "aircraft cannot send to {address}: name another address with --mqtt-listen, or a broker with --broker"
+        )
+    })?;
+    Ok(listener)
 }
 
 /// A ground station that is to be opened.
@@ -194,7 +242,7 @@ impl Ground {
 
     /// Receives and answers until it is asked to stop.
     pub async fn serve(
-        &self,
+        self,
         station: Arc<Station>,
         listener: TcpListener,
         stop: &CancellationToken,
@@ -202,50 +250,10 @@ impl Ground {
         let answer = serve(listener, station.clone(), self.access);
         let served = tokio::select! {
             answered = answer => answered.context("the page ends"),
-            received = self.receive(&station, stop) => received,
+            received = self.heard.receive(&station, stop) => received,
         };
         station.store.close().await;
         served
-    }
-
-    /// Until it is asked to stop, or the broker refuses for good.
-    async fn receive(
-        &self,
-        station: &Arc<Station>,
-        stop: &CancellationToken,
-    ) -> anyhow::Result<()> {
-        let (broker, session) = match &self.heard {
-            Heard::Broker { broker, session } => (broker, session),
-            Heard::Aircraft(address) => {
-                let listener = Listener::start(*address).await.with_context(|| {
-                    format!("aircraft cannot send to {address}: name another address with --mqtt-listen, or a broker with --broker")
-                })?;
-                println!("aircraft send to mqtt://{}", listener.address());
-                station.receive_until(listener, stop.cancelled()).await;
-                return Ok(());
-            }
-        };
-        let mut pause = pauses();
-        let receiver = loop {
-            let connected = tokio::select! {
-                connected = Receiver::connect(broker.clone(), session) => connected,
-                () = stop.cancelled() => return Ok(()),
-            };
-            match connected {
-                Ok(receiver) => break receiver,
-                Err(e) if e.is_permanent() => bail!(e),
-                Err(e) => warn!("{e}; it is tried again"),
-            }
-            if let Some(pause) = pause.next() {
-                tokio::select! {
-                    () = sleep(pause) => {}
-                    () = stop.cancelled() => return Ok(()),
-                }
-            }
-        };
-        info!("connected to {}", broker.address);
-        station.receive_until(receiver, stop.cancelled()).await;
-        Ok(())
     }
 }
 

@@ -146,9 +146,9 @@ fn log_to_journal_or_standard_error(default: &str) {
 fn default_log(command: &Command) -> &'static str {
     match command {
         Command::Run(_) => "warn,callosity=info",
-        Command::Ground(_) => "warn,callosity=info,callosity_ground=info,rumqttd=off",
+        Command::Ground(_) => "warn,callosity=info,callosity_ground=info",
         // The embedded broker reports each client that leaves as an error.
-        Command::Demo(_) => "error,rumqttd=off",
+        Command::Demo(_) => "error",
         _ => "error",
     }
 }

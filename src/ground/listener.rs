@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::receiver::{Delivery, LARGEST_PACKET, deliver};
+use crate::receiver::{Commands, Delivery, LARGEST_PACKET, Received, deliver};
 
 /// Messages of one aircraft that may be under way.
 const UNDER_WAY: u16 = 64;
@@ -49,6 +49,7 @@ pub struct Listener {
     connections: Arc<Connections>,
     accepting: JoinHandle<()>,
     address: SocketAddr,
+    beside: Option<std::sync::mpsc::Sender<Received>>,
 }
 
 struct Arrival {
@@ -88,12 +89,34 @@ impl Listener {
             connections,
             accepting,
             address,
+            beside: None,
         })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What sends commands to whoever is connected.
+    pub fn commands(&self) -> Commands {
+        Commands::over(self)
+    }
+
+    /// Whatever is asked for from now on is told here as well.
+    pub fn overhear(&mut self) -> std::sync::mpsc::Receiver<Received> {
+        let (say, overheard) = std::sync::mpsc::channel();
+        self.beside = Some(say);
+        overheard
+    }
+
+    /// The next message. What was asked for before is acknowledged. Cancel-safe.
+    pub async fn next(&mut self) -> Received {
+        loop {
+            if let Some(delivery) = self.next_several(1).await.pop() {
+                return delivery.received;
+            }
+        }
     }
 
     /// The next messages in their order, at most so many. Those that were asked for before are acknowledged: they are stored.
@@ -111,6 +134,9 @@ impl Listener {
                     Some(mut delivery) => {
                         // It is sent now, whatever a broker would keep of it.
                         delivery.is_retained = false;
+                        if let Some(say) = &self.beside {
+                            let _ = say.send(delivery.received.clone());
+                        }
                         several.push(delivery);
                         self.unacknowledged.extend(arrival.acknowledgement);
                     }

@@ -110,7 +110,7 @@ impl Source {
     fn commands(&self) -> Commands {
         match self {
             Self::Broker(receiver) => receiver.commands(),
-            Self::Aircraft(listener) => Commands::over(listener),
+            Self::Aircraft(listener) => listener.commands(),
         }
     }
 }

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use assert_cmd::Command;
 use callosity::camera::Replay;
-use callosity::rehearsal::{EmbeddedBroker, Score, TrueHead, Truth};
+use callosity::rehearsal::{Score, TrueHead, Truth, VirtualGround};
 use callosity::service::{Flight, fly};
 use callosity::sighting::{FrameRecord, Named};
-use ground::{Received, Receiver};
+use ground::Received;
 use link::BrokerOptions;
 use link::message::{Presence, Sighting};
 use rand::SeedableRng;
@@ -179,8 +179,8 @@ fn recipe(kind: &str) -> String {
 fn flight(frames: &Path, bundle: &Bundle) -> (Vec<Sighting>, Vec<FrameRecord>) {
     let identifier = Identifier::new(bundle, &EngineConfig::default()).expect("an engine");
     let camera = Replay::open(frames, 20.0, false).expect("frames");
-    let broker = EmbeddedBroker::start().expect("a broker");
-    let options = BrokerOptions::new(broker.address(), None, None).expect("an address");
+    let ground = VirtualGround::start().expect("a ground station");
+    let options = BrokerOptions::new(ground.address(), None, None).expect("an address");
     let state = tempfile::tempdir().expect("a folder");
     let record = state.path().join("record.jsonl");
     let flight = Flight {
@@ -190,34 +190,23 @@ fn flight(frames: &Path, bundle: &Bundle) -> (Vec<Sighting>, Vec<FrameRecord>) {
         ..Flight::new(
             vec![camera.into()],
             identifier,
-            options.clone(),
+            options,
             "test".parse().expect("a name"),
             state.path().to_owned(),
         )
     };
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let sightings = runtime.block_on(async {
-        let mut receiver = Receiver::connect(options, "ground").await.expect("heard");
-        let ground = tokio::spawn(async move {
-            let mut all = Vec::new();
-            loop {
-                match receiver.next().await {
-                    Received::Sighting(sighting) => all.push(*sighting),
-                    Received::Status(status) if status.status == Presence::Stopped => return all,
-                    Received::Malformed { topic, reason } => panic!("{topic}: {reason}"),
-                    _ => {}
-                }
-            }
-        });
-        let flying = tokio::task::spawn_blocking(|| fly(flight, &CancellationToken::new()));
-        let report = flying.await.expect("no defect").expect("it flies");
-        assert_eq!(report.frames.dropped + report.frames.failed, 0);
-        tokio::time::timeout(Duration::from_secs(60), ground)
-            .await
-            .expect("the end is heard")
-            .expect("the ground station lasts")
-    });
-    runtime.shutdown_background();
+    let report = fly(flight, &CancellationToken::new()).expect("it flies");
+    assert_eq!(report.frames.dropped + report.frames.failed, 0);
+    let mut sightings = Vec::new();
+    loop {
+        match ground.heard().recv_timeout(Duration::from_secs(60)) {
+            Ok(Received::Sighting(sighting)) => sightings.push(*sighting),
+            Ok(Received::Status(status)) if status.status == Presence::Stopped => break,
+            Ok(Received::Malformed { topic, reason }) => panic!("{topic}: {reason}"),
+            Ok(_) => {}
+            Err(e) => panic!("the end is not heard: {e}"),
+        }
+    }
     let record = std::fs::read_to_string(record).expect("a record");
     let frames = record
         .lines()
