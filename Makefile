@@ -83,6 +83,15 @@ package: native $(filter $(built_deb),$(CARGO_DEB)) ## build a Debian package fo
 	@rm -rf target/manual && target/release/callosity manual target/manual
 	@$(of_commit); $(CARGO_DEB) --no-build --locked --dbgsym
 
+.PHONY: package-arm64
+package-arm64: $(filter $(built_deb),$(CARGO_DEB)) ## build the package for a Jetson on x86-64: see cross/
+	$(say) "building the package for arm64"
+	@CARGO_DEB=$(CARGO_DEB) cross/package
+
+.PHONY: test-arm64
+test-arm64: package-arm64 build ## the arm64 program names the same whales as this machine's, under qemu-user
+	@cross/test
+
 .PHONY: test-package
 test-package: package ## check the package: lintian, install, upgrade, remove, purge, the same bytes twice (needs root)
 	@packaging/check --twice
@@ -121,6 +130,12 @@ $(built_deny):
 deny: $(filter $(built_deny),$(CARGO_DENY)) ## check licences, bans and sources of dependencies
 	$(say) "licences, bans, sources"
 	@$(CARGO_DENY) --log-level error check --hide-inclusion-graph bans licenses sources
+
+# Apart from `make test`: it asks the RustSec database, so it needs the network, and fails by what others find out.
+.PHONY: advisories
+advisories: $(filter $(built_deny),$(CARGO_DENY)) ## check dependencies against the RustSec advisories (needs the network)
+	$(say) "advisories"
+	@$(CARGO_DENY) --log-level error check --hide-inclusion-graph advisories
 
 .PHONY: lint
 lint: native torch ## check lints of both crates
@@ -167,12 +182,12 @@ check-page: ## check that building the page gives the bytes that are committed
 		|| { echo "what is committed is not what is built: make page"; exit 1; }
 
 .PHONY: test-page
-test-page: tools ## test the ground station's page in Chromium; pictures of it go to CALLOSITY_PAGE_PICTURES
-	$(say) "tests of the page in Chromium"
+test-page: tools ## test the pages of box and ground station in Chromium; pictures go to CALLOSITY_PAGE_PICTURES
+	$(say) "tests of the pages in Chromium"
 	@.ci/debian chromium:chromium node:nodejs npm:npm
 	@$(npm_ci)
 	@env -u LIBTORCH -u LIBTORCH_USE_PYTORCH PATH="$$PATH:/usr/sbin" cargo test --quiet --locked --release --workspace \
-		--exclude callosity-training --test ground -- --ignored the_page
+		--exclude callosity-training --test ground --test box -- --ignored _page_
 
 # Without libtorch in sight: the program that flies must not need it.
 .PHONY: test-callosity
