@@ -12,6 +12,8 @@ mod check;
 mod demo;
 mod engine;
 mod ground;
+mod ground_export;
+mod ground_import;
 mod identify;
 mod interrupt;
 mod manual;
