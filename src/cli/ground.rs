@@ -21,7 +21,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{ground_export, ground_import, interrupt};
+use super::{ground_enroll, ground_export, ground_import, interrupt};
 
 /// Where the page is, unless somebody says otherwise.
 pub const PAGE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8460);
@@ -40,6 +40,10 @@ enum Invited {
 enum Command {
     /// Take what an aircraft's archive has and the link lost: messages, pictures of heads, corrected times
     Import(ground_import::Args),
+    /// Teach a bundle an animal that reviewers named, from the pictures that they confirmed
+    Enroll(ground_enroll::Args),
+    /// Show what a bundle says of the stored sightings, before anyone flies with it
+    Compare(ground_enroll::CompareArgs),
     /// Write what reviewers decided as a data set that `callosity-train import` reads
     ExportTraining(ground_export::Args),
 }
@@ -138,6 +142,8 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Some(Command::Import(args)) => return ground_import::run(&args),
+        Some(Command::Enroll(args)) => return ground_enroll::run(&args),
+        Some(Command::Compare(args)) => return ground_enroll::compare(&args),
         Some(Command::ExportTraining(args)) => return ground_export::run(&args),
         None => {}
     }

@@ -12,6 +12,7 @@ mod check;
 mod demo;
 mod engine;
 mod ground;
+mod ground_enroll;
 mod ground_export;
 mod ground_import;
 mod identify;

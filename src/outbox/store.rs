@@ -991,6 +991,36 @@ mod tests {
         Outbox::open(folder, Limits::default()).unwrap()
     }
 
+    #[test]
+    fn whoever_copies_hears_each_message_and_each_change_under_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let outbox = open(folder.path());
+        let (tell, told) = std::sync::mpsc::channel();
+        outbox.set_copied(move |key, message| tell.send((key, message.clone())).unwrap());
+        let (first, second) = (
+            message(Kind::Sighting, "a", 3),
+            message(Kind::Effort, "b", 4),
+        );
+        outbox.put(vec![first.clone(), second.clone()]).unwrap();
+        let revised = Message {
+            payload: vec![9; 5],
+            ..first.clone()
+        };
+        let changed = outbox
+            .revise(Kind::Sighting, |_| Some(revised.clone()))
+            .unwrap();
+        assert_eq!(changed, 1);
+        let told: Vec<_> = told.try_iter().collect();
+        let (a, b) = (told[0].0, told[1].0);
+        assert!(a.number() < b.number());
+        assert_eq!(
+            told,
+            [(a, first), (b, second.clone()), (a, revised.clone())]
+        );
+        // Copies are what is sent, under the same keys.
+        assert_eq!(take_all(&outbox), [(a, revised), (b, second)]);
+    }
+
     fn take_all(outbox: &Outbox) -> Vec<(Key, Message)> {
         std::iter::from_fn(|| outbox.take(&WIDE)).collect()
     }
