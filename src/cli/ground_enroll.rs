@@ -54,7 +54,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         store.close().await;
         written
     })?;
-    let add = bundle.manifest().individuals().any(|known| *known == animal);
+    let add = bundle
+        .manifest()
+        .individuals()
+        .any(|known| *known == animal);
     let code = enroll(&EnrollArgs::of_heads(
         args.bundle.clone(),
         animal,
