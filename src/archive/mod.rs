@@ -265,6 +265,8 @@ impl Archive {
         };
         let mut told = None;
         loop {
+            // Asked before: what was given until the flight landed is looked for once more.
+            let has_landed = landed.is_cancelled();
             let wrote = writer.step();
             let problem = self.problem();
             if told.as_ref() != Some(&problem) {
@@ -276,7 +278,7 @@ impl Archive {
                 tell(problem.clone());
                 told = Some(problem);
             }
-            if landed.is_cancelled() && !wrote {
+            if has_landed && !wrote {
                 break;
             }
         }
