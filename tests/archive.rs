@@ -912,7 +912,7 @@ fn what_the_link_lost_comes_from_the_archive() {
     );
     assert!(expected["aircraft"][0][2].is_object(), "{expected}");
     let mut lottery = 88_172_645_463_325_252_u64;
-    for share in [0, 1, 2, 3, 4, 4] {
+    for share in [0, 1, 2, 3, 4] {
         let mut deliveries: Vec<_> = flown.deliveries.clone();
         deliveries.retain(|_| {
             lottery ^= lottery << 13;
@@ -921,7 +921,7 @@ fn what_the_link_lost_comes_from_the_archive() {
             lottery % 4 < share
         });
         // What came live may have come in any order.
-        if lottery % 2 == 0 {
+        if lottery.is_multiple_of(2) {
             deliveries.reverse();
         }
         let data = tempfile::tempdir_in(folder.path()).unwrap();
@@ -1122,7 +1122,7 @@ fn an_import_puts_times_right_that_were_sent_wrong() {
 
 #[test]
 fn an_import_that_is_interrupted_goes_on_where_it_is_run_again() {
-    const MESSAGES: u128 = 20_000;
+    const MESSAGES: u128 = 10_000;
     let folder = tempfile::tempdir().unwrap();
     let archive = folder.path().join("archive");
     let mut store = Store::open(&Settings::new(archive.clone())).unwrap();
@@ -1146,7 +1146,7 @@ fn an_import_that_is_interrupted_goes_on_where_it_is_run_again() {
         .unwrap();
     let log = data.join("ground.sqlite-wal");
     let begun = Instant::now();
-    while fs::metadata(&log).map_or(0, |file| file.len()) < 500_000 {
+    while fs::metadata(&log).map_or(0, |file| file.len()) < 300_000 {
         assert!(begun.elapsed() < PATIENCE);
         std::thread::sleep(Duration::from_millis(1));
     }

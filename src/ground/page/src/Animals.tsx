@@ -102,8 +102,8 @@ function Sighted({ animal }: { animal: Animal }) {
       {sightings && (
         <>
           <p>
-            {plural(named.length, "sighting")} that a person says are {animal.name}; {plural(proposed.length, "more")} on which nobody decided, of which the machine proposes it first
-            {sightings.length === MOST && <>. These are the latest {MOST}</>}
+            Confirmed by a person: {plural(named.length, "sighting")}. Proposed by the machine, and not decided on: {plural(proposed.length, "sighting")}.
+            {sightings.length === MOST && <> These are the latest {MOST}.</>}
           </p>
           {sightings.some((s) => s.latitude != null) && (
             <SeaMap

@@ -157,7 +157,7 @@ await ana.getByLabel("Name").fill("");
 await ana.getByLabel("in no catalogue only").check();
 await until("Foundling alone", async () => (await list.count()) === 1);
 await list.getByRole("link").click();
-await ana.getByText("1 sighting that a person says are Foundling").waitFor();
+await ana.getByText("Confirmed by a person: 1 sighting.").waitFor();
 assert.deepEqual(await ana.locator(".animals .arrivals a").evaluateAll((links) => links.map((a) => a.hash)), [`#review/${stranger.id}`]);
 await ana.locator(".animals .map .dot").click();
 await until("the sighting in review", async () => (await shownId(ana)) === stranger.id);
