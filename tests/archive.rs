@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use callosity::archive::{Settings, Store, Worth};
+use callosity::archive::{ArchivedMessage, Settings, Store, Worth};
 use callosity::camera::{Backlog, Camera, Captured, Frame, FrameTag, Replay};
 use callosity::clock::{SystemClock, TimeSource};
 use callosity::effort::EffortSettings;
@@ -22,12 +22,14 @@ use callosity::position::Mounting;
 use callosity::rehearsal::VirtualGround;
 use callosity::service::{About, Flight, FlightReport, Recognised, Recogniser, Survey, fly};
 use flying::{PATIENCE, TwoHeads, flight_with, is_root};
-use ground::Received;
+use ground::store::{NewDecision, Search, Store as Ground, Verdict};
+use ground::{Delivery, Received};
 use image::RgbImage;
 use jiff::Timestamp;
 use link::BrokerOptions;
 use link::archive::{ArchiveRecord, KeptBecause};
 use link::message::{FrameReference, Presence, Sighting, TimeQuality, Watch};
+use link::topic::Platform;
 use recognition::identify::{Identification, Opinion};
 use recognition::pixels::{EncodedPhotograph, Image, PixelFormat, RawImage, YCbCr, encode_jpeg};
 use tokio_util::sync::CancellationToken;
@@ -122,6 +124,25 @@ struct Flown {
     sightings: Vec<Sighting>,
     crops: BTreeMap<Uuid, Vec<u8>>,
     problems: BTreeSet<String>,
+    /// All that the ground heard, as it came.
+    deliveries: Vec<Delivery>,
+}
+
+/// A message that a station keeps.
+fn delivered(received: &Received) -> Option<Delivery> {
+    let platform: Platform = "test".parse().unwrap();
+    let json = |topic: &str, payload: serde_json::Result<Vec<u8>>| {
+        Delivery::from_disk(topic, "application/json", payload.unwrap())
+    };
+    match received {
+        Received::Sighting(said) => json(&platform.sighting(), serde_json::to_vec(said)),
+        Received::Track(said) => json(&platform.track(), serde_json::to_vec(said)),
+        Received::Effort(said) => json(&platform.effort(), serde_json::to_vec(said)),
+        Received::Crop { sighting, jpeg } => {
+            Delivery::from_disk(&platform.crop(*sighting), "image/jpeg", jpeg.clone())
+        }
+        _ => None,
+    }
 }
 
 /// Flies to the end with a ground station that listens; `meanwhile` is called with the problems of health messages as
@@ -137,8 +158,11 @@ fn flown(
     let ground = std::thread::spawn(move || {
         let (mut sightings, mut crops, mut problems) =
             (Vec::new(), BTreeMap::new(), BTreeSet::new());
+        let mut deliveries = Vec::new();
         loop {
-            match ground.heard().recv_timeout(PATIENCE).unwrap() {
+            let received = ground.heard().recv_timeout(PATIENCE).unwrap();
+            deliveries.extend(delivered(&received));
+            match received {
                 Received::Sighting(sighting) => sightings.push(*sighting),
                 Received::Crop { sighting, jpeg } => {
                     crops.insert(sighting, jpeg);
@@ -151,19 +175,20 @@ fn flown(
                     problems.extend(now);
                 }
                 Received::Status(status) if status.status == Presence::Stopped => {
-                    return (sightings, crops, problems);
+                    return (sightings, crops, problems, deliveries);
                 }
                 _ => {}
             }
         }
     });
     let report = fly(flight, &stop).unwrap();
-    let (sightings, crops, problems) = ground.join().unwrap();
+    let (sightings, crops, problems, deliveries) = ground.join().unwrap();
     Flown {
         report,
         sightings,
         crops,
         problems,
+        deliveries,
     }
 }
 
@@ -781,5 +806,552 @@ fn a_program_that_is_killed_while_it_writes_leaves_whole_pictures_and_nothing_el
     assert_eq!(
         fs::read(folder.path().join("holiday.jpg")).unwrap(),
         b"somebody's"
+    );
+}
+
+/// What a station has, without when it heard it.
+fn held(data: &Path) -> serde_json::Value {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let store = Ground::open(data, None).await.unwrap();
+        let search = Search {
+            limit: Some(1000),
+            ..Search::default()
+        };
+        let mut sightings = Vec::new();
+        for summary in store.search(&search).await.unwrap() {
+            let details = store.sighting(summary.id).await.unwrap().unwrap();
+            let crops: BTreeSet<_> = details.crops.iter().collect();
+            for crop in &crops {
+                assert!(store.pictures().get(crop).unwrap().is_some());
+            }
+            sightings.push(serde_json::json!([
+                summary,
+                details.message,
+                details.revisions,
+                crops
+            ]));
+        }
+        let aircraft = store.aircraft().await.unwrap().into_iter();
+        let aircraft: Vec<_> = aircraft
+            .map(|a| serde_json::json!([a.platform, a.track, a.effort]))
+            .collect();
+        let tracks = store.tracks(Timestamp::UNIX_EPOCH, 10_000).await.unwrap();
+        let (set_aside, _) = store.set_aside(10).await.unwrap();
+        let set_aside: Vec<_> = set_aside.iter().map(|s| &s.reason).collect();
+        let held = serde_json::json!({
+            "sightings": sightings, "aircraft": aircraft, "tracks": tracks, "setAside": set_aside
+        });
+        store.close().await;
+        held
+    })
+}
+
+fn receive(data: &Path, deliveries: &[Delivery]) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let store = Ground::open(data, None).await.unwrap();
+        for delivery in deliveries {
+            store.keep(std::slice::from_ref(delivery)).await.unwrap();
+        }
+        store.close().await;
+    });
+}
+
+fn import(archive: &Path, data: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let said = Command::new(env!("CARGO_BIN_EXE_callosity"))
+        .args(["ground", "import"])
+        .arg(archive)
+        .arg("--data")
+        .arg(data)
+        .args(arguments)
+        .env_remove("CALLOSITY_DATABASE")
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (said.status.code(), text(said.stdout), text(said.stderr))
+}
+
+/// A flight over some whales, with all that the ground heard of it.
+fn flight_to_import(folder: &Path) -> (PathBuf, Flown) {
+    let mut widths = vec![EMPTY; 8];
+    for whale in [1, 2, 5, 6] {
+        widths[whale] = WHALES;
+    }
+    photographs(folder, &widths, 64);
+    let archive = folder.join("archive");
+    let settings = Settings::new(archive.clone());
+    let flown = flown(
+        |options| {
+            let flight = flight_with(ByWidth::default(), folder, 50.0, options);
+            let flight = archived(flight, settings);
+            Flight {
+                survey: Survey {
+                    effort: Some(EffortSettings::default()),
+                    ..flight.survey
+                },
+                ..flight
+            }
+        },
+        |_, _| {},
+    );
+    (archive, flown)
+}
+
+/// Whatever a link lost, the archive brings: the store is as if all had come live; and a second import changes nothing.
+#[test]
+fn what_the_link_lost_comes_from_the_archive() {
+    let folder = tempfile::tempdir().unwrap();
+    let (archive, flown) = flight_to_import(folder.path());
+    let all = folder.path().join("all");
+    receive(&all, &flown.deliveries);
+    let expected = held(&all);
+    assert!(
+        expected["sightings"].as_array().unwrap().len() >= 4,
+        "{expected}"
+    );
+    assert!(expected["aircraft"][0][2].is_object(), "{expected}");
+    let mut lottery = 88_172_645_463_325_252_u64;
+    for share in [0, 1, 2, 3, 4] {
+        let mut deliveries: Vec<_> = flown.deliveries.clone();
+        deliveries.retain(|_| {
+            lottery ^= lottery << 13;
+            lottery ^= lottery >> 7;
+            lottery ^= lottery << 17;
+            lottery % 4 < share
+        });
+        // What came live may have come in any order.
+        if lottery.is_multiple_of(2) {
+            deliveries.reverse();
+        }
+        let data = tempfile::tempdir_in(folder.path()).unwrap();
+        receive(data.path(), &deliveries);
+        let (code, said, wrong) = import(&archive, data.path(), &[]);
+        assert_eq!(code, Some(0), "{said}{wrong}");
+        assert_eq!(held(data.path()), expected, "{share} of 4: {said}");
+        let (code, said, _) = import(&archive, data.path(), &[]);
+        assert_eq!(code, Some(0));
+        for line in said.lines().filter(|line| line.contains("of them new")) {
+            assert!(line.ends_with(" 0 of them new"), "{said}");
+        }
+        assert_eq!(held(data.path()), expected);
+    }
+}
+
+/// Files that are damaged are named and counted; all else comes.
+#[test]
+fn what_cannot_be_read_of_an_archive_is_named_and_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let (archive, _) = flight_to_import(folder.path());
+    let whole = folder.path().join("whole");
+    assert_eq!(import(&archive, &whole, &[]).0, Some(0));
+    let records = records(&archive);
+    let crops = records
+        .iter()
+        .filter(|(_, r)| r.kept_because == KeptBecause::Crop);
+    let mut crops = crops.map(|(path, _)| path.clone());
+    let (cut, gone, strange) = (
+        crops.next().unwrap(),
+        crops.next().unwrap(),
+        crops.next().unwrap(),
+    );
+    let cut = cut.with_extension("json");
+    let text = fs::read(&cut).unwrap();
+    fs::write(&cut, &text[..text.len() / 2]).unwrap();
+    fs::remove_file(&gone).unwrap();
+    fs::write(&strange, "no picture").unwrap();
+    let mut store = Store::open_existing(&archive).unwrap();
+    let message = |topic: &str, payload: &[u8]| ArchivedMessage {
+        topic: topic.to_owned(),
+        content_type: "application/json".to_owned(),
+        payload: payload.to_vec(),
+    };
+    let nonsense = [
+        (
+            1,
+            message("callosity/v1/test/sighting", b"{\"occurrenceID\": "),
+        ),
+        (2, message("elsewhere", b"{}")),
+        (3, message("callosity/v1/test/sighting", b"\xff\xfe")),
+    ];
+    store.keep_messages(Uuid::from_u128(1), &nonsense).unwrap();
+    drop(store);
+    let data = folder.path().join("data");
+    let (code, said, wrong) = import(&archive, &data, &[]);
+    assert_eq!(code, Some(2), "{said}{wrong}");
+    assert!(said.contains("6 could not be read"), "{said}{wrong}");
+    for path in [&cut, &gone, &strange] {
+        let named = wrong
+            .lines()
+            .filter(|line| line.contains(path.to_str().unwrap()));
+        assert_eq!(named.count(), 1, "{wrong}");
+    }
+    assert!(
+        wrong.contains("\"elsewhere\": aircraft send nothing there"),
+        "{wrong}"
+    );
+    let (found, whole) = (held(&data), held(&whole));
+    let ids = |held: &serde_json::Value| -> Vec<String> {
+        let sightings = held["sightings"].as_array().unwrap().iter();
+        sightings
+            .map(|s| s[0]["id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(ids(&found), ids(&whole));
+    assert_eq!(found["setAside"].as_array().unwrap().len(), 2);
+    let (code, ..) = import(&folder.path().join("nowhere"), &data, &[]);
+    assert_eq!(code, Some(1));
+}
+
+/// A sighting of frame `number` of the left camera, as JSON.
+fn message_of(id: u128, number: u64, time: &str, quality: TimeQuality) -> Sighting {
+    let time: Timestamp = time.parse().unwrap();
+    serde_json::from_value(serde_json::json!({
+        "occurrenceID": Uuid::from_u128(id),
+        "state": "new",
+        "revision": 0,
+        "eventDate": time,
+        "platform": "test",
+        "eventID": Uuid::from_u128(7),
+        "camera": "left",
+        "basisOfRecord": "MachineObservation",
+        "scientificName": "Eubalaena glacialis",
+        "identifiedBy": "test",
+        "decision": "identified",
+        "organismID": "Comet",
+        "candidates": [{"organismID": "Comet", "probability": 0.75}],
+        "frame": {"number": number, "widthPixels": 256, "heightPixels": 64},
+        "head": head(id),
+        "timeQuality": quality,
+    }))
+    .unwrap()
+}
+
+/// Where a head lies; each its own.
+fn head(id: u128) -> serde_json::Value {
+    let x = 20.5 + 40.0 * id as f64;
+    serde_json::json!({
+        "bonnetPixels": [x + 20.25, 30.5], "blowheadPixels": [x, 30.0], "headLengthPixels": 20.3, "confidence": 0.75
+    })
+}
+
+fn archived_message(sighting: &Sighting) -> ArchivedMessage {
+    ArchivedMessage {
+        topic: "callosity/v1/test/sighting".to_owned(),
+        content_type: "application/json".to_owned(),
+        payload: serde_json::to_vec(sighting).unwrap(),
+    }
+}
+
+/// A frame with these heads, taken so many seconds after the flight began.
+fn put_frame(
+    store: &mut Store,
+    number: u64,
+    ids: &[u128],
+    seconds: i64,
+    time: Option<&str>,
+) -> Vec<u8> {
+    let heads = ids.iter().map(|id| {
+        serde_json::from_value(serde_json::json!({
+            "occurrenceID": Uuid::from_u128(*id), "head": head(*id), "decision": "identified"
+        }))
+        .unwrap()
+    });
+    let flight_time = Timestamp::from_second(1_000_000 + seconds).unwrap();
+    let record = ArchiveRecord {
+        time: time.map_or(flight_time, |time| time.parse().unwrap()),
+        time_quality: time.map_or(TimeQuality::Unset, |_| TimeQuality::Satellite),
+        flight_time,
+        heads: heads.collect(),
+        ..test_record(number)
+    };
+    let jpeg = encode_jpeg(&picture(256, 64, number as u32), 90).unwrap();
+    store.put(record, Worth::Whale, "jpg", &jpeg).unwrap();
+    jpeg
+}
+
+/// The box began with a clock that nobody had set, sent a sighting, and knew the time later: both what came live and what
+/// comes from the archive get the right time. Of a flight whose records do not agree nothing is made up.
+#[test]
+fn an_import_puts_times_right_that_were_sent_wrong() {
+    for agree in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let archive = folder.path().join("archive");
+        let mut store = Store::open(&Settings::new(archive.clone())).unwrap();
+        let wrong = "1970-01-12T13:46:50.000Z";
+        let (live, lost) = (
+            message_of(1, 4, wrong, TimeQuality::Unset),
+            message_of(2, 4, wrong, TimeQuality::Unset),
+        );
+        let messages = [(1, archived_message(&live)), (2, archived_message(&lost))];
+        store.keep_messages(Uuid::from_u128(1), &messages).unwrap();
+        put_frame(&mut store, 4, &[1, 2], 10, None);
+        put_frame(&mut store, 5, &[], 70, Some("2026-03-01T14:01:10.250Z"));
+        if !agree {
+            put_frame(&mut store, 6, &[], 80, Some("2026-03-01T14:02:20.250Z"));
+        }
+        drop(store);
+        let data = folder.path().join("data");
+        let message = archived_message(&live);
+        let delivery = Delivery::from_disk(&message.topic, &message.content_type, message.payload);
+        receive(&data, &[delivery.unwrap()]);
+        let (code, said, problems) = import(&archive, &data, &[]);
+        assert_eq!(code, Some(0), "{said}{problems}");
+        let found = held(&data);
+        let right = if agree {
+            "2026-03-01T14:00:10.25Z"
+        } else {
+            "1970-01-12T13:46:50Z"
+        };
+        for sighting in found["sightings"].as_array().unwrap() {
+            assert_eq!(sighting[0]["time"], right);
+            // As it came.
+            assert_eq!(sighting[1]["eventDate"], "1970-01-12T13:46:50Z");
+        }
+        let times = if agree {
+            "of 2 sightings were put right; of 0"
+        } else {
+            "of 0 sightings were put right; of 2"
+        };
+        assert!(said.contains(times), "{said}");
+        let (code, said, _) = import(&archive, &data, &[]);
+        assert_eq!((code, held(&data)), (Some(0), found));
+        assert!(said.contains("of 0 sightings were put right"), "{said}");
+    }
+}
+
+#[test]
+fn an_import_that_is_interrupted_goes_on_where_it_is_run_again() {
+    const MESSAGES: u128 = 10_000;
+    let folder = tempfile::tempdir().unwrap();
+    let archive = folder.path().join("archive");
+    let mut store = Store::open(&Settings::new(archive.clone())).unwrap();
+    let messages: Vec<_> = (0..MESSAGES)
+        .map(|id| {
+            let message = message_of(id, 1, "2026-03-01T14:00:00Z", TimeQuality::Satellite);
+            (id as i64, archived_message(&message))
+        })
+        .collect();
+    store.keep_messages(Uuid::from_u128(1), &messages).unwrap();
+    drop(store);
+    let data = folder.path().join("data");
+    let importing = Command::new(env!("CARGO_BIN_EXE_callosity"))
+        .args(["ground", "import"])
+        .arg(&archive)
+        .arg("--data")
+        .arg(&data)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let log = data.join("ground.sqlite-wal");
+    let begun = Instant::now();
+    while fs::metadata(&log).map_or(0, |file| file.len()) < 300_000 {
+        assert!(begun.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let id = importing.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let ended = importing.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stdout).unwrap();
+    assert_eq!(ended.status.code(), Some(130), "{said}");
+    assert!(said.contains("the same command goes on"), "{said}");
+    let new = |said: &str| -> u128 {
+        let line = said
+            .lines()
+            .find(|line| line.contains(" messages, "))
+            .unwrap()
+            .to_owned();
+        let mut words = line.split_whitespace();
+        words.nth(2).unwrap().parse().unwrap()
+    };
+    let first = new(&said);
+    assert!(first > 0 && first < MESSAGES, "{said}");
+    let (code, said, _) = import(&archive, &data, &[]);
+    assert_eq!(code, Some(0));
+    assert_eq!(first + new(&said), MESSAGES, "{said}");
+}
+
+/// A table with its header.
+fn table(path: &Path) -> Vec<BTreeMap<String, String>> {
+    csv::Reader::from_path(path)
+        .unwrap()
+        .deserialize()
+        .map(Result::unwrap)
+        .collect()
+}
+
+/// What reviewers decided becomes a data set: confirmed heads with landmarks, rejected names, licence and photographer.
+#[test]
+fn what_was_decided_becomes_a_data_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let (archive, data) = (folder.path().join("archive"), folder.path().join("data"));
+    let mut store = Store::open(&Settings::new(archive.clone())).unwrap();
+    // Frame 1 shows 1 and 2, frame 2 shows 3 and 4, frame 3 shows 5 alone.
+    let frames = [(1, vec![1, 2]), (2, vec![3, 4]), (3, vec![5])];
+    let mut jpegs = BTreeMap::new();
+    for (number, ids) in &frames {
+        let time = "2026-03-01T14:00:00Z";
+        let jpeg = put_frame(&mut store, *number, ids, 10, Some(time));
+        jpegs.insert(*number, jpeg);
+        for id in ids {
+            let message = message_of(*id, *number, time, TimeQuality::Satellite);
+            store
+                .keep_messages(Uuid::from_u128(*id), &[(1, archived_message(&message))])
+                .unwrap();
+            let record = ArchiveRecord {
+                kept_because: KeptBecause::Crop,
+                heads: vec![
+                    serde_json::from_value(serde_json::json!({
+                        "occurrenceID": Uuid::from_u128(*id), "head": head(*id), "decision": "identified"
+                    }))
+                    .unwrap(),
+                ],
+                ..test_record(*number)
+            };
+            let crop = encode_jpeg(&picture(96, 48, 100 + *id as u32), 80).unwrap();
+            store.put(record, Worth::Crop, "jpg", &crop).unwrap();
+        }
+    }
+    drop(store);
+    let (code, said, wrong) = import(&archive, &data, &["--frames"]);
+    assert_eq!(code, Some(0), "{said}{wrong}");
+    assert!(said.contains("5 new frames"), "{said}");
+    let (_, said, _) = import(&archive, &data, &["--frames"]);
+    assert!(said.contains("0 new frames"), "{said}");
+
+    let decided = [
+        (1, Verdict::Identified, Some("Comet"), false),
+        (2, Verdict::NotInCatalogue, Some("New, \"one\""), false),
+        (3, Verdict::Identified, Some("Marble"), false),
+        // Only possible: it teaches nothing, and the frame that it is in neither.
+        (4, Verdict::Identified, Some("Comet"), true),
+        (5, Verdict::NotAWhale, None, false),
+    ];
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let store = Ground::open(&data, None).await.unwrap();
+        for (id, verdict, animal, possible) in decided {
+            let decision = NewDecision {
+                revision: 0,
+                decisions: 0,
+                verdict,
+                animal: animal.map(str::to_owned),
+                possible,
+                note: None,
+            };
+            store
+                .decide(Uuid::from_u128(id), &decision, "Ada")
+                .await
+                .unwrap();
+        }
+        store.close().await;
+    });
+    let out = folder.path().join("out");
+    let export = || {
+        Command::new(env!("CARGO_BIN_EXE_callosity"))
+            .args(["ground", "export-training"])
+            .arg(&out)
+            .args([
+                "--licence",
+                "CC-BY-4.0",
+                "--photographer",
+                "Survey, Inc.",
+                "--data",
+            ])
+            .arg(&data)
+            .output()
+            .unwrap()
+    };
+    let exported = export();
+    assert!(exported.status.success(), "{exported:?}");
+    assert!(!export().status.success(), "never over what is there");
+
+    let name = |id: u128| format!("{}.jpg", Uuid::from_u128(id));
+    let heads: BTreeSet<_> = table(&out.join("heads.csv"))
+        .into_iter()
+        .map(|row| (row["image"].clone(), row["whale"].clone()))
+        .collect();
+    let expected = [(1, "Comet"), (2, "New, \"one\""), (3, "Marble")];
+    assert_eq!(
+        heads,
+        expected
+            .map(|(id, whale)| (name(id), whale.to_owned()))
+            .into()
+    );
+    for id in [1, 2, 3, 5_u128] {
+        let folder = if id == 5 { "not_whales" } else { "heads" };
+        let crop = encode_jpeg(&picture(96, 48, 100 + id as u32), 80).unwrap();
+        assert_eq!(fs::read(out.join(folder).join(name(id))).unwrap(), crop);
+    }
+    assert_eq!(fs::read_dir(out.join("heads")).unwrap().count(), 3);
+
+    // Frame 2 has a head on which nobody decided for certain, frame 3 shows no whale.
+    let rows = table(&out.join("frames.csv"));
+    assert_eq!(rows.len(), 2);
+    assert_eq!(fs::read_dir(out.join("frames")).unwrap().count(), 1);
+    for (row, id) in rows.iter().zip([1, 2]) {
+        assert_eq!(
+            fs::read(out.join("frames").join(&row["image"])).unwrap(),
+            jpegs[&1]
+        );
+        let message = message_of(id, 1, "2026-03-01T14:00:00Z", TimeQuality::Satellite);
+        let number = |column: &str| row[column].parse::<f64>().unwrap();
+        assert_eq!((number("width"), number("height")), (256.0, 64.0));
+        assert_eq!(number("bonnet_x"), message.head.bonnet_pixels.x);
+        assert_eq!(number("bonnet_y"), message.head.bonnet_pixels.y);
+        assert_eq!(number("blowhead_x"), message.head.blowhead_pixels.x);
+        assert_eq!(number("blowhead_y"), message.head.blowhead_pixels.y);
+    }
+
+    let rejected = table(&out.join("rejected.csv"));
+    let rejected: BTreeSet<_> = rejected
+        .iter()
+        .map(|row| (&*row["file"], &*row["whale"]))
+        .collect();
+    let files = [2, 3].map(|id| format!("heads/{}", name(id)));
+    assert_eq!(
+        rejected,
+        files.iter().map(|file| (&**file, "Comet")).collect()
+    );
+
+    let attributed = table(&out.join("attribution.csv"));
+    assert_eq!(attributed.len(), 5, "one for each file");
+    for row in &attributed {
+        assert!(out.join(&row["file"]).is_file(), "{row:?}");
+        assert_eq!(
+            (&*row["licence"], &*row["photographer"]),
+            ("CC-BY-4.0", "Survey, Inc.")
+        );
+        assert_eq!(
+            (&*row["reviewer"], &*row["time"]),
+            ("Ada", "2026-03-01T14:00:00Z")
+        );
+    }
+
+    // Whoever trains reads it.
+    let Ok(trainer) = std::env::var("CALLOSITY_TRAIN") else {
+        eprintln!("SKIPPED: CALLOSITY_TRAIN does not name callosity-train");
+        return;
+    };
+    let index = folder.path().join("index.json");
+    let read = Command::new(trainer)
+        .arg("import")
+        .arg(&out)
+        .arg("--strict")
+        .arg("--output")
+        .arg(&index)
+        .output()
+        .unwrap();
+    assert!(read.status.success(), "{read:?}");
+    let index = fs::read_to_string(&index).unwrap();
+    assert!(
+        index.contains("Marble") && index.contains("New, \\\"one\\\""),
+        "{index}"
     );
 }

@@ -3,18 +3,22 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;
 use common::{STRANGER, colour, draw, head, onnxruntime, sea, tiny, tiny_with_gallery};
+use ground::Delivery;
+use ground::store::{NewDecision, Store, Verdict};
 use image::Rgb;
 use recognition::bundle::Bundle;
 use recognition::geometry::{HeadCrop, Landmarks};
 use recognition::identify::{Decision, FrameReport, HeadIdentification};
+use recognition::pixels::encode_jpeg;
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 const SUNNY: &str = "Sunny";
 
@@ -372,4 +376,169 @@ fn what_cannot_be_enrolled_is_refused_and_nothing_is_written() {
         .failure()
         .code(1);
     assert!(!within.exists());
+}
+
+/// A sighting with a picture of its head, as an aircraft sends them.
+fn sent(number: u128, flight: u128, size: u32, colour: Rgb<u8>) -> [Delivery; 2] {
+    let mut head = sea(2 * size, size);
+    draw(
+        &mut head,
+        &HeadCrop::RIGHT_WHALE.landmarks(2 * size, size),
+        colour,
+    );
+    let (topic, id) = ("callosity/v1/N57RW/sighting", Uuid::from_u128(number));
+    let message = serde_json::json!({
+        "occurrenceID": id,
+        "state": "new",
+        "revision": 0,
+        "eventDate": "2026-03-01T14:00:00Z",
+        "platform": "N57RW",
+        "eventID": Uuid::from_u128(flight),
+        "basisOfRecord": "MachineObservation",
+        "scientificName": "Eubalaena glacialis",
+        "identifiedBy": "test",
+        "decision": "unknown",
+        "candidates": [{"organismID": "olive", "probability": 0.75}],
+        "frame": {"number": 1, "widthPixels": 768, "heightPixels": 512},
+        "head": {"bonnetPixels": [30, 20], "blowheadPixels": [10, 20], "headLengthPixels": size, "confidence": 0.75},
+    });
+    let message = serde_json::to_vec(&message).unwrap();
+    let jpeg = encode_jpeg(&head, 90).unwrap();
+    let crop = format!("callosity/v1/N57RW/crop/{id}");
+    [
+        Delivery::from_disk(topic, "application/json", message).unwrap(),
+        Delivery::from_disk(&crop, "image/jpeg", jpeg).unwrap(),
+    ]
+}
+
+/// An unknown whale is named by a reviewer, enrolled from the pictures that were confirmed, and named when it is seen again.
+#[test]
+fn a_whale_that_a_reviewer_named_is_enrolled_and_named_when_seen_again() {
+    let b = Box::new();
+    let data = b.path("data");
+    let on_store = |decisions: &[(u128, bool)]| {
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let store = Store::open(&data, None).await.unwrap();
+            for (number, possible) in decisions {
+                let decision = NewDecision {
+                    revision: 0,
+                    decisions: 0,
+                    verdict: Verdict::NotInCatalogue,
+                    animal: Some(SUNNY.to_owned()),
+                    possible: *possible,
+                    note: None,
+                };
+                store
+                    .decide(Uuid::from_u128(*number), &decision, "Ada")
+                    .await
+                    .unwrap();
+            }
+            store.close().await;
+        });
+    };
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let store = Store::open(&data, None).await.unwrap();
+        // Five sightings of the stranger in one flight, one in another; somebody else's besides.
+        for (number, flight, size, colour) in [
+            (1, 1, 150, STRANGER),
+            (2, 1, 210, STRANGER),
+            (3, 1, 200, STRANGER),
+            (4, 1, 160, STRANGER),
+            (5, 2, 170, STRANGER),
+            (6, 2, 180, colour("indigo")),
+        ] {
+            store
+                .keep(&sent(number, flight, size, colour))
+                .await
+                .unwrap();
+        }
+        store.close().await;
+    });
+    let ground = |command: &str, bundle: &Path, arguments: &[&str]| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_callosity"));
+        program
+            .env_remove("ORT_DYLIB_PATH")
+            .env_remove("CALLOSITY_DATABASE")
+            .args(["ground", command, "--engine", "builtin", "--data"])
+            .arg(&data);
+        if command == "enroll" {
+            program.arg("--bundle");
+        }
+        program.arg(bundle).args(arguments).assert()
+    };
+    let new = b.path("new");
+    let new_text = new.display().to_string();
+    let file = b.path("new.tar.zst");
+    let file_text = file.display().to_string();
+    let arguments = [
+        "sunny ", "--out", &new_text, "--each", "2", "--pack", &file_text,
+    ];
+    let (_, complaint) = said(
+        &ground("enroll", b.bundle.path(), &arguments)
+            .failure()
+            .code(1),
+    );
+    assert!(
+        complaint.contains("confirm some on the page first"),
+        "{complaint}"
+    );
+
+    on_store(&[(1, false), (2, false), (3, false), (4, true), (5, false)]);
+    let (out, warnings) = said(&ground("enroll", b.bundle.path(), &arguments).success());
+    // Of the first flight the two with the largest heads; 4 is only possible, 6 is undecided.
+    assert!(out.contains("Sunny by 3 photographs"), "{out}{warnings}");
+    assert!(out.contains("now sign it"), "{out}");
+    let manifest = Bundle::open(&new).unwrap();
+    let enrolled = &manifest.manifest().provenance.enrollments[0];
+    let enrolled: BTreeSet<_> = enrolled
+        .photographs
+        .iter()
+        .map(|p| p.file.clone())
+        .collect();
+    let expected = [2, 3, 5].map(|number| format!("{}.jpg", Uuid::from_u128(number)));
+    assert_eq!(enrolled, expected.into());
+    assert!(fs::metadata(&file).unwrap().len() > 0);
+
+    // The next flight.
+    let later = b.frame("later.png", &[(STRANGER, 1)]);
+    let seen = |bundle: &Path| identify(bundle, &["--engine", "builtin"], &later).remove(0);
+    assert_eq!(seen(b.bundle.path()).decision, Decision::Unknown);
+    let again = seen(&new);
+    assert_eq!(again.decision, Decision::Identified);
+    assert_eq!(again.best().unwrap().individual, SUNNY);
+
+    // What it would have said of all that is stored, beside what the aircraft did.
+    let (out, _) = said(&ground("compare", &new, &[]).success());
+    assert!(
+        out.contains("6 sightings, 6 of them otherwise now"),
+        "{out}"
+    );
+    assert!(
+        out.contains(
+            "of 4 whose animal a person named for certain, 0 were right before and 4 are now"
+        ),
+        "{out}"
+    );
+    let of_6 = out
+        .lines()
+        .find(|line| line.starts_with(&Uuid::from_u128(6).to_string()))
+        .unwrap();
+    assert!(
+        of_6.contains("identified indigo") && of_6.ends_with('-'),
+        "{of_6}"
+    );
+    let (out, _) = said(&ground("compare", b.bundle.path(), &[]).success());
+    assert!(
+        out.contains("6 sightings, 1 of them otherwise now"),
+        "{out}"
+    );
+
+    // Once more there is nothing to add, of one encounter no more by another run.
+    let newer = b.path("newer").display().to_string();
+    let again = ["Sunny", "--out", &newer, "--each", "2"];
+    let (_, complaint) = said(&ground("enroll", &new, &again).failure().code(1));
+    assert!(complaint.contains("already"), "{complaint}");
+    let again = ["Sunny", "--out", &newer, "--each", "3"];
+    let (out, _) = said(&ground("enroll", &new, &again).success());
+    assert!(out.contains("Sunny by 1 photograph"), "{out}");
 }

@@ -52,6 +52,20 @@ pub(super) struct NewEntry<'a> {
     pub occurrences: &'a [Uuid],
 }
 
+/// A message that was sent to the ground, or waits to be: word for word, for the ground to read it from the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchivedMessage {
+    /// Where it goes.
+    pub topic: String,
+    /// What the payload is.
+    pub content_type: String,
+    /// What is said.
+    pub payload: Vec<u8>,
+}
+
+/// Older messages than so many are forgotten: about a gigabyte, of some hundred flights.
+const MOST_MESSAGES: i64 = 1_000_000;
+
 /// Files take whole blocks of a disk.
 const BLOCK: u64 = 4096;
 
@@ -99,6 +113,15 @@ const SCHEMA: &str = "
         bytes INTEGER NOT NULL,
         PRIMARY KEY (worth, pinned)
     ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS message (
+        key INTEGER PRIMARY KEY AUTOINCREMENT,
+        run TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        topic TEXT NOT NULL,
+        content_type TEXT NOT NULL,
+        payload BLOB NOT NULL,
+        UNIQUE (run, number)
+    );
     CREATE TABLE IF NOT EXISTS identity (id TEXT NOT NULL);
     CREATE TRIGGER IF NOT EXISTS added AFTER INSERT ON picture BEGIN
         INSERT INTO total VALUES (new.worth, new.pinned, 1, new.disk_bytes)
@@ -256,6 +279,76 @@ impl Index {
              WHERE complete = 0 ORDER BY key",
         )?;
         statement.query_map([], entry)?.collect()
+    }
+
+    /// Keeps messages of a run of the program; one of a number that is there takes its place.
+    pub fn keep_messages(
+        &mut self,
+        run: Uuid,
+        messages: &[(i64, ArchivedMessage)],
+    ) -> rusqlite::Result<()> {
+        let transaction = self.database.transaction()?;
+        for (number, message) in messages {
+            transaction
+                .prepare_cached(
+                    "INSERT INTO message (run, number, topic, content_type, payload) VALUES (?1, ?2, ?3, ?4, ?5)
+                     ON CONFLICT (run, number) DO UPDATE SET payload = excluded.payload",
+                )?
+                .execute(params![
+                    run.to_string(),
+                    number,
+                    message.topic,
+                    message.content_type,
+                    message.payload
+                ])?;
+        }
+        transaction.execute(
+            "DELETE FROM message WHERE key <= (SELECT max(key) FROM message) - ?1",
+            [MOST_MESSAGES],
+        )?;
+        transaction.commit()
+    }
+
+    /// Messages behind a key, in their order, with their keys.
+    pub fn messages_after(
+        &self,
+        key: i64,
+        most: u32,
+    ) -> rusqlite::Result<Vec<(i64, ArchivedMessage)>> {
+        let mut statement = self.database.prepare_cached(
+            "SELECT key, topic, content_type, payload FROM message WHERE key > ?1 ORDER BY key LIMIT ?2",
+        )?;
+        let message = |row: &Row<'_>| {
+            let message = ArchivedMessage {
+                topic: row.get(1)?,
+                content_type: row.get(2)?,
+                payload: row.get(3)?,
+            };
+            Ok((row.get(0)?, message))
+        };
+        statement.query_map([key, most.into()], message)?.collect()
+    }
+
+    /// How many messages there are.
+    pub fn messages(&self) -> rusqlite::Result<u64> {
+        self.database
+            .query_row("SELECT count(*) FROM message", [], |row| row.get(0))
+    }
+
+    /// Whole entries behind a key that are worth something, in the order in which they were written.
+    pub fn pictures_after(
+        &self,
+        worth: Worth,
+        key: i64,
+        most: u32,
+    ) -> rusqlite::Result<Vec<Entry>> {
+        let mut statement = self.database.prepare_cached(
+            "SELECT key, picture, record, picture_bytes, record_bytes FROM picture
+             WHERE worth = ?1 AND key > ?2 AND complete = 1 ORDER BY key LIMIT ?3",
+        )?;
+        statement
+            .query_map([worth.code(), key, most.into()], entry)?
+            .collect()
     }
 
     /// Has each entry looked at, oldest first.

@@ -65,6 +65,29 @@ pub(super) fn with_metadata(picture: &[u8], record: &ArchiveRecord) -> Vec<u8> {
     [before, &added, after].concat()
 }
 
+/// A JPEG without the EXIF and XMP in it: of a picture that had none before it was archived, byte for byte as it was then.
+pub fn without_metadata(picture: &[u8]) -> Vec<u8> {
+    let mut stripped = picture.get(..2).unwrap_or_default().to_vec();
+    let mut at = 2;
+    while let Some(&[0xff, marker, high, low]) = picture.get(at..at + 4) {
+        let end = at + 2 + usize::from(u16::from_be_bytes([high, low]));
+        let Some(content) = picture.get(at + 4..end) else {
+            break;
+        };
+        if marker == markers::SOS {
+            break;
+        }
+        let is_ours = marker == markers::APP1
+            && (content.starts_with(EXIF_PREFIX) || content.starts_with(XMP_PREFIX));
+        if !is_ours {
+            stripped.extend(&picture[at..end]);
+        }
+        at = end;
+    }
+    stripped.extend(picture.get(at..).unwrap_or_default());
+    stripped
+}
+
 fn segment(prefix: &[u8], content: &[u8]) -> Vec<u8> {
     let content = [prefix, content].concat();
     if content.len() > LARGEST_SEGMENT {

@@ -2,7 +2,8 @@
 //!
 //! Every frame with a whale, every so many of a camera without one, every frame that could not be looked at, and the
 //! crops that are sent to the ground; beside each a file of JSON ([`ArchiveRecord`]) that says why it is kept, and in it
-//! EXIF and XMP. A picture that came encoded is not encoded again. A raw frame becomes a JPEG of quality 95: recognition
+//! EXIF and XMP; and in the index each message on sightings, effort and the aircraft's place, word for word, so that what the
+//! link lost can be read from the disk. A picture that came encoded is not encoded again. A raw frame becomes a JPEG of quality 95: recognition
 //! sees eight bits of red, green and blue too, and the sensor's bytes of two cameras would fill a disk within hours.
 //!
 //! - [`Archive`]: what the service gives pictures to, which never waits, and the stage that writes them.
@@ -22,7 +23,7 @@ mod queue;
 mod store;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,11 +35,13 @@ use recognition::geometry::Rectangle;
 use recognition::pixels::{Image, Photograph, encode_jpeg};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
+use uuid::Uuid;
 
 pub use error::ArchiveError;
-pub use index::{Total, Worth};
+pub use index::{ArchivedMessage, Total, Worth};
+pub use metadata::without_metadata;
 use queue::Queue;
-pub use store::{Deleted, Found, Store, Written};
+pub use store::{Deleted, Found, Listed, Store, Written};
 
 /// Where the archive lies and how much it may hold.
 #[derive(Clone, Debug)]
@@ -138,6 +141,8 @@ impl From<Counts> for ArchiveHealth {
 /// Most bytes and pictures that wait for the disk.
 const MOST_BYTES: usize = 256 << 20;
 const MOST: usize = 64;
+/// Most messages that wait for the disk: those of some hours.
+const MOST_MESSAGES: usize = 50_000;
 /// Longest wait for a picture before it is looked whether the flight has ended.
 const TICK: Duration = Duration::from_millis(50);
 /// Pause before an archive that cannot be opened is tried again.
@@ -148,6 +153,10 @@ const JPEG_QUALITY: u8 = 95;
 pub struct Archive {
     settings: Settings,
     queue: Queue<Picture>,
+    /// Of this run: numbers of messages are its own.
+    run: Uuid,
+    /// Messages that wait for the disk.
+    messages: Mutex<VecDeque<(i64, ArchivedMessage)>>,
     state: Mutex<State>,
 }
 
@@ -156,6 +165,7 @@ struct State {
     counts: Counts,
     /// Frames without a whale since one was kept, by camera.
     empty: BTreeMap<String, u64>,
+    messages_lost: u64,
     /// Why the archive is not open, or what it did not take.
     problem: Option<String>,
 }
@@ -166,6 +176,8 @@ impl Archive {
         Self {
             settings,
             queue: Queue::new(MOST_BYTES, MOST),
+            run: Uuid::now_v7(),
+            messages: Mutex::default(),
             state: Mutex::default(),
         }
     }
@@ -190,6 +202,23 @@ impl Archive {
         self.lost(&dropped, "the disk is too slow");
     }
 
+    /// Takes a message to be kept; one of the same number takes its place. It never waits: where too many do, the oldest
+    /// are dropped and counted.
+    pub fn give_message(&self, number: i64, message: ArchivedMessage) {
+        let mut waiting = self.messages();
+        waiting.push_back((number, message));
+        let dropped = waiting.len() > MOST_MESSAGES && waiting.pop_front().is_some();
+        drop(waiting);
+        if dropped {
+            self.state().messages_lost += 1;
+        }
+    }
+
+    fn messages(&self) -> MutexGuard<'_, VecDeque<(i64, ArchivedMessage)>> {
+        // A queue is whole after each call.
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What became of the pictures.
     pub fn counts(&self) -> Counts {
         self.state().counts.clone()
@@ -198,6 +227,7 @@ impl Archive {
     /// What is wrong, in words.
     pub fn problem(&self) -> Option<String> {
         let state = self.state();
+        let messages_lost = state.messages_lost;
         let Counts {
             empty_lost,
             whales_lost,
@@ -208,6 +238,11 @@ impl Archive {
         if whales_lost > 0 || (state.problem.is_some() && empty_lost > 0) {
             said.push(format!(
                 "not archived in this flight: {whales_lost} pictures with a whale, {empty_lost} frames without"
+            ));
+        }
+        if messages_lost > 0 {
+            said.push(format!(
+                "not archived in this flight: {messages_lost} messages, which the ground has by the link alone"
             ));
         }
         if deleted.whales > 0 {
@@ -230,6 +265,8 @@ impl Archive {
         };
         let mut told = None;
         loop {
+            // Asked before: what was given until the flight landed is looked for once more.
+            let has_landed = landed.is_cancelled();
             let wrote = writer.step();
             let problem = self.problem();
             if told.as_ref() != Some(&problem) {
@@ -241,13 +278,15 @@ impl Archive {
                 tell(problem.clone());
                 told = Some(problem);
             }
-            if landed.is_cancelled() && !wrote {
+            if has_landed && !wrote {
                 break;
             }
         }
         let mut left = self.queue.clear();
         left.extend(writer.again.iter().map(Picture::worth));
         self.lost(&left, "the flight ended before the archive could be opened");
+        let left = std::mem::take(&mut *self.messages()).len();
+        self.state().messages_lost += left as u64;
         tell(self.problem());
     }
 
@@ -288,11 +327,12 @@ impl Writer<'_> {
             std::thread::sleep(TICK);
             return false;
         }
+        let wrote_messages = self.write_messages();
         let (picture, is_second_attempt) = match self.again.take() {
             Some(picture) => (picture, true),
             None => match self.archive.queue.take(TICK) {
                 Some(picture) => (picture, false),
-                None => return false,
+                None => return wrote_messages,
             },
         };
         let Some(store) = &mut self.store else {
@@ -316,6 +356,30 @@ impl Writer<'_> {
             }
         }
         true
+    }
+
+    /// Writes the messages that wait; returns whether there were any. Those that the disk does not take wait on.
+    fn write_messages(&mut self) -> bool {
+        let Some(store) = &mut self.store else {
+            return false;
+        };
+        let mut waiting = Vec::from(std::mem::take(&mut *self.archive.messages()));
+        if waiting.is_empty() {
+            return false;
+        }
+        match store.keep_messages(self.archive.run, &waiting) {
+            Ok(()) => true,
+            Err(e) => {
+                self.archive.state().problem = Some(e.to_string());
+                let mut since = self.archive.messages();
+                waiting.extend(since.drain(..));
+                let dropped = waiting.len().saturating_sub(MOST_MESSAGES);
+                *since = waiting.split_off(dropped).into();
+                drop(since);
+                self.archive.state().messages_lost += dropped as u64;
+                false
+            }
+        }
     }
 
     /// Whether the archive is open after another attempt, which is made now and then.

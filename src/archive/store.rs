@@ -18,7 +18,7 @@ use link::archive::ArchiveRecord;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::index::{Entry, Index, NewEntry, Total, Worth, bytes_on_disk};
+use super::index::{ArchivedMessage, Entry, Index, NewEntry, Total, Worth, bytes_on_disk};
 use super::mount;
 use super::names::Name;
 use super::{ArchiveError, Settings};
@@ -48,6 +48,17 @@ pub struct Deleted {
     pub empty: u64,
     /// Pictures with a whale.
     pub whales: u64,
+}
+
+/// A picture with its record, where they lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Grows with each picture that is written.
+    pub key: i64,
+    /// The picture.
+    pub picture: PathBuf,
+    /// The JSON file beside it.
+    pub record: PathBuf,
 }
 
 /// What became of a picture.
@@ -185,6 +196,65 @@ impl Store {
         });
         self.in_index(looked)?;
         Ok(pictures)
+    }
+
+    /// Keeps messages of a run of the program, each by a number that is its own within the run: one of a number that is
+    /// there takes its place. Room is made for them as for crops.
+    ///
+    /// # Errors
+    /// There is no room, the disk is away, or the index cannot be written; none of them is kept then.
+    pub fn keep_messages(
+        &mut self,
+        run: Uuid,
+        messages: &[(i64, ArchivedMessage)],
+    ) -> Result<(), ArchiveError> {
+        self.check_disk()?;
+        let bytes = messages
+            .iter()
+            .map(|(_, message)| message.payload.len() as u64 + 200);
+        self.make_room(bytes.sum(), Worth::Crop)?;
+        self.step("write in", INDEX)?;
+        let kept = self.index.keep_messages(run, messages);
+        self.in_index(kept)
+    }
+
+    /// How many messages there are.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn messages(&self) -> Result<u64, ArchiveError> {
+        self.in_index(self.index.messages())
+    }
+
+    /// At most so many messages behind a key, in the order in which they were first said, with their keys. 0 is before all.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn messages_after(
+        &self,
+        key: i64,
+        most: u32,
+    ) -> Result<Vec<(i64, ArchivedMessage)>, ArchiveError> {
+        self.in_index(self.index.messages_after(key, most))
+    }
+
+    /// At most so many pictures of a worth behind a key, in the order in which they were written. 0 is before all.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn pictures_after(
+        &self,
+        worth: Worth,
+        key: i64,
+        most: u32,
+    ) -> Result<Vec<Listed>, ArchiveError> {
+        let entries = self.in_index(self.index.pictures_after(worth, key, most))?;
+        let listed = entries.into_iter().map(|entry| Listed {
+            key: entry.key,
+            picture: self.folder.join(entry.picture),
+            record: self.folder.join(entry.record),
+        });
+        Ok(listed.collect())
     }
 
     /// Writes a picture with its record, in which its name is filled in. Room is made for it by deleting, oldest first,

@@ -55,7 +55,7 @@ enum Command {
 }
 
 #[derive(clap::Args)]
-struct EnrollArgs {
+pub(super) struct EnrollArgs {
     /// The bundle's directory; it stays as it is
     #[arg(value_name = "BUNDLE")]
     bundle: PathBuf,
@@ -79,6 +79,29 @@ struct EnrollArgs {
     threads: Option<u16>,
     #[command(flatten)]
     engine: engine::Args,
+}
+
+impl EnrollArgs {
+    /// Photographs of heads that are cut and turned.
+    pub(super) fn of_heads(
+        bundle: PathBuf,
+        individual: String,
+        photographs: Vec<PathBuf>,
+        out: PathBuf,
+        add: bool,
+        engine: engine::Args,
+    ) -> Self {
+        Self {
+            bundle,
+            individual,
+            photographs,
+            out,
+            aligned: true,
+            add,
+            threads: None,
+            engine,
+        }
+    }
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -200,7 +223,7 @@ impl Shown<'_> {
     }
 }
 
-fn enroll(args: &EnrollArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn enroll(args: &EnrollArgs) -> anyhow::Result<ExitCode> {
     let name = args.individual.as_str();
     let bundle = Bundle::open(&args.bundle)?;
     let manifest = bundle.manifest();

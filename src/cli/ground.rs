@@ -21,7 +21,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::interrupt;
+use super::{ground_enroll, ground_export, ground_import, interrupt};
 
 /// Where the page is, unless somebody says otherwise.
 pub const PAGE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8460);
@@ -36,6 +36,48 @@ enum Invited {
     Administrator,
 }
 
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Take what an aircraft's archive has and the link lost: messages, pictures of heads, corrected times
+    Import(ground_import::Args),
+    /// Teach a bundle an animal that reviewers named, from the pictures that they confirmed
+    Enroll(ground_enroll::Args),
+    /// Show what a bundle says of the stored sightings, before anyone flies with it
+    Compare(ground_enroll::CompareArgs),
+    /// Write what reviewers decided as a data set that `callosity-train import` reads
+    ExportTraining(ground_export::Args),
+}
+
+/// Where a ground station keeps what it has. Each folder belongs to one program at a time.
+#[derive(clap::Args)]
+pub struct Kept {
+    /// Folder for the database and the pictures, on a disk of this machine
+    /// [default: $STATE_DIRECTORY, as systemd sets it, or ~/.local/state/callosity-ground]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// postgres://USER@HOST/DATABASE instead of an SQLite file in --data; pictures stay in --data
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "CALLOSITY_DATABASE",
+        hide_env_values = true
+    )]
+    database: Option<String>,
+}
+
+impl Kept {
+    fn data(&self) -> anyhow::Result<PathBuf> {
+        self.data.clone().map_or_else(data_folder, Ok)
+    }
+
+    /// Opens it.
+    pub async fn open(&self) -> anyhow::Result<Store> {
+        let data = self.data()?;
+        refuse_network_share(&data)?;
+        Ok(Store::open(&data, self.database.as_deref()).await?)
+    }
+}
+
 /// Receive sightings from aircraft, store them, and show them to those who decide who it is.
 ///
 /// What arrives is on the disk, in --data, before it is acknowledged: a kill or a loss of power loses nothing. Aircraft send
@@ -45,7 +87,10 @@ enum Invited {
 /// The page is at http://127.0.0.1:8460. At the first start a link is printed by which the first administrator chooses a name
 /// and a password; it is good once, for a day.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// MQTT 5 broker: mqtt://HOST[:PORT], with TLS mqtts://HOST[:PORT], as WebSocket ws:// or wss://HOST[:PORT]/PATH
     /// [default: none; aircraft send to --mqtt-listen]
     #[arg(long, value_name = "URL")]
@@ -78,18 +123,8 @@ pub struct Args {
     /// Name of our session at the broker, which keeps what comes while we are away; each ground station needs its own
     #[arg(long, value_name = "NAME", default_value = "callosity-ground")]
     session: String,
-    /// Folder for the database and the pictures, on a disk of this machine
-    /// [default: $STATE_DIRECTORY, as systemd sets it, or ~/.local/state/callosity-ground]
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// postgres://USER@HOST/DATABASE instead of an SQLite file in --data; pictures stay in --data
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "CALLOSITY_DATABASE",
-        hide_env_values = true
-    )]
-    database: Option<String>,
+    #[command(flatten)]
+    kept: Kept,
     /// Folder with reference photographs: in it a folder for each animal, with its name
     #[arg(long, value_name = "DIR")]
     catalogue: Option<PathBuf>,
@@ -105,6 +140,13 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Some(Command::Import(args)) => return ground_import::run(&args),
+        Some(Command::Enroll(args)) => return ground_enroll::run(&args),
+        Some(Command::Compare(args)) => return ground_enroll::compare(&args),
+        Some(Command::ExportTraining(args)) => return ground_export::run(&args),
+        None => {}
+    }
     let stop = interrupt::install()?;
     let runtime = runtime()?;
     let heard = match args.broker {
@@ -121,11 +163,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         None => Heard::Aircraft(runtime.block_on(listen(args.mqtt_listen))?),
     };
-    let data = args.data.map_or_else(data_folder, Ok)?;
+    let data = args.kept.data()?;
     let ground = Ground {
         heard,
         data,
-        database: args.database,
+        database: args.kept.database,
         catalogue: args.catalogue,
         access: Access::Accounts { https: args.https },
     };

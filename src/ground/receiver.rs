@@ -74,6 +74,23 @@ pub struct Delivery {
     pub received: Received,
 }
 
+impl Delivery {
+    /// A message that did not come over a link but was read from an aircraft's disk; `None` where its topic is none that
+    /// aircraft send to. It says nothing of when the aircraft was heard.
+    pub fn from_disk(topic: &str, content_type: &str, payload: Vec<u8>) -> Option<Self> {
+        let properties = PublishProperties {
+            content_type: Some(content_type.to_owned()),
+            ..PublishProperties::default()
+        };
+        let publish = Publish::new(topic, QoS::AtLeastOnce, payload, Some(properties));
+        let delivery = deliver(&publish)?;
+        Some(Self {
+            is_retained: true,
+            ..delivery
+        })
+    }
+}
+
 /// Listens to all platforms of a broker, in a session that outlives connections: the broker keeps what comes while we
 /// are away for a week.
 ///

@@ -72,6 +72,13 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(i64);
 
+impl Key {
+    /// As a number, which no other message has while this file is the outbox.
+    pub fn number(self) -> i64 {
+        self.0
+    }
+}
+
 /// A message as it is kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
@@ -206,6 +213,8 @@ pub struct Outbox {
 
 type Now = Box<dyn Fn() -> Timestamp + Send>;
 
+type Copied = Box<dyn Fn(Key, &Message) + Send>;
+
 struct State {
     path: PathBuf,
     limits: Limits,
@@ -223,6 +232,8 @@ struct State {
     /// The first key of this process.
     own: i64,
     now: Now,
+    /// Hears of each message, and of each that is changed.
+    copied: Option<Copied>,
 }
 
 #[derive(Clone, Copy)]
@@ -328,6 +339,12 @@ impl Outbox {
     /// Tells the age of messages by another clock than the one on the wall.
     pub fn set_clock(&self, now: impl Fn() -> Timestamp + Send + 'static) {
         self.state().now = Box::new(now);
+    }
+
+    /// Has `copied` called with each message that is put in from now on, and again with each that is revised, under the
+    /// same key. It is called with the outbox locked and must neither wait nor use it.
+    pub fn set_copied(&self, copied: impl Fn(Key, &Message) + Send + 'static) {
+        self.state().copied = Some(Box::new(copied));
     }
 
     /// Now, by the clock that tells the age of messages.
@@ -524,6 +541,7 @@ impl State {
             dropped: 0,
             own: next,
             now: Box::new(Timestamp::now),
+            copied: None,
         })
     }
 
@@ -555,6 +573,11 @@ impl State {
                 Ok(())
             })
         });
+        if let Some(copied) = &self.copied {
+            for (key, message) in &keyed {
+                copied(*key, message);
+            }
+        }
         for (key, message) in keyed {
             if stored.is_ok() || !message.kind.is_dropped() {
                 self.count(message.kind, message.payload.len());
@@ -645,11 +668,14 @@ impl State {
         revise: impl Fn(&Message) -> Option<Message>,
     ) -> rusqlite::Result<usize> {
         let mut revised = 0;
-        for ((of, _), message) in &mut self.volatile {
+        for ((of, key), message) in &mut self.volatile {
             if *of == kind
                 && let Some(other) = revise(message)
             {
                 *message = other;
+                if let Some(copied) = &self.copied {
+                    copied(*key, message);
+                }
                 revised += 1;
             }
         }
@@ -670,6 +696,9 @@ impl State {
                 )?;
                 Ok(())
             })?;
+            if let Some(copied) = &self.copied {
+                copied(key, &other);
+            }
             if let Some(counts) = self.counts.get_mut(&kind) {
                 counts.bytes = (counts.bytes + other.payload.len() as u64)
                     .saturating_sub(message.payload.len() as u64);
@@ -960,6 +989,36 @@ mod tests {
 
     fn open(folder: &Path) -> Outbox {
         Outbox::open(folder, Limits::default()).unwrap()
+    }
+
+    #[test]
+    fn whoever_copies_hears_each_message_and_each_change_under_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let outbox = open(folder.path());
+        let (tell, told) = std::sync::mpsc::channel();
+        outbox.set_copied(move |key, message| tell.send((key, message.clone())).unwrap());
+        let (first, second) = (
+            message(Kind::Sighting, "a", 3),
+            message(Kind::Effort, "b", 4),
+        );
+        outbox.put(vec![first.clone(), second.clone()]).unwrap();
+        let revised = Message {
+            payload: vec![9; 5],
+            ..first.clone()
+        };
+        let changed = outbox
+            .revise(Kind::Sighting, |_| Some(revised.clone()))
+            .unwrap();
+        assert_eq!(changed, 1);
+        let told: Vec<_> = told.try_iter().collect();
+        let (a, b) = (told[0].0, told[1].0);
+        assert!(a.number() < b.number());
+        assert_eq!(
+            told,
+            [(a, first), (b, second.clone()), (a, revised.clone())]
+        );
+        // Copies are what is sent, under the same keys.
+        assert_eq!(take_all(&outbox), [(a, revised), (b, second)]);
     }
 
     fn take_all(outbox: &Outbox) -> Vec<(Key, Message)> {

@@ -44,12 +44,14 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use crate::archive::{self, Archive};
+use crate::archive::{self, Archive, ArchivedMessage};
 use crate::camera::{Camera, Captured, Frame, Mask, MountedCamera};
 use crate::control::{self, Cameras, Controlled};
 use crate::effort::FlightOf;
 use crate::observe::{Counters, Hardware, Phase, Preview};
-use crate::outbox::{Depth, Limits, Outbox, OutboxError, Publisher, PublisherCounters};
+use crate::outbox::{
+    Depth, Key, Kind, Limits, Message, Outbox, OutboxError, Publisher, PublisherCounters,
+};
 use crate::sighting::{LOST_AFTER, SeenHead};
 use aloft::{Aloft, Places};
 pub use aloft::{Survey, TRACK_INTERVAL};
@@ -232,6 +234,13 @@ pub fn fly<R: Recogniser + 'static>(
     );
     let counters = Arc::new(counters.with_hardware(Hardware::of_this(disks.collect())));
     let commands = flight.survey.commands;
+    let archive = flight
+        .archive
+        .map(|settings| Arc::new(Archive::new(settings)));
+    if let Some(archive) = &archive {
+        let archive = archive.clone();
+        outbox.set_copied(move |key, message| archive_message(&archive, key, message));
+    }
     let sightings = Sightings::begin(
         flight.platform.clone(),
         flight.encoding,
@@ -287,9 +296,6 @@ pub fn fly<R: Recogniser + 'static>(
     if let Some(page) = flight.page {
         start_page(&mut supervisor, page, controlled, &ended)?;
     }
-    let archive = flight
-        .archive
-        .map(|settings| Arc::new(Archive::new(settings)));
     if let Some(archive) = &archive {
         start_archive(&mut supervisor, archive, &counters, &landed)?;
     }
@@ -344,6 +350,19 @@ pub fn fly<R: Recogniser + 'static>(
         archive: archive.map(|archive| archive.counts()),
         ..report(&counters, &outbox, &link, failure, stragglers)
     })
+}
+
+/// Gives a message to the archive that the ground has to have, whatever becomes of the link. Pictures of heads go there with
+/// their records.
+fn archive_message(archive: &Archive, key: Key, message: &Message) {
+    if matches!(message.kind, Kind::Sighting | Kind::Effort | Kind::Track) {
+        let message = ArchivedMessage {
+            topic: message.topic.clone(),
+            content_type: message.content_type.clone(),
+            payload: message.payload.clone(),
+        };
+        archive.give_message(key.number(), message);
+    }
 }
 
 /// Starts what writes pictures to the archive.

@@ -204,3 +204,23 @@ proptest! {
         prop_assert_eq!(said.ends_with('W'), degrees < 0.0);
     }
 }
+
+proptest! {
+    /// The ground has a picture of a head as it was sent, whatever is said of it.
+    #[test]
+    fn what_was_added_can_be_taken_away(number in any::<u64>(), named in ".{0,40}", width in 1..80_u32, quality in 1..100_u8) {
+        let pixels = RgbImage::from_fn(width, 7, |x, y| image::Rgb([(x * y) as u8, x as u8, number as u8]));
+        let jpeg = encode_jpeg(&pixels, quality).unwrap();
+        let mut record = record(number, TIME);
+        record.heads[0].organism_id = Some(named);
+        let archived = with_metadata(&jpeg, &record);
+        prop_assert!(archived.len() > jpeg.len());
+        prop_assert_eq!(without_metadata(&archived), &jpeg[..]);
+        prop_assert_eq!(without_metadata(&jpeg), &jpeg[..]);
+    }
+
+    #[test]
+    fn taking_away_reads_anything(bytes in prop::collection::vec(prop_oneof![Just(0xff_u8), any::<u8>()], 0..200)) {
+        prop_assert!(without_metadata(&bytes).len() <= bytes.len());
+    }
+}

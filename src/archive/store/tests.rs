@@ -386,3 +386,69 @@ fn a_million_pictures() {
         store.index.bytes() / 1_000_000
     );
 }
+
+/// Against a map in memory: messages stay in the order in which they were first said, one of the same number takes the place
+/// of the one before it, other runs have numbers of their own, and what was kept is there when the archive is opened again.
+#[test]
+fn messages_are_kept_in_order_each_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let message = |said: u8| ArchivedMessage {
+        topic: format!("callosity/v1/test/{}", said % 3),
+        content_type: "application/json".to_owned(),
+        payload: vec![said; usize::from(said)],
+    };
+    let mut expected: Vec<((u128, i64), ArchivedMessage)> = Vec::new();
+    let mut state = 1_u32;
+    for _ in 0..20 {
+        let mut store = open(folder.path(), u64::MAX);
+        for run in 1..3 {
+            let mut several: Vec<(i64, ArchivedMessage)> = Vec::new();
+            for _ in 0..5 {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let (number, said) = (i64::from(state >> 27), (state >> 16) as u8);
+                several.push((number, message(said)));
+            }
+            store.keep_messages(Uuid::from_u128(run), &several).unwrap();
+            for (number, message) in several {
+                match expected.iter_mut().find(|(key, _)| *key == (run, number)) {
+                    // Where it goes does not change.
+                    Some((_, earlier)) => earlier.payload = message.payload,
+                    None => expected.push(((run, number), message)),
+                }
+            }
+        }
+        drop(store);
+        let store = open(folder.path(), u64::MAX);
+        let (mut found, mut after) = (Vec::new(), 0);
+        loop {
+            let page = store.messages_after(after, 7).unwrap();
+            let Some((last, _)) = page.last() else {
+                break;
+            };
+            after = *last;
+            found.extend(page.into_iter().map(|(_, message)| message));
+        }
+        assert_eq!(found.len() as u64, store.messages().unwrap());
+        assert!(found.iter().eq(expected.iter().map(|(_, message)| message)));
+    }
+}
+
+#[test]
+fn messages_have_room_made_for_them_and_are_refused_where_there_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(folder.path(), 1_000_000);
+    for number in 0..5 {
+        put(&mut store, number, Worth::Empty, 100_000).unwrap();
+    }
+    let message = |bytes: usize| ArchivedMessage {
+        topic: "callosity/v1/test/sighting".to_owned(),
+        content_type: "application/json".to_owned(),
+        payload: vec![7; bytes],
+    };
+    let run = Uuid::from_u128(1);
+    store.keep_messages(run, &[(1, message(400_000))]).unwrap();
+    assert!(store.total(Worth::Empty).unwrap().pictures < 5);
+    let refused = store.keep_messages(run, &[(2, message(2_000_000))]);
+    assert!(refused.unwrap_err().is_full());
+    assert_eq!(store.messages().unwrap(), 1);
+}

@@ -13,6 +13,7 @@
 mod accounts;
 mod aircraft;
 mod decisions;
+mod flights;
 mod messages;
 mod names;
 mod pictures;
@@ -34,13 +35,17 @@ use thiserror::Error;
 pub use accounts::{Account, AccountError, Invitation, Role, Session};
 pub use aircraft::{Aircraft, Position};
 pub use decisions::{Decided, DecisionError, NewDecision, Verdict};
+pub use flights::{Confirmed, Pending};
 pub use messages::{Kept, SetAside};
 pub use names::{Animal, NameError, checked_name, folded};
 pub use pictures::Pictures;
 pub use sightings::{Area, Details, Order, Search, Standing, Summary};
 
 /// The schema, one step after the other. A step that was released is never changed.
-const MIGRATIONS: [(&str, &str); 1] = [("begin", include_str!("0001_begin.sql"))];
+const MIGRATIONS: [(&str, &str); 2] = [
+    ("begin", include_str!("0001_begin.sql")),
+    ("frames", include_str!("0002_frames.sql")),
+];
 
 static DRIVERS: Once = Once::new();
 

@@ -277,6 +277,20 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     prop::collection::vec(event, 1..12)
 }
 
+/// What a store has of sightings: each with its number of revisions and its pictures.
+async fn held(store: &Store) -> Vec<(Summary, u32, BTreeSet<String>)> {
+    let mut held = Vec::new();
+    for summary in store.search(&Search::default()).await.unwrap() {
+        let details = store.sighting(summary.id).await.unwrap().unwrap();
+        held.push((
+            summary,
+            details.revisions,
+            details.crops.into_iter().collect(),
+        ));
+    }
+    held
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -334,6 +348,54 @@ proptest! {
                     .map(|name| store.pictures().get(name).unwrap().unwrap()[3]).collect();
                 assert_eq!(&pictures, &of_it);
                 assert_eq!(s.crop.is_some(), !of_it.is_empty());
+            }
+        });
+    }
+
+    /// What came live, in any order, and then all of it from the aircraft's disk gives what all of it live gives, and
+    /// once more changes nothing.
+    #[test]
+    fn a_disk_completes_what_came_live(
+        flight in prop::collection::vec((1..4_u128, 0..3_u8), 1..12),
+        live in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+    ) {
+        block_on(async {
+            // As an aircraft says it: a crop is never before its sighting.
+            let mut said: Vec<(Delivery, Option<(Uuid, String)>)> = Vec::new();
+            let mut revisions: BTreeMap<u128, u32> = BTreeMap::new();
+            for (number, picture) in flight {
+                let revision = revisions.entry(number).or_default();
+                said.push((of_sighting(&sighting(number, *revision), Encoding::Cbor), None));
+                *revision += 1;
+                let jpeg = [0xff, 0xd8, 0xff, picture, number as u8];
+                let name = hex::encode(Sha256::digest(jpeg));
+                said.push((of_crop(number, &jpeg), Some((Uuid::from_u128(number), name))));
+            }
+            // A picture is made once: of two that are the same the first is meant.
+            let mut seen = BTreeSet::new();
+            said.retain(|(_, crop)| crop.as_ref().is_none_or(|crop| seen.insert(crop.clone())));
+            let (expected, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            let all = open(expected.path()).await;
+            for (delivery, _) in &said {
+                all.keep(std::slice::from_ref(delivery)).await.unwrap();
+            }
+            let expected = held(&all).await;
+            let store = open(data.path()).await;
+            for index in live {
+                store.keep(std::slice::from_ref(&index.get(&said).0)).await.unwrap();
+            }
+            for again in [false, true] {
+                let from_disk = said.iter().map(|(d, _)| {
+                    Delivery::from_disk(&d.topic, d.content_type.as_deref().unwrap(), d.payload.to_vec()).unwrap()
+                });
+                let kept = store.keep(&from_disk.collect::<Vec<_>>()).await.unwrap();
+                assert!(!again || kept.repeated == said.len() as u64);
+                let latest: BTreeMap<_, _> = said.iter().filter_map(|(_, crop)| crop.clone()).collect();
+                for (sighting, picture) in latest {
+                    let new = store.show_crop(sighting, &picture).await.unwrap();
+                    assert!(!(again && new));
+                }
+                assert_eq!(held(&store).await, expected);
             }
         });
     }
@@ -846,4 +908,119 @@ async fn a_million_sightings_are_searched() {
     let begun = std::time::Instant::now();
     store.counts().await.unwrap();
     println!("{:<20} {:>21.1?}", "counts", begun.elapsed());
+}
+
+#[tokio::test]
+async fn frames_and_corrected_times_are_of_the_newest_revision_and_only_what_is_definite_is_confirmed()
+ {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let flight = Uuid::from_u128(7);
+    for number in 1..=3 {
+        store
+            .keep(&[of_sighting(&sighting(number, 0), Encoding::Json)])
+            .await
+            .unwrap();
+    }
+    assert!(
+        store
+            .of_flight(Uuid::from_u128(8))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert!(
+        store
+            .of_flight(flight)
+            .await
+            .unwrap()
+            .iter()
+            .all(|s| !s.has_frame)
+    );
+
+    store
+        .keep_frame(&sighting(1, 0), 2, b"\xff\xd8\xff first")
+        .await
+        .unwrap();
+    store
+        .decide(
+            Uuid::from_u128(1),
+            &decision(0, Verdict::Identified, Some("Comet")),
+            "Ada",
+        )
+        .await
+        .unwrap();
+    let possible = NewDecision {
+        possible: true,
+        ..decision(0, Verdict::Identified, Some("Comet"))
+    };
+    store
+        .decide(Uuid::from_u128(2), &possible, "Ada")
+        .await
+        .unwrap();
+    store
+        .decide(
+            Uuid::from_u128(3),
+            &decision(0, Verdict::CannotTell, None),
+            "Ada",
+        )
+        .await
+        .unwrap();
+    let confirmed = store.confirmed(None, 10).await.unwrap();
+    assert_eq!(confirmed.len(), 1);
+    assert_eq!(confirmed[0].message, sighting(1, 0));
+    assert_eq!(
+        (confirmed[0].animal.as_deref(), confirmed[0].heads_in_frame),
+        (Some("Comet"), 2)
+    );
+    let frame = confirmed[0].frame.as_deref().unwrap();
+    assert_eq!(
+        store.pictures().get(frame).unwrap().unwrap(),
+        b"\xff\xd8\xff first"
+    );
+    assert!(
+        store
+            .confirmed(Some(Uuid::from_u128(1)), 10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+
+    // A newer revision is of another frame.
+    store
+        .keep(&[of_sighting(&sighting(1, 1), Encoding::Json)])
+        .await
+        .unwrap();
+    assert_eq!(store.confirmed(None, 10).await.unwrap()[0].frame, None);
+    assert!(!store.of_flight(flight).await.unwrap()[0].has_frame);
+    store
+        .keep_frame(&sighting(1, 1), 1, b"\xff\xd8\xff second")
+        .await
+        .unwrap();
+    store
+        .keep_frame(&sighting(1, 0), 2, b"\xff\xd8\xff first")
+        .await
+        .unwrap();
+    let confirmed = store.confirmed(None, 10).await.unwrap();
+    assert_eq!(
+        confirmed[0].heads_in_frame, 1,
+        "an older frame does not take the place of a newer one"
+    );
+    assert!(store.of_flight(flight).await.unwrap()[0].has_frame);
+
+    let time: Timestamp = "2026-03-01T14:00:00Z".parse().unwrap();
+    assert!(store.correct_time(Uuid::from_u128(1), time).await.unwrap());
+    assert!(!store.correct_time(Uuid::from_u128(1), time).await.unwrap());
+    assert!(!store.correct_time(Uuid::from_u128(99), time).await.unwrap());
+    let shown = store.sighting(Uuid::from_u128(1)).await.unwrap().unwrap();
+    assert_eq!(
+        (shown.summary.time, shown.message.event_date),
+        (time, sighting(1, 1).event_date)
+    );
+    assert!(
+        !store
+            .show_crop(Uuid::from_u128(1), "a picture that nobody has")
+            .await
+            .unwrap()
+    );
 }

@@ -3,6 +3,7 @@ import { useEffect } from "preact/hooks";
 import { signal } from "@preact/signals";
 import "./style.css";
 import { account, accountsAreNeeded, ask, enter, follow, isConnected, loadAnimals, mayManage, queue, QUEUE, station, unfollow } from "./api";
+import { Animals } from "./Animals";
 import { Entrance } from "./Entrance";
 import { HealthPage } from "./HealthPage";
 import { Now } from "./Now";
@@ -21,6 +22,7 @@ addEventListener("hashchange", () => {
 const PAGES = [
   ["now", "Now"],
   ["review", "Review"],
+  ["animals", "Animals"],
   ["health", "Health"],
 ] as const;
 
@@ -83,7 +85,7 @@ function Page() {
           The ground station cannot store what arrives, so it is kept where it comes from: {station.value.trouble}
         </p>
       )}
-      <main>{page === "review" ? <Review shown={shown} /> : page === "health" ? <HealthPage /> : page === "people" ? <People /> : <Now />}</main>
+      <main>{page === "review" ? <Review shown={shown} /> : page === "animals" ? <Animals shown={shown} /> : page === "health" ? <HealthPage /> : page === "people" ? <People /> : <Now />}</main>
     </>
   );
 }

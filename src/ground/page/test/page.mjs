@@ -137,6 +137,35 @@ await ana.keyboard.press("w");
 await until("it is decided", async () => (await standing(twins[0].id))?.verdict === "notAWhale");
 assert.equal(await standing(twins[1].id), null);
 
+// --- animals -----------------------------------------------------------------------------------------
+
+step("an animal is found by its name, with its photographs and all that is known of where and when it was");
+await ana.getByRole("link", { name: "Animals" }).click();
+await ana.getByRole("heading", { name: "Animals" }).waitFor();
+const catalogue = await api(ana, "/api/animals");
+const list = ana.locator(".animals .queue li");
+await until("all animals", async () => (await list.count()) === catalogue.length);
+const named0 = catalogue.find((a) => a.references > 1);
+await ana.getByLabel("Name").fill(named0.name.toUpperCase());
+await until("one by its name", async () => (await list.count()) < catalogue.length || catalogue.length === 1);
+await list.filter({ hasText: named0.name }).first().getByRole("link").click();
+await ana.locator(".photographs img").first().waitFor();
+assert.equal(await ana.locator(".photographs img").count(), named0.references);
+
+step("one that was named here has the sighting by which it got its name, on the map and in time");
+await ana.getByLabel("Name").fill("");
+await ana.getByLabel("in no catalogue only").check();
+await until("Foundling alone", async () => (await list.count()) === 1);
+await list.getByRole("link").click();
+await ana.getByText("Confirmed by a person: 1 sighting.").waitFor();
+assert.deepEqual(await ana.locator(".animals .arrivals a").evaluateAll((links) => links.map((a) => a.hash)), [`#review/${stranger.id}`]);
+await ana.locator(".animals .map .dot").click();
+await until("the sighting in review", async () => (await shownId(ana)) === stranger.id);
+
+step("an animal that nobody has named is said to be none");
+await ana.goto(`${origin}/#animals/${encodeURIComponent("Moby 100%")}`);
+await ana.getByText("No animal is called Moby 100%").waitFor();
+
 // --- two reviewers -------------------------------------------------------------------------------
 
 step("a reviewer is invited, and may not manage");
@@ -200,6 +229,7 @@ const picked = named[3];
 const pages = [
   ["now", "#now", ".arrivals li"],
   ["review", `#review/${picked.id}`, ".candidates img"],
+  ["animals", `#animals/${encodeURIComponent(first.leading)}`, ".photographs img"],
   ["health", "#health", ".health .grid"],
 ];
 const storage = await ana.context().storageState();
