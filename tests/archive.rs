@@ -507,6 +507,109 @@ fn nothing_is_named_by_a_date_that_is_not_trusted() {
     assert!(names.is_sorted_by_key(|(_, number)| *number), "{names:?}");
 }
 
+/// A clock that is set while the flight goes on.
+struct SetInFlight {
+    from: Duration,
+}
+
+impl TimeSource for SetInFlight {
+    fn wall(&self) -> Timestamp {
+        if self.is_synchronised() {
+            SystemClock.wall()
+        } else {
+            Timestamp::UNIX_EPOCH
+        }
+    }
+
+    fn monotonic(&self) -> Duration {
+        SystemClock.monotonic()
+    }
+
+    fn is_synchronised(&self) -> bool {
+        self.monotonic() >= self.from
+    }
+
+    fn boot(&self) -> Option<String> {
+        SystemClock.boot()
+    }
+}
+
+#[test]
+fn records_get_their_date_when_the_time_becomes_known() {
+    let folder = tempfile::tempdir().unwrap();
+    photographs(folder.path(), &[WHALES; 10], 64);
+    let archive = folder.path().join("archive");
+    let settings = Settings::new(archive.clone());
+    let begun = SystemClock.wall();
+    let from = SystemClock.monotonic() + Duration::from_secs(3);
+    let flown = flown(
+        |options| {
+            let flight = flight_with(ByWidth::default(), folder.path(), 1.0, options);
+            Flight {
+                survey: Survey {
+                    time: Arc::new(SetInFlight { from }),
+                    ..Survey::default()
+                },
+                ..archived(flight, settings)
+            }
+        },
+        |_, _| {},
+    );
+    assert_eq!(flown.report.archive.unwrap().frames, 10);
+    let records = records(&archive);
+    let (undated, dated): (Vec<_>, Vec<_>) = records.iter().partition(|(path, _)| {
+        let below = path.strip_prefix(&archive).unwrap();
+        below.to_str().unwrap().starts_with("undated_")
+    });
+    assert!(!undated.is_empty() && !dated.is_empty(), "{records:?}");
+    for (path, record) in &records {
+        let after = record.time.duration_since(begun).as_secs_f64();
+        assert!((-1.0..60.0).contains(&after), "{path:?}: {record:?}");
+    }
+    for (_, record) in undated {
+        assert_eq!(record.time_quality, TimeQuality::Corrected);
+    }
+}
+
+/// `callosity archive pin`, in a process of its own, while this one has the archive open.
+#[test]
+fn another_process_pins_what_this_one_would_delete() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        budget: Some(1_500_000),
+        ..Settings::new(folder.path().to_owned())
+    };
+    let mut store = Store::open(&settings).unwrap();
+    let mut put = |number| {
+        let record = test_record(number);
+        let worth = callosity::archive::Worth::Whale;
+        store
+            .put(record, worth, "jpg", &[7; 200_000])
+            .unwrap()
+            .picture
+    };
+    let first = put(0);
+    let ask = |verb: &str, what: &str| {
+        let callosity = std::process::Command::new(env!("CARGO_BIN_EXE_callosity"))
+            .args(["archive", verb])
+            .arg(folder.path())
+            .arg(what)
+            .output()
+            .unwrap();
+        let said = [callosity.stdout, callosity.stderr].concat();
+        (callosity.status.success(), String::from_utf8(said).unwrap())
+    };
+    let (is_well, said) = ask("pin", &first);
+    assert!(is_well && said.contains("asked of the callosity"), "{said}");
+    let (is_well, said) = ask("pin", "left/none.jpg");
+    assert!(!is_well && said.contains("no such picture"), "{said}");
+    (1..30).for_each(|number| drop(put(number)));
+    assert!(folder.path().join(&first).exists());
+    assert!(ask("unpin", &first).0);
+    (30..60).for_each(|number| drop(put(number)));
+    assert!(!folder.path().join(&first).exists());
+}
+
 /// A disk of memory; taken away when dropped.
 struct Disk(PathBuf);
 

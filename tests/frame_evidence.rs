@@ -217,6 +217,39 @@ impl Tracked {
         Score::new(&self.truth, &self.records, &self.finally, &self.known)
     }
 
+    /// Each time that a sighting went over to another animal: frame by frame, how far away the animal is that it had
+    /// before, and whether that was found as another one.
+    fn print_switches(&self) {
+        let mut last: BTreeMap<Uuid, (String, String)> = BTreeMap::new();
+        for record in &self.records {
+            let file = record.frame.file.clone().unwrap_or_default();
+            let truth = &self.truth.frames[&file];
+            for found in &record.heads {
+                let centre = rehearsal::landmarks(&found.head).centre();
+                let near = truth.iter().find(|head| {
+                    let away = head.landmarks.centre().distance(centre);
+                    away < 0.5 * head.landmarks.head_length()
+                });
+                let Some(near) = near else { continue };
+                let now = (near.individual.clone(), file.clone());
+                let before = last.insert(found.occurrence_id, now);
+                let Some((individual, at)) = before.filter(|before| before.0 != near.individual)
+                else {
+                    continue;
+                };
+                let other = truth.iter().find(|head| head.individual == individual);
+                let away = other.map(|head| {
+                    head.landmarks.centre().distance(near.landmarks.centre())
+                        / near.landmarks.head_length()
+                });
+                println!(
+                    "switch in {} frame {file}: {individual} (last in {at}) to {}; the former is {away:.1?} head lengths away",
+                    record.camera, near.individual
+                );
+            }
+        }
+    }
+
     /// Of each group of animals that was met.
     fn scores_of_groups(&self) -> Vec<Score> {
         let mut files: BTreeMap<u64, Vec<&String>> = BTreeMap::new();
@@ -558,6 +591,7 @@ fn virtual_flights() {
         for (instruments, (flights, of_groups)) in kinds.iter().zip(&mut scores) {
             let tracked = track(&flight, &flown, &identifier, *instruments);
             let score = tracked.score();
+            tracked.print_switches();
             println!("flight {seed}, {instruments:?}:\n{score}");
             flights.push(score);
             of_groups.extend(tracked.scores_of_groups());

@@ -9,7 +9,8 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use recognition::geometry::{Affine, HeadCrop, Landmarks, Point};
 use recognition::pixels::{
-    CameraCondition, EncodedPhotograph, Image, PixelFormat, RawImage, YCbCr, YCbCrMatrix, warp,
+    CameraCondition, Depth, EncodedPhotograph, Image, PixelFormat, RawImage, YCbCr, YCbCrMatrix,
+    warp,
 };
 use serde::Deserialize;
 
@@ -150,14 +151,17 @@ fn uncompressed_frames_are_converted_as_opencv_does() {
         let mut format = PixelFormat::ALL.into_iter();
         let format = format.find(|f| f.to_string() == expected.format).unwrap();
         let (count, bits) = match format {
-            PixelFormat::Yuyv => (2 * pixels, 8),
+            PixelFormat::Yuyv | PixelFormat::Uyvy => (2 * pixels, 8),
             PixelFormat::Nv12 => (pixels * 3 / 2, 8),
             PixelFormat::Rgb24 | PixelFormat::Bgr24 => (3 * pixels, 8),
             _ if expected.format.ends_with("10") => (pixels, 10),
             _ if expected.format.ends_with("12") => (pixels, 12),
             _ => (pixels, 8),
         };
-        let is_luma = matches!(format, PixelFormat::Yuyv | PixelFormat::Nv12);
+        let is_luma = matches!(
+            format,
+            PixelFormat::Yuyv | PixelFormat::Uyvy | PixelFormat::Nv12
+        );
         let least = if is_luma { 16 } else { 0 };
         let samples = noise(count, bits).into_iter().map(|v| v.max(least));
         let bytes = if bits == 8 {
@@ -191,7 +195,11 @@ fn uncompressed_frames_are_converted_as_opencv_does() {
         );
         *compared.entry(format.to_string()).or_insert(0) += 1;
     }
-    assert_eq!(compared.len(), PixelFormat::ALL.len(), "{compared:?}");
+    // OpenCV reads nothing packed.
+    let packed = [Depth::TenPacked, Depth::TwelvePacked, Depth::TenBits];
+    let all = PixelFormat::ALL.into_iter();
+    let unpacked = all.filter(|format| format.depth().is_none_or(|depth| !packed.contains(&depth)));
+    assert_eq!(compared.len(), unpacked.count(), "{compared:?}");
 }
 
 #[test]

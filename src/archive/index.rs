@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use tracing::error;
 use uuid::Uuid;
 
@@ -100,6 +100,7 @@ const SCHEMA: &str = "
     );
     CREATE INDEX IF NOT EXISTS oldest ON picture (worth, key) WHERE pinned = 0 AND complete = 1;
     CREATE INDEX IF NOT EXISTS unfinished ON picture (key) WHERE complete = 0;
+    CREATE INDEX IF NOT EXISTS dated_anew ON picture (key) WHERE complete = 2;
     CREATE INDEX IF NOT EXISTS by_flight ON picture (flight, worth);
     CREATE TABLE IF NOT EXISTS shows (
         occurrence TEXT NOT NULL,
@@ -253,6 +254,33 @@ impl Index {
         Ok(())
     }
 
+    /// The record of an entry is about to be written anew, with its date; on the disk when this returns.
+    pub fn begin_dating(&self, key: i64) -> rusqlite::Result<()> {
+        synchronise_each(&self.database, true)?;
+        self.database
+            .prepare_cached("UPDATE picture SET complete = 2 WHERE key = ?1")?
+            .execute([key])?;
+        synchronise_each(&self.database, false)
+    }
+
+    /// Entries whose records were about to be written anew.
+    pub fn being_dated(&self) -> rusqlite::Result<Vec<Entry>> {
+        self.entries("complete = 2", [])
+    }
+
+    /// Entries of a flight that have no date in their name.
+    pub fn undated(&self, flight: Uuid) -> rusqlite::Result<Vec<Entry>> {
+        let undated = "flight = ?1 AND complete = 1 AND record GLOB 'undated_*'";
+        self.entries(undated, [flight.to_string()])
+    }
+
+    fn entries(&self, which: &str, values: impl Params) -> rusqlite::Result<Vec<Entry>> {
+        let mut statement = self.database.prepare(&format!(
+            "SELECT key, picture, record, picture_bytes, record_bytes FROM picture WHERE {which} ORDER BY key"
+        ))?;
+        statement.query_map(values, entry)?.collect()
+    }
+
     /// The files of an entry are deleted.
     pub fn remove(&self, key: i64) -> rusqlite::Result<()> {
         self.database
@@ -274,11 +302,7 @@ impl Index {
 
     /// Entries whose files may not be whole.
     pub fn unfinished(&self) -> rusqlite::Result<Vec<Entry>> {
-        let mut statement = self.database.prepare(
-            "SELECT key, picture, record, picture_bytes, record_bytes FROM picture
-             WHERE complete = 0 ORDER BY key",
-        )?;
-        statement.query_map([], entry)?.collect()
+        self.entries("complete = 0", [])
     }
 
     /// Keeps messages of a run of the program; one of a number that is there takes its place.
@@ -410,14 +434,19 @@ impl Index {
             .collect()
     }
 
-    /// Pins or unpins all pictures of a flight, of a sighting, or of a name; returns how many there are.
+    /// Pins or unpins all pictures of a flight, of a sighting, or of a name; returns how many there are. On the disk
+    /// when this returns.
     pub fn pin(&self, what: &str, pinned: bool) -> rusqlite::Result<usize> {
-        self.database
+        synchronise_each(&self.database, true)?;
+        let pictures = self
+            .database
             .prepare_cached(
                 "UPDATE picture SET pinned = ?2 WHERE flight = ?1 OR picture = ?1
                  OR key IN (SELECT key FROM shows WHERE occurrence = ?1)",
             )?
-            .execute(params![what, pinned])
+            .execute(params![what, pinned])?;
+        synchronise_each(&self.database, false)?;
+        Ok(pictures)
     }
 }
 

@@ -19,6 +19,7 @@ mod index;
 mod metadata;
 mod mount;
 mod names;
+mod pins;
 mod queue;
 mod store;
 
@@ -34,10 +35,13 @@ use link::message::ArchiveHealth;
 use recognition::geometry::Rectangle;
 use recognition::pixels::{Image, Photograph, encode_jpeg};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
+use crate::clock::Correction;
+
 pub use error::ArchiveError;
+use index::Entry;
 pub use index::{ArchivedMessage, Total, Worth};
 pub use metadata::without_metadata;
 use queue::Queue;
@@ -168,6 +172,10 @@ struct State {
     messages_lost: u64,
     /// Why the archive is not open, or what it did not take.
     problem: Option<String>,
+    /// The flight of the last picture.
+    flight: Option<Uuid>,
+    /// What puts right the times that were told before they could be trusted, when it is known.
+    correction: Option<Correction>,
 }
 
 impl Archive {
@@ -197,6 +205,7 @@ impl Archive {
 
     /// Takes a picture to be written. It never waits: where too many do, what is worth least is dropped and counted.
     pub fn give(&self, picture: Picture) {
+        self.state().flight = Some(picture.record.event_id);
         let (worth, bytes) = (picture.worth(), picture.bytes());
         let dropped = self.queue.put(worth, bytes, picture);
         self.lost(&dropped, "the disk is too slow");
@@ -217,6 +226,12 @@ impl Archive {
     fn messages(&self) -> MutexGuard<'_, VecDeque<(i64, ArchivedMessage)>> {
         // A queue is whole after each call.
         self.messages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time has become known: pictures of this flight that were written without a trusted date get it in their
+    /// records, when none waits to be written; what is written from now on is named by it.
+    pub fn put_right(&self, correction: Correction) {
+        self.state().correction = Some(correction);
     }
 
     /// What became of the pictures.
@@ -262,6 +277,7 @@ impl Archive {
             store: None,
             again: None,
             tried: None,
+            undated: None,
         };
         let mut told = None;
         loop {
@@ -318,6 +334,8 @@ struct Writer<'a> {
     again: Option<Picture>,
     /// When it was last tried to open the archive.
     tried: Option<Instant>,
+    /// Pictures whose records wait for their date; `None` before the archive was asked for them.
+    undated: Option<Vec<Entry>>,
 }
 
 impl Writer<'_> {
@@ -332,13 +350,14 @@ impl Writer<'_> {
             Some(picture) => (picture, true),
             None => match self.archive.queue.take(TICK) {
                 Some(picture) => (picture, false),
-                None => return wrote_messages,
+                None => return self.date_one() || wrote_messages,
             },
         };
+        let correction = self.archive.state().correction;
         let Some(store) = &mut self.store else {
             return false;
         };
-        match write(store, &picture) {
+        match write(store, &picture, correction) {
             Ok(written) => self.has_written(&picture, &written),
             Err(e) if e.is_full() || e.is_of_the_picture() || is_second_attempt => {
                 self.archive.state().problem = Some(e.to_string());
@@ -382,6 +401,37 @@ impl Writer<'_> {
         }
     }
 
+    /// Dates a picture that was written when its date was not known; returns whether there may be more.
+    fn date_one(&mut self) -> bool {
+        let (flight, correction) = {
+            let state = self.archive.state();
+            (state.flight, state.correction)
+        };
+        let (Some(store), Some(flight), Some(correction)) = (&mut self.store, flight, correction)
+        else {
+            return false;
+        };
+        let mut date = || {
+            if self.undated.is_none() {
+                let undated = store.undated(flight)?;
+                if !undated.is_empty() {
+                    info!("archive: {} records get their dates", undated.len());
+                }
+                self.undated = Some(undated);
+            }
+            let undated = self.undated.as_mut().and_then(Vec::pop);
+            undated.map_or(Ok(false), |entry| {
+                store.date(&entry, &correction).map(|_| true)
+            })
+        };
+        date().unwrap_or_else(|e: ArchiveError| {
+            // The rest keep their flight times, with which they can be dated by hand.
+            warn!("archive: records get no dates: {e}");
+            self.undated = Some(Vec::new());
+            false
+        })
+    }
+
     /// Whether the archive is open after another attempt, which is made now and then.
     fn open(&mut self) -> bool {
         if self.tried.is_some_and(|tried| tried.elapsed() < RETRY) {
@@ -394,6 +444,7 @@ impl Writer<'_> {
             Ok(store) => {
                 state.problem = None;
                 self.store = Some(store);
+                self.undated = None;
             }
             Err(e) => state.problem = Some(e.to_string()),
         }
@@ -416,8 +467,15 @@ impl Writer<'_> {
     }
 }
 
-fn write(store: &mut Store, picture: &Picture) -> Result<Written, ArchiveError> {
+fn write(
+    store: &mut Store,
+    picture: &Picture,
+    correction: Option<Correction>,
+) -> Result<Written, ArchiveError> {
     let mut record = picture.record.clone();
+    if let Some(correction) = correction {
+        correction.put_right(&mut record.time, &mut record.time_quality);
+    }
     let encoded = match &picture.pixels {
         Pixels::Crop(jpeg) => Cow::Borrowed(&**jpeg),
         Pixels::Frame(Image::Encoded(photograph)) => Cow::Borrowed(photograph.bytes()),

@@ -8,6 +8,9 @@
 //! - Each file of ours is in the index: its entry is on the disk before the file is made, and goes after it. Entries of
 //!   which the files may not be whole are marked; the next [`Store::open`] finishes or removes them, and looks at no
 //!   others.
+//! - What others ask to be pinned ([`Store::ask`]) is looked at before anything is deleted, and while it is.
+//! - A record that gets its date later is as long as before, so that the index holds: one that waits for its date has room
+//!   for it. It is written under another name and renamed, as at first.
 //! - The bytes on the disk are counted before each write, with those of the index.
 
 use std::fs::{self, File, OpenOptions};
@@ -21,10 +24,14 @@ use uuid::Uuid;
 use super::index::{ArchivedMessage, Entry, Index, NewEntry, Total, Worth, bytes_on_disk};
 use super::mount;
 use super::names::Name;
+use super::pins::{self, Request, Requests};
 use super::{ArchiveError, Settings};
+use crate::clock::{Correction, is_trusted};
 use crate::sqlite;
 
 const INDEX: &str = "index.sqlite";
+/// Bytes that a record without a trusted date has more than it needs: for its date.
+const ROOM_FOR_DATE: usize = 64;
 /// So many files may have the name that a picture should have.
 const ATTEMPTS: u32 = 1000;
 /// Free bytes that are left on the disk whatever the budget: a part of it, and at most a gigabyte.
@@ -105,7 +112,116 @@ impl Store {
             before_step: Box::new(|| Ok(())),
         };
         store.finish_what_was_cut_short()?;
+        store.take_requests()?;
         Ok(store)
+    }
+
+    /// Asks the process that has the archive open to pin pictures, or to let them be deleted again, as by
+    /// [`pin`](Self::pin). When this returns it deletes nothing any more that is to stay. Where no process has it open, the
+    /// next one that has does as is asked.
+    ///
+    /// # Errors
+    /// There is no archive, or the request cannot be written.
+    pub fn ask(folder: &Path, what: &str, pinned: bool) -> Result<(), ArchiveError> {
+        let index = folder.join(INDEX);
+        if !index.is_file() {
+            return Err(ArchiveError::NoArchive {
+                folder: folder.to_owned(),
+            });
+        }
+        let path = pins::path(&index);
+        let request = Request {
+            what: what.to_owned(),
+            pinned,
+        };
+        Requests::lock(&path)
+            .and_then(|mut requests| requests.add(&request))
+            .map_err(file_error("write in", &path))
+    }
+
+    /// Does what others have asked for; they wait as long as what is returned is there.
+    fn take_requests(&mut self) -> Result<Requests, ArchiveError> {
+        let path = pins::path(self.index.path());
+        let failed = || file_error("read", &path);
+        let mut requests = Requests::lock(&path).map_err(failed())?;
+        let waiting = requests.waiting().map_err(failed())?;
+        if waiting.is_empty() {
+            return Ok(requests);
+        }
+        for Request { what, pinned } in waiting {
+            self.step("write in", INDEX)?;
+            match self.pin(&what, pinned)? {
+                0 => warn!("the archive has no flight, sighting or picture {what} to pin or unpin"),
+                n => {
+                    info!("{what}: {n} pictures of the archive are pinned: {pinned}, as was asked")
+                }
+            }
+        }
+        self.step("clear", INDEX)?;
+        requests.clear().map_err(failed())?;
+        Ok(requests)
+    }
+
+    /// The pictures of a flight that have no date in their name, for [`date`](Self::date).
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub(super) fn undated(&self, flight: Uuid) -> Result<Vec<Entry>, ArchiveError> {
+        self.in_index(self.index.undated(flight))
+    }
+
+    /// Writes the date into the record of a picture that was written when it was not known; its name stays. Returns whether
+    /// it did: a record that has its date, is of another clock, or is not as it was written stays.
+    ///
+    /// # Errors
+    /// The disk is away, or cannot be written. The record is as before then.
+    pub(super) fn date(
+        &mut self,
+        entry: &Entry,
+        correction: &Correction,
+    ) -> Result<bool, ArchiveError> {
+        self.check_disk()?;
+        if self.find(&entry.record, entry.record_bytes) != Found::Ours {
+            return Ok(false);
+        }
+        let path = self.folder.join(&entry.record);
+        let said = fs::read(&path).map_err(file_error("read", &path))?;
+        let Some(dated) = dated(&said, correction) else {
+            return Ok(false);
+        };
+        self.step("write in", INDEX)?;
+        self.in_index(self.index.begin_dating(entry.key))?;
+        let written = self.replace_record(entry, &dated);
+        if written.is_err() {
+            self.give_up_dating(entry)?;
+        }
+        written?;
+        self.step("write in", INDEX)?;
+        self.in_index(self.index.set_complete(entry.key, true))?;
+        Ok(true)
+    }
+
+    fn replace_record(&mut self, entry: &Entry, record: &[u8]) -> Result<(), ArchiveError> {
+        let part = self.part(entry, &entry.record);
+        self.write_synchronised(&part, record)?;
+        let path = self.folder.join(&entry.record);
+        self.step("rename to", &entry.record)?;
+        fs::rename(&part, &path).map_err(file_error("rename to", &path))?;
+        let folder = self.folder_of(entry);
+        self.step("synchronise", &entry.record)?;
+        synchronise(&folder).map_err(file_error("synchronise", &folder))
+    }
+
+    /// The record stays as it was, or is dated already: renaming is done or is not.
+    fn give_up_dating(&mut self, entry: &Entry) -> Result<(), ArchiveError> {
+        let part = self.part(entry, &entry.record);
+        match fs::remove_file(&part) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(file_error("delete", &part)(e));
+            }
+            _ => {}
+        }
+        self.in_index(self.index.set_complete(entry.key, true))
     }
 
     /// Looks whether the disk is there on which this archive lies.
@@ -273,7 +389,10 @@ impl Store {
         let name = Name::of(&record);
         let stem = self.free_name(&name, ending)?;
         record.picture = format!("{stem}.{ending}");
-        let said = serde_json::to_vec_pretty(&record).expect("a record is plain values");
+        let mut said = serde_json::to_vec_pretty(&record).expect("a record is plain values");
+        if !is_trusted(record.time_quality) {
+            said.resize(said.len() + ROOM_FOR_DATE, b' ');
+        }
         let (picture_bytes, record_bytes) = (picture.len() as u64, said.len() as u64);
         let deleted = self.make_room(bytes_on_disk(picture_bytes, record_bytes), worth)?;
         self.make_folders(&name.folder)?;
@@ -376,6 +495,11 @@ impl Store {
     /// Deletes until a picture of so many bytes has room.
     fn make_room(&mut self, bytes: u64, worth: Worth) -> Result<Deleted, ArchiveError> {
         let mut deleted = Deleted::default();
+        if self.is_over(bytes)?.is_none() {
+            return Ok(deleted);
+        }
+        // Held until all is deleted.
+        let _requests = self.take_requests()?;
         while let Some(limit) = self.is_over(bytes)? {
             let mut oldest = None;
             for less in Worth::ALL.into_iter().filter(|less| *less <= worth) {
@@ -457,6 +581,9 @@ impl Store {
 
     /// Finishes pictures that were whole, and removes those that were not.
     fn finish_what_was_cut_short(&mut self) -> Result<(), ArchiveError> {
+        for entry in self.in_index(self.index.being_dated())? {
+            self.give_up_dating(&entry)?;
+        }
         let unfinished = self.in_index(self.index.unfinished())?;
         for entry in &unfinished {
             let is_whole = files(entry).iter().all(|(name, bytes)| {
@@ -596,6 +723,24 @@ fn files(entry: &Entry) -> [(&str, u64); 2] {
         (&entry.picture, entry.picture_bytes),
         (&entry.record, entry.record_bytes),
     ]
+}
+
+/// A record with its date, as long as before; `None` where it has one or gets none.
+fn dated(said: &[u8], correction: &Correction) -> Option<Vec<u8>> {
+    let mut record: ArchiveRecord = serde_json::from_slice(said).ok()?;
+    if !correction.put_right(&mut record.time, &mut record.time_quality) {
+        return None;
+    }
+    let mut dated = serde_json::to_vec_pretty(&record).expect("a record is plain values");
+    if dated.len() > said.len() {
+        warn!(
+            "{} has no room for its date, and stays without one",
+            record.picture
+        );
+        return None;
+    }
+    dated.resize(said.len(), b' ');
+    Some(dated)
 }
 
 fn check_mounted(folder: &Path, mount: Option<&Path>) -> Result<(), ArchiveError> {

@@ -1,14 +1,16 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::bail;
-use callosity::archive::{Found, Store, Worth};
+use callosity::archive::{ArchiveError, Found, Store, Worth};
+use uuid::Uuid;
 
 use super::PARTLY_FAILED;
 
 /// Look into the archive of a flight, and pin what must stay.
 ///
-/// The archive belongs to one program at a time: not while `callosity run` writes into it.
+/// The archive belongs to one program at a time. Pictures can be pinned and unpinned while `callosity run` writes into it,
+/// which is asked to; all else has to wait until it has ended.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -48,8 +50,8 @@ enum Command {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::List { folder } => list(&Store::open_existing(&folder)?)?,
-        Command::Pin { folder, what } => pin(&Store::open_existing(&folder)?, &what, true)?,
-        Command::Unpin { folder, what } => pin(&Store::open_existing(&folder)?, &what, false)?,
+        Command::Pin { folder, what } => pin(&folder, &what, true)?,
+        Command::Unpin { folder, what } => pin(&folder, &what, false)?,
         Command::Verify { folder } => return verify(&Store::open_existing(&folder)?),
     }
     Ok(ExitCode::SUCCESS)
@@ -79,7 +81,11 @@ fn list(store: &Store) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn pin(store: &Store, what: &[String], pinned: bool) -> anyhow::Result<()> {
+fn pin(folder: &Path, what: &[String], pinned: bool) -> anyhow::Result<()> {
+    let store = match Store::open_existing(folder) {
+        Err(ArchiveError::InUse { .. }) => return ask(folder, what, pinned),
+        opened => opened?,
+    };
     for what in what {
         let pictures = store.pin(what, pinned)?;
         if pictures == 0 {
@@ -90,6 +96,27 @@ fn pin(store: &Store, what: &[String], pinned: bool) -> anyhow::Result<()> {
         }
         let done = if pinned { "pinned" } else { "no longer pinned" };
         println!("{what}: {pictures} pictures {done}");
+    }
+    Ok(())
+}
+
+/// Whether there is such a flight or sighting, only the program knows that has the archive open.
+fn ask(folder: &Path, what: &[String], pinned: bool) -> anyhow::Result<()> {
+    for what in what {
+        let is_known = Uuid::try_parse(what).is_ok() || folder.join(what).is_file();
+        if !is_known {
+            bail!(
+                "{what} is no identifier of a flight or sighting, and there is no such picture below {}",
+                folder.display()
+            );
+        }
+        Store::ask(folder, what, pinned)?;
+        let kept = if pinned {
+            "it deletes nothing of it from now on"
+        } else {
+            "it may delete it again"
+        };
+        println!("{what}: asked of the callosity that has the archive open; {kept}");
     }
     Ok(())
 }

@@ -46,6 +46,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::archive::{self, Archive, ArchivedMessage};
 use crate::camera::{Camera, Captured, Frame, Mask, MountedCamera};
+use crate::clock::Clock;
 use crate::control::{self, Cameras, Controlled};
 use crate::effort::FlightOf;
 use crate::observe::{Counters, Hardware, Phase, Preview};
@@ -340,6 +341,7 @@ pub fn fly<R: Recogniser + 'static>(
         complete,
         ended,
         archive: archive.as_deref(),
+        clock: aloft.clock.clone(),
         trial: OnTrial {
             flown_well: flight.flown_well,
             since: None,
@@ -475,6 +477,7 @@ struct Watch<'a> {
     /// Cancelled when all stages but the page have ended.
     ended: CancellationToken,
     archive: Option<&'a Archive>,
+    clock: Clock,
     trial: OnTrial,
 }
 
@@ -569,6 +572,9 @@ impl Watch<'_> {
         self.counters.look_at_hardware();
         if let Some(archive) = self.archive {
             self.counters.has_archived(archive.counts().into());
+            if let Some(correction) = self.clock.correction() {
+                archive.put_right(correction);
+            }
         }
         let health = self.counters.health();
         watchdog.look_at(&health);

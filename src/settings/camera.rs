@@ -5,6 +5,8 @@ use std::path::Path;
 use std::str::FromStr;
 
 use recognition::geometry::Point;
+#[cfg(target_os = "linux")]
+use recognition::pixels::WhiteBalance;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -12,7 +14,7 @@ use toml::{Table, Value};
 #[cfg(target_os = "linux")]
 use crate::camera::Live;
 #[cfg(target_os = "linux")]
-use crate::camera::v4l2::{Address, V4l2Device, Wanted};
+use crate::camera::v4l2::{Address, Samples, V4l2Device, Wanted};
 use crate::camera::{Camera, Mask, MountedCamera, Replay, Setting, Watch, WatchedFolder};
 use crate::position::Mounting;
 
@@ -46,6 +48,15 @@ pub struct CameraSettings {
     /// In the driver's units, or `auto`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub focus: Option<SettingValue>,
+    /// What a sensor's samples are: `linear` or `srgb`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub samples: Option<String>,
+    /// The sample where there is no light.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub black_level: Option<u32>,
+    /// What red, green and blue are multiplied with, for white balance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gains: Option<[f64; 3]>,
     /// Further controls by the driver's names.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub controls: BTreeMap<String, SettingValue>,
@@ -192,6 +203,14 @@ impl FromStr for CameraArgument {
                     let polygons = polygons.as_array_mut().ok_or("a mask is a list")?;
                     polygons.push(polygon(value)?);
                 }
+                ("gains", Some(value)) => {
+                    let gains: Option<Vec<Value>> = value
+                        .split(':')
+                        .map(|gain| gain.parse().ok().map(Value::Float))
+                        .collect();
+                    let gains = gains.ok_or("gains are RED:GREEN:BLUE, such as 1.9:1:1.6")?;
+                    settings.insert(key.to_owned(), Value::Array(gains));
+                }
                 (_, Some(value)) if key.starts_with("control.") => {
                     let name = key.trim_start_matches("control.").to_owned();
                     let controls = settings
@@ -242,7 +261,7 @@ fn default_name(kind: &str, which: &str) -> String {
 fn of_key(key: &str, value: &str) -> Value {
     match key {
         "rate" => value.parse().map_or_else(|_| text(value), Value::Float),
-        "format" | "size" | "watch" | "unplugged" | "begun" => text(value),
+        "format" | "size" | "samples" | "watch" | "unplugged" | "begun" => text(value),
         _ => plain(value),
     }
 }
@@ -383,6 +402,9 @@ impl Builder<'_> {
             ("white_balance", s.white_balance.is_some(), of_device),
             ("focus", s.focus.is_some(), of_device),
             ("controls", !s.controls.is_empty(), of_device),
+            ("samples", s.samples.is_some(), of_device),
+            ("black_level", s.black_level.is_some(), of_device),
+            ("gains", s.gains.is_some(), of_device),
             ("rate", s.rate.is_some(), ["v4l2", "replay"].as_slice()),
             ("watch", s.watch.is_some(), ["folder"].as_slice()),
             ("all", s.all, ["folder"].as_slice()),
@@ -418,6 +440,34 @@ impl Builder<'_> {
     }
 
     #[cfg(target_os = "linux")]
+    fn samples(&self) -> Result<Samples, SettingsError> {
+        let linear = match self.settings.samples.as_deref() {
+            None => None,
+            Some("linear") => Some(true),
+            Some("srgb") => Some(false),
+            Some(other) => {
+                let kinds = "it is linear, as a sensor measures light, or srgb, as a photograph is";
+                return Err(self.wrong("samples", other, kinds));
+            }
+        };
+        let white_balance = match self.settings.gains {
+            None => WhiteBalance::GreyEdge,
+            Some(gains) if gains.iter().all(|gain| (0.1..=16.0).contains(gain)) => {
+                WhiteBalance::Gains(gains.map(|gain| gain as f32))
+            }
+            Some(gains) => {
+                let reason = "each of red, green and blue is 0.1 to 16";
+                return Err(self.wrong("gains", format!("{gains:?}"), reason));
+            }
+        };
+        Ok(Samples {
+            linear,
+            black_level: self.settings.black_level.unwrap_or(0),
+            white_balance,
+        })
+    }
+
+    #[cfg(target_os = "linux")]
     fn v4l2(&self, which: &str) -> Result<Box<dyn Camera>, SettingsError> {
         let address: Address = which
             .parse()
@@ -442,6 +492,7 @@ impl Builder<'_> {
             size: size.transpose()?,
             rate: self.rate()?,
             settings: self.settings.image_settings(),
+            samples: self.samples()?,
         };
         Ok(Box::new(Live::new(
             self.name,

@@ -322,6 +322,18 @@ fn what_is_wrong_is_named_with_line_value_and_what_to_do() {
             "cannot list the photographs in /nowhere",
         ),
         (
+            camera("samples = \"raw\""),
+            "it is linear, as a sensor measures light, or srgb",
+        ),
+        (
+            camera("gains = [2.0, 1.0, 0.0]"),
+            "each of red, green and blue is 0.1 to 16",
+        ),
+        (
+            camera("").replace("v4l2:SN1", "folder:/tmp") + "black_level = 64\n",
+            "only cameras v4l2: take it",
+        ),
+        (
             with("outbox.budget = \"1MB\"\n[camera.left]\nsource = \"v4l2:SN1\""),
             "it is a number with MB",
         ),
@@ -369,7 +381,8 @@ fn variables_and_arguments_name_settings_too() {
 fn a_camera_in_one_line_is_a_table() {
     let argument: CameraArgument =
         "v4l2:by-path/pci-0000:00:14.0-usb-0:2:1.0,name=left,format=Y10,size=1920x1080,rate=7.5,\
-         exposure=5,gain=auto,control.power_line_frequency=50 Hz,mask=0:0/0.2:0/0:1"
+         exposure=5,gain=auto,control.power_line_frequency=50 Hz,mask=0:0/0.2:0/0:1,\
+         samples=linear,black_level=64,gains=1.9:1:1.6"
             .parse()
             .unwrap();
     let mut layers = Layers::new();
@@ -388,6 +401,9 @@ fn a_camera_in_one_line_is_a_table() {
         )]
         .into(),
         mask: vec![vec![[0.0, 0.0], [0.2, 0.0], [0.0, 1.0]]],
+        samples: Some("linear".into()),
+        black_level: Some(64),
+        gains: Some([1.9, 1.0, 1.6]),
         ..CameraSettings::default()
     };
     assert_eq!(*left, expected);
@@ -411,6 +427,7 @@ fn cameras_of_arguments_replace_those_of_files() {
         ("v4l2:SN1,rate=5,rate=6", "given twice"),
         ("/dev/video0", "v4l2:PATH-OR-SERIAL"),
         ("folder:/x,mask=0,0", "X:Y/X:Y/X:Y"),
+        ("v4l2:SN1,gains=1:x:2", "RED:GREEN:BLUE"),
     ] {
         assert!(
             text.parse::<CameraArgument>().unwrap_err().contains(said),

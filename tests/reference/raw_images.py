@@ -52,6 +52,7 @@ def formats():
     # OpenCV takes what is darker than black as black before it adds the colour, the definition after that.
     yuyv = np.maximum(noise(2 * pixels, 8), 16).astype(np.uint8)
     yield "YUYV", "", cv2.cvtColor(yuyv.reshape(HEIGHT, WIDTH, 2), cv2.COLOR_YUV2RGB_YUYV)
+    yield "UYVY", "", cv2.cvtColor(yuyv.reshape(HEIGHT, WIDTH, 2), cv2.COLOR_YUV2RGB_UYVY)
     planes = yuyv_planes(yuyv)
     yield "YUYV", "601", by_definition(*planes, 0.299, 0.114, False)
     yield "YUYV", "601 full", by_definition(*planes, 0.299, 0.114, True)

@@ -349,6 +349,169 @@ fn an_archive_belongs_to_one_process_and_its_folder_to_its_disk() {
     fs::remove_dir_all(folder.path().with_extension("gone")).unwrap();
 }
 
+/// What another process asks to keep while this one has the archive stays, from when it was told so; and goes when it asks
+/// for that.
+#[test]
+fn what_others_ask_to_pin_is_never_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let none = Store::ask(&folder.path().join("none"), "x", true).unwrap_err();
+    assert!(matches!(none, ArchiveError::NoArchive { .. }), "{none}");
+    let mut store = open(folder.path(), BUDGET);
+    let first = put(&mut store, 0, Worth::Empty, 200_000).unwrap().picture;
+    Store::ask(folder.path(), &first, true).unwrap();
+    // Cut short by a loss of power, and nothing that is there.
+    let pins = pins::path(&folder.path().join(INDEX));
+    let mut half = fs::read(&pins).unwrap();
+    half.extend(b"\n{\"what\":\"unp");
+    fs::write(&pins, half).unwrap();
+    Store::ask(folder.path(), "nothing-that-is-there.jpg", true).unwrap();
+    for number in 1..30 {
+        put(&mut store, number, Worth::Empty, 200_000).unwrap();
+    }
+    assert!(folder.path().join(&first).exists());
+    assert_eq!(store.pinned().unwrap().pictures, 1);
+    assert_eq!(fs::metadata(&pins).unwrap().len(), 0);
+    // In the order in which it was asked.
+    let last = pictures(&store).last().unwrap().clone();
+    for (what, pinned) in [(&last, true), (&first, true), (&first, false)] {
+        Store::ask(folder.path(), what, pinned).unwrap();
+    }
+    for number in 30..60 {
+        put(&mut store, number, Worth::Empty, 200_000).unwrap();
+    }
+    assert!(!folder.path().join(&first).exists());
+    assert!(folder.path().join(&last).exists());
+    // Asked when nobody has the archive open.
+    drop(store);
+    let newest = pictures(&open(folder.path(), BUDGET))
+        .last()
+        .unwrap()
+        .clone();
+    Store::ask(folder.path(), &newest, true).unwrap();
+    assert_eq!(open(folder.path(), BUDGET).pinned().unwrap().pictures, 2);
+}
+
+/// Asked at any moment: what is there when the answer comes is there in the end.
+#[test]
+fn nothing_is_deleted_after_it_was_promised_to_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(folder.path(), BUDGET);
+    put(&mut store, 0, Worth::Empty, 100_000).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let promised = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut promised = Vec::new();
+            while !done.load(std::sync::atomic::Ordering::Relaxed) && promised.len() < 8 {
+                // The oldest is the next to go.
+                let files = walk_names(folder.path());
+                let oldest = files.iter().find(|name| !promised.contains(*name));
+                if let Some(oldest) = oldest {
+                    Store::ask(folder.path(), oldest, true).unwrap();
+                    if folder.path().join(oldest).exists() {
+                        promised.push(oldest.clone());
+                    }
+                }
+                std::thread::yield_now();
+            }
+            promised
+        });
+        for number in 1..150 {
+            put(&mut store, number, Worth::Empty, 100_000).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        asking.join().unwrap()
+    });
+    assert!(!promised.is_empty());
+    for name in &promised {
+        assert!(folder.path().join(name).exists(), "{name} of {promised:?}");
+    }
+}
+
+/// Pictures that are whole, oldest first.
+fn walk_names(folder: &Path) -> Vec<String> {
+    let Ok(files) = fs::read_dir(folder.join(CAMERA)) else {
+        return Vec::new();
+    };
+    let names = files
+        .flatten()
+        .map(|file| file.file_name().into_string().unwrap());
+    let mut names: Vec<String> = names
+        .filter(|name| name.ends_with(".jpg"))
+        .map(|name| format!("{CAMERA}/{name}"))
+        .collect();
+    names.sort();
+    names
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Records get their dates when the time becomes known; whatever ends that, each is there with its date or as it was,
+    /// nothing is left over, and another attempt dates the rest.
+    #[test]
+    fn records_are_dated_whatever_comes_between(
+        faults in prop::collection::vec(fault(), 4..5),
+        taken in 1..2_000_000_i64, by in 1..1_000_000_000_i64,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(folder.path(), u64::MAX);
+        let since = crate::clock::built();
+        let told = since + jiff::SignedDuration::from_millis(taken);
+        let correction = Correction {
+            since,
+            by: jiff::SignedDuration::from_secs(by),
+            is_new: true,
+        };
+        let flight = record(0, TIME).event_id;
+        let undated = |number: u64, time| ArchiveRecord {
+            time,
+            time_quality: TimeQuality::Unset,
+            flight_time: told,
+            ..record(number, TIME)
+        };
+        for number in 0..faults.len() as u64 {
+            store.put(undated(number, told), Worth::Whale, "jpg", &[1; 10]).unwrap();
+        }
+        // Another clock told this one; and one that has its date.
+        let earlier = since - jiff::SignedDuration::from_secs(1);
+        let other = store.put(undated(9, earlier), Worth::Whale, "jpg", &[1; 10]).unwrap().picture;
+        put(&mut store, 10, Worth::Whale, 10).unwrap();
+        let before = walk(folder.path());
+        for fault in faults {
+            let waiting = store.undated(flight).unwrap();
+            store.before_step = injected(fault);
+            let done = catch_unwind(AssertUnwindSafe(|| {
+                waiting.iter().try_for_each(|entry| store.date(entry, &correction).map(drop))
+            }));
+            if !matches!(done, Ok(Ok(()))) {
+                drop(store);
+                store = open(folder.path(), u64::MAX);
+            }
+            let now = walk(folder.path());
+            prop_assert_eq!(now.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
+            prop_assert!(store.index.being_dated().unwrap().is_empty());
+        }
+        store.before_step = injected(Fault::None);
+        for entry in store.undated(flight).unwrap() {
+            store.date(&entry, &correction).unwrap();
+        }
+        let mut wrong = Vec::new();
+        store.verify(|name, _| wrong.push(name.to_owned())).unwrap();
+        prop_assert!(wrong.is_empty(), "{:?}", wrong);
+        let right = correction.right(told).unwrap();
+        for (name, content) in walk(folder.path()).iter().filter(|(name, _)| name.ends_with(".json")) {
+            let record: ArchiveRecord = serde_json::from_slice(content).unwrap();
+            let is_other = *name == other.replace(".jpg", ".json");
+            if name.starts_with("undated_") && !is_other {
+                prop_assert_eq!((record.time, record.time_quality), (right, TimeQuality::Corrected));
+                prop_assert_eq!(record.flight_time, told);
+            } else {
+                prop_assert_eq!(content, &before[name]);
+            }
+        }
+    }
+}
+
 /// Prints what the README says: how long it takes to open an archive of a million pictures, and to write one more.
 #[test]
 #[ignore = "takes a minute; prints figures"]

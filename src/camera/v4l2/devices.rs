@@ -90,7 +90,8 @@ impl Address {
 /// A video device as Linux describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VideoDevice {
-    /// Where it is plugged in, as `/dev/v4l/by-path` would have it.
+    /// Where it is plugged in, as `/dev/v4l/by-path` would have it; with `/` and what the driver calls it where a driver has
+    /// several devices in one place.
     pub path: String,
     /// Of the USB device; many makers give all of theirs the same, or none.
     pub serial: Option<String>,
@@ -126,6 +127,7 @@ impl VideoDevice {
                 devices.extend(Self::read(sysfs, dev, &name, &links));
             }
         }
+        tell_apart(&mut devices);
         devices.sort_by(|a, b| (&a.path, a.index).cmp(&(&b.path, b.index)));
         Ok(devices)
     }
@@ -200,6 +202,19 @@ impl VideoDevice {
             return Err(DeviceError::Missing(self.path.clone()));
         }
         Ok(file)
+    }
+}
+
+/// Adds what the driver calls them to the paths of devices that it has in one place. By the place alone they are named too,
+/// which is ambiguous.
+fn tell_apart(devices: &mut [VideoDevice]) {
+    let places: Vec<_> = devices.iter().map(|d| (d.path.clone(), d.index)).collect();
+    for device in devices {
+        let place = (device.path.clone(), device.index);
+        if places.iter().filter(|other| **other == place).count() > 1 {
+            device.path = format!("{}/{}", place.0, device.name);
+            device.links.push(place.0);
+        }
     }
 }
 
@@ -391,6 +406,35 @@ mod tests {
         // Neither did the number of the bus matter.
         assert_eq!(machine.find(LEFT_PATH), Ok("video7".into()));
         assert_eq!(machine.find(RIGHT_PATH), Ok("video0".into()));
+    }
+
+    #[test]
+    fn a_drivers_devices_in_one_place_are_told_apart_by_its_names() {
+        let machine = Machine::new();
+        for (node, name) in [
+            ("video0", "vivid-000-vid-cap"),
+            ("video1", "vivid-001-vid-cap"),
+        ] {
+            let place = "platform/vivid.0";
+            machine.plug(node, place, 0, None);
+            let described = machine.sysfs().join("devices").join(place);
+            fs::write(described.join("video4linux").join(node).join("name"), name).unwrap();
+        }
+        assert_eq!(
+            machine.find("platform-vivid.0/vivid-000-vid-cap"),
+            Ok("video0".into())
+        );
+        assert_eq!(
+            machine.find("platform-vivid.0/vivid-001-vid-cap"),
+            Ok("video1".into())
+        );
+        let said = machine.find("platform-vivid.0").unwrap_err();
+        assert!(
+            said.contains(
+                "any of platform-vivid.0/vivid-000-vid-cap, platform-vivid.0/vivid-001-vid-cap"
+            ),
+            "{said}"
+        );
     }
 
     #[test]

@@ -22,7 +22,8 @@ use std::time::Duration;
 use ::v4l::v4l_sys as sys;
 use ::v4l::v4l2::vidioc;
 use recognition::pixels::{
-    DecodeError, EncodedPhotograph, Image, PixelFormat, RawImage, YCbCr, YCbCrMatrix,
+    DecodeError, Development, EncodedPhotograph, Image, PixelFormat, RawImage, WhiteBalance, YCbCr,
+    YCbCrMatrix,
 };
 
 pub use controls::{Control, ControlKind, MenuItem};
@@ -31,7 +32,7 @@ pub use devices::{Address, AddressError, VideoDevice};
 use super::{Device, DeviceError, Exposure, Setting, Settings, Stream};
 use buffers::Buffers;
 use devices::Claim;
-use ioctl::zeroed;
+use ioctl::{Interface, zeroed};
 
 /// Where Linux describes its devices.
 const SYSFS: &str = "/sys";
@@ -53,6 +54,54 @@ pub struct Wanted {
     pub rate: Option<f64>,
     /// Settings by name, in the order in which they are made.
     pub settings: Vec<(String, Setting)>,
+    /// How a sensor's samples become a photograph.
+    pub samples: Samples,
+}
+
+/// How a sensor's samples become a photograph: those behind a Bayer filter, and monochrome ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Samples {
+    /// Whether they are proportional to light, and are developed; else they are sRGB already. `None`: as
+    /// [`PixelFormat::is_linear`] has it. What drivers say of it is not believed: many of those that give what the sensor
+    /// measured call it sRGB.
+    pub linear: Option<bool>,
+    /// The sample where there is no light.
+    pub black_level: u32,
+    /// What balances the colours.
+    pub white_balance: WhiteBalance,
+}
+
+impl Samples {
+    /// How frames of a format are developed.
+    ///
+    /// # Errors
+    /// In words: this cannot be done with the format.
+    pub fn development(self, format: Option<PixelFormat>) -> Result<Development, String> {
+        let depth = format.and_then(PixelFormat::depth);
+        let Some((format, depth)) = format.zip(depth) else {
+            return if self.linear == Some(true) {
+                Err("what the camera gives are no samples of a sensor, which could be linear: leave samples = \"linear\" \
+                     out, or ask for another format"
+                    .to_owned())
+            } else {
+                Ok(Development::AsIs)
+            };
+        };
+        if !self.linear.unwrap_or(format.is_linear()) {
+            return Ok(Development::AsIs);
+        }
+        if self.black_level >= depth.largest() {
+            let largest = depth.largest();
+            return Err(format!(
+                "samples of {format} are 0 to {largest}: the black level of {} leaves nothing of them, set a lower one",
+                self.black_level
+            ));
+        }
+        Ok(Development::Linear {
+            black_level: self.black_level,
+            white_balance: self.white_balance,
+        })
+    }
 }
 
 /// What a driver gives.
@@ -69,6 +118,7 @@ pub struct Given {
     /// Frames a second, where the driver says.
     pub rate: Option<f64>,
     colour: YCbCr,
+    development: Development,
 }
 
 impl fmt::Display for Given {
@@ -127,15 +177,13 @@ impl Device for V4l2Device {
         let found = self.address.find(Path::new(SYSFS), Path::new(DEV))?;
         let claim = Claim::of(&found)?;
         let file = found.open()?;
-        let capture = capture_capabilities(&file, &found.path)?;
-        if !capture {
-            return Err(unsuitable(&found, "it does not give frames by streaming"));
-        }
-        let given = negotiate(&file, &found, &self.wanted)?;
+        let interface = capture_interface(&file, &found.path)?
+            .ok_or_else(|| unsuitable(&found, "it does not give frames by streaming"))?;
+        let given = negotiate(&file, interface, &found, &self.wanted)?;
         let changes = self.settings.changes();
         let refused = controls::make(&file, &self.settings.since(0));
-        let buffers =
-            Buffers::start(&file, BUFFERS).map_err(|(doing, source)| system(doing, source))?;
+        let buffers = Buffers::start(&file, interface, BUFFERS)
+            .map_err(|(doing, source)| system(doing, source))?;
         Ok(V4l2Stream {
             buffers,
             file,
@@ -164,8 +212,8 @@ fn system(doing: &str, source: std::io::Error) -> DeviceError {
     }
 }
 
-/// Whether a device gives frames into mapped buffers.
-fn capture_capabilities(file: &File, path: &str) -> Result<bool, DeviceError> {
+/// By which interface a device gives frames into mapped buffers; `None` where it does not.
+fn capture_interface(file: &File, path: &str) -> Result<Option<Interface>, DeviceError> {
     let mut capability: sys::v4l2_capability = zeroed();
     ioctl::call(file, vidioc::VIDIOC_QUERYCAP, &mut capability)
         .map_err(|e| system(&format!("asking {path} what it can do"), e))?;
@@ -174,70 +222,182 @@ fn capture_capabilities(file: &File, path: &str) -> Result<bool, DeviceError> {
     } else {
         capability.capabilities
     };
-    let needed = sys::V4L2_CAP_VIDEO_CAPTURE | sys::V4L2_CAP_STREAMING;
-    Ok(can & needed == needed)
+    let interface = if can & sys::V4L2_CAP_VIDEO_CAPTURE != 0 {
+        Some(Interface::SinglePlanar)
+    } else if can & sys::V4L2_CAP_VIDEO_CAPTURE_MPLANE != 0 {
+        Some(Interface::MultiPlanar)
+    } else {
+        None
+    };
+    Ok(interface.filter(|_| can & sys::V4L2_CAP_STREAMING != 0))
+}
+
+/// What is used of a driver's format, by either interface.
+struct Pixels {
+    format: [u8; 4],
+    size: (u32, u32),
+    stride: u32,
+    colorspace: u32,
+    encoding: u32,
+    quantization: u32,
+    /// Pieces of memory in which a frame lies.
+    planes: u8,
+}
+
+impl Pixels {
+    fn of(format: &sys::v4l2_format, interface: Interface) -> Self {
+        match interface {
+            Interface::SinglePlanar => {
+                // SAFETY: of the union the driver has filled in `pix`, for single-planar capture was asked for; all of it
+                // are numbers, for which any bytes will do.
+                let pixels = unsafe { format.fmt.pix };
+                Self {
+                    format: pixels.pixelformat.to_le_bytes(),
+                    size: (pixels.width, pixels.height),
+                    stride: pixels.bytesperline,
+                    colorspace: pixels.colorspace,
+                    // SAFETY: both members of the union are the same number.
+                    encoding: unsafe { pixels.__bindgen_anon_1.ycbcr_enc },
+                    quantization: pixels.quantization,
+                    planes: 1,
+                }
+            }
+            Interface::MultiPlanar => {
+                // SAFETY: likewise `pix_mp`, for multi-planar capture was asked for.
+                let pixels = unsafe { format.fmt.pix_mp };
+                let [first, ..] = pixels.plane_fmt;
+                Self {
+                    format: pixels.pixelformat.to_le_bytes(),
+                    size: (pixels.width, pixels.height),
+                    stride: first.bytesperline,
+                    colorspace: pixels.colorspace,
+                    // SAFETY: as above.
+                    encoding: unsafe { pixels.__bindgen_anon_1.ycbcr_enc }.into(),
+                    quantization: pixels.quantization.into(),
+                    planes: pixels.num_planes,
+                }
+            }
+        }
+    }
+
+    /// Puts format and size into a question: whole pictures, not fields of television; rows as long as the driver has
+    /// them.
+    fn ask(&self, format: &mut sys::v4l2_format, interface: Interface) {
+        let fourcc = u32::from_le_bytes(self.format);
+        let (width, height) = self.size;
+        let field = sys::v4l2_field_V4L2_FIELD_NONE;
+        match interface {
+            Interface::SinglePlanar => {
+                // SAFETY: as in `of`.
+                let mut pixels = unsafe { format.fmt.pix };
+                (pixels.pixelformat, pixels.width, pixels.height) = (fourcc, width, height);
+                (pixels.field, pixels.bytesperline, pixels.sizeimage) = (field, 0, 0);
+                format.fmt.pix = pixels;
+            }
+            Interface::MultiPlanar => {
+                // SAFETY: as in `of`.
+                let mut pixels = unsafe { format.fmt.pix_mp };
+                (pixels.pixelformat, pixels.width, pixels.height) = (fourcc, width, height);
+                let mut planes = pixels.plane_fmt;
+                for plane in &mut planes {
+                    (plane.bytesperline, plane.sizeimage) = (0, 0);
+                }
+                (pixels.field, pixels.plane_fmt) = (field, planes);
+                format.fmt.pix_mp = pixels;
+            }
+        }
+    }
+
+    /// How the driver's Y′CbCr is meant. What a driver leaves open is BT.601, and of limited range unless a JPEG is meant.
+    fn colour(&self) -> YCbCr {
+        let high_definition = self.colorspace == sys::v4l2_colorspace_V4L2_COLORSPACE_REC709;
+        let matrix = match self.encoding {
+            sys::v4l2_ycbcr_encoding_V4L2_YCBCR_ENC_709
+            | sys::v4l2_ycbcr_encoding_V4L2_YCBCR_ENC_XV709 => YCbCrMatrix::Bt709,
+            sys::v4l2_ycbcr_encoding_V4L2_YCBCR_ENC_BT2020 => YCbCrMatrix::Bt2020,
+            sys::v4l2_ycbcr_encoding_V4L2_YCBCR_ENC_DEFAULT if high_definition => {
+                YCbCrMatrix::Bt709
+            }
+            _ => YCbCrMatrix::Bt601,
+        };
+        let full_range = match self.quantization {
+            sys::v4l2_quantization_V4L2_QUANTIZATION_FULL_RANGE => true,
+            sys::v4l2_quantization_V4L2_QUANTIZATION_LIM_RANGE => false,
+            _ => self.colorspace == sys::v4l2_colorspace_V4L2_COLORSPACE_JPEG,
+        };
+        YCbCr { matrix, full_range }
+    }
 }
 
 /// Asks for what is wanted and looks at what is given.
-fn negotiate(file: &File, found: &VideoDevice, wanted: &Wanted) -> Result<Given, DeviceError> {
-    let formats = formats(file);
+fn negotiate(
+    file: &File,
+    interface: Interface,
+    found: &VideoDevice,
+    wanted: &Wanted,
+) -> Result<Given, DeviceError> {
+    let formats = formats(file, interface);
     let mut format: sys::v4l2_format = zeroed();
-    format.type_ = ioctl::CAPTURE;
+    format.type_ = interface.buffer_type();
     ioctl::call(file, vidioc::VIDIOC_G_FMT, &mut format)
         .map_err(|e| system("asking the driver for its format", e))?;
-    // SAFETY: of the union the driver has filled in `pix`, for single-planar capture was asked for; all of it are
-    // numbers, for which any bytes will do.
-    let mut pixels = unsafe { format.fmt.pix };
-    pixels.pixelformat = match wanted.format {
-        Some(format) => u32::from_le_bytes(format),
-        None => {
-            let present = pixels.pixelformat.to_le_bytes();
-            let readable = formats.iter().copied().find(|format| is_read(*format));
-            let choice = if is_read(present) {
-                present
-            } else {
-                readable.unwrap_or(present)
-            };
-            u32::from_le_bytes(choice)
-        }
+    let mut pixels = Pixels::of(&format, interface);
+    let readable = || formats.iter().copied().find(|format| is_read(*format));
+    pixels.format = match wanted.format {
+        Some(format) => format,
+        None if is_read(pixels.format) => pixels.format,
+        None => readable().unwrap_or(pixels.format),
     };
-    if let Some((width, height)) = wanted.size {
-        (pixels.width, pixels.height) = (width, height);
-    }
-    // Whole pictures, not fields of television; rows as long as the driver has them.
-    pixels.field = sys::v4l2_field_V4L2_FIELD_NONE;
-    (pixels.bytesperline, pixels.sizeimage) = (0, 0);
-    format.fmt.pix = pixels;
+    pixels.size = wanted.size.unwrap_or(pixels.size);
+    pixels.ask(&mut format, interface);
     ioctl::call(file, vidioc::VIDIOC_S_FMT, &mut format)
         .map_err(|e| system("asking the driver for a format", e))?;
-    // SAFETY: as above.
-    let pixels = unsafe { format.fmt.pix };
-    let given = pixels.pixelformat.to_le_bytes();
-    if !is_read(given) {
-        let offered: Vec<String> = formats.into_iter().map(four_characters).collect();
-        return Err(unsuitable(
-            found,
-            format!(
-                "gives {}, which is not read; it offers {}",
-                four_characters(given),
-                offered.join(", ")
-            ),
-        ));
+    let pixels = Pixels::of(&format, interface);
+    if let Some(why) = not_read(&pixels) {
+        let offered: Vec<String> = formats.into_iter().map(named).collect();
+        let offered = offered.join(", ");
+        return Err(unsuitable(found, format!("{why}; it offers {offered}")));
     }
+    let development = wanted
+        .samples
+        .development(PixelFormat::from_four_characters(pixels.format))
+        .map_err(|why| unsuitable(found, why))?;
     Ok(Given {
-        format: given,
-        width: pixels.width,
-        height: pixels.height,
-        stride: pixels.bytesperline,
-        rate: set_rate(file, wanted.rate),
-        colour: colour(&pixels),
+        format: pixels.format,
+        width: pixels.size.0,
+        height: pixels.size.1,
+        stride: pixels.stride,
+        rate: set_rate(file, interface, wanted.rate),
+        colour: pixels.colour(),
+        development,
     })
 }
 
+/// Why frames that a driver gives cannot be read; `None` where they can.
+fn not_read(pixels: &Pixels) -> Option<String> {
+    let format = four_characters(pixels.format);
+    if !is_read(pixels.format) {
+        Some(format!("gives {format}, which is not read"))
+    } else if pixels.planes != 1 {
+        Some(format!(
+            "gives {format} in {} pieces of memory, which is not read: ask for a format whose frames lie in one",
+            pixels.planes
+        ))
+    } else {
+        None
+    }
+}
+
+/// With a mark where it cannot be asked for.
+fn named(format: [u8; 4]) -> String {
+    let mark = if is_read(format) { "" } else { " (not read)" };
+    four_characters(format) + mark
+}
+
 /// Asks for a rate where one is wanted; returns that which is given, where the driver knows it.
-fn set_rate(file: &File, wanted: Option<f64>) -> Option<f64> {
+fn set_rate(file: &File, interface: Interface, wanted: Option<f64>) -> Option<f64> {
     let mut parameters: sys::v4l2_streamparm = zeroed();
-    parameters.type_ = ioctl::CAPTURE;
+    parameters.type_ = interface.buffer_type();
     ioctl::call(file, vidioc::VIDIOC_G_PARM, &mut parameters).ok()?;
     if let Some(rate) = wanted {
         let interval = sys::v4l2_fract {
@@ -253,36 +413,16 @@ fn set_rate(file: &File, wanted: Option<f64>) -> Option<f64> {
     (rate.is_finite() && rate > 0.0).then_some(rate)
 }
 
-/// How the driver's Y′CbCr is meant. What a driver leaves open is BT.601, and of limited range unless a JPEG is meant.
-fn colour(pixels: &sys::v4l2_pix_format) -> YCbCr {
-    // SAFETY: both members of the union are the same number.
-    let encoding = unsafe { pixels.__bindgen_anon_1.ycbcr_enc };
-    let high_definition = pixels.colorspace == sys::v4l2_colorspace_V4L2_COLORSPACE_REC709;
-    let matrix = match encoding {
-        sys::v4l2_ycbcr_encoding_V4L2_YCBCR_ENC_709
-        | sys::v4l2_ycbcr_encoding_V4L2_YCBCR_ENC_XV709 => YCbCrMatrix::Bt709,
-        sys::v4l2_ycbcr_encoding_V4L2_YCBCR_ENC_BT2020 => YCbCrMatrix::Bt2020,
-        sys::v4l2_ycbcr_encoding_V4L2_YCBCR_ENC_DEFAULT if high_definition => YCbCrMatrix::Bt709,
-        _ => YCbCrMatrix::Bt601,
-    };
-    let full_range = match pixels.quantization {
-        sys::v4l2_quantization_V4L2_QUANTIZATION_FULL_RANGE => true,
-        sys::v4l2_quantization_V4L2_QUANTIZATION_LIM_RANGE => false,
-        _ => pixels.colorspace == sys::v4l2_colorspace_V4L2_COLORSPACE_JPEG,
-    };
-    YCbCr { matrix, full_range }
-}
-
 fn is_read(format: [u8; 4]) -> bool {
     JPEG_FORMATS.contains(&format) || PixelFormat::from_four_characters(format).is_some()
 }
 
 /// What a driver offers, as four characters each.
-fn formats(file: &File) -> Vec<[u8; 4]> {
+fn formats(file: &File, interface: Interface) -> Vec<[u8; 4]> {
     // No driver has a thousand; one that does not come to an end is cut off.
     let format = |index| {
         let mut description: sys::v4l2_fmtdesc = zeroed();
-        (description.type_, description.index) = (ioctl::CAPTURE, index);
+        (description.type_, description.index) = (interface.buffer_type(), index);
         ioctl::call(file, vidioc::VIDIOC_ENUM_FMT, &mut description).ok()?;
         Some(description.pixelformat.to_le_bytes())
     };
@@ -385,11 +525,14 @@ impl Stream for V4l2Stream {
             height,
             stride,
             colour,
+            development,
             ..
         } = self.given;
         match PixelFormat::from_four_characters(self.given.format) {
             Some(format) => {
-                Ok(RawImage::new(format, (width, height), stride as usize, bytes, colour)?.into())
+                let stride = stride as usize;
+                let raw = RawImage::new(format, (width, height), stride, bytes, colour)?;
+                Ok(raw.developed(development).into())
             }
             None => Ok(EncodedPhotograph::from_bytes(bytes)?
                 .accepting_incomplete()
@@ -444,13 +587,13 @@ pub fn list() -> std::io::Result<Vec<Listed>> {
 /// `None` for a device that gives no frames.
 fn look_at(device: VideoDevice) -> Option<Listed> {
     let opened = device.open().and_then(|file| {
-        let captures = capture_capabilities(&file, &device.path)?;
-        Ok((file, captures))
+        let interface = capture_interface(&file, &device.path)?;
+        Ok((file, interface))
     });
     let (usable, formats, controls) = match opened {
-        Ok((_, false)) => return None,
-        Ok((file, true)) => {
-            let offered = formats(&file).into_iter();
+        Ok((_, None)) => return None,
+        Ok((file, Some(interface))) => {
+            let offered = formats(&file, interface).into_iter();
             let offered = offered.map(|f| (four_characters(f), is_read(f), sizes(&file, f)));
             (Ok(()), offered.collect(), controls::list(&file))
         }
@@ -467,4 +610,74 @@ fn look_at(device: VideoDevice) -> Option<Listed> {
 /// Where a node lies.
 fn node(dev: &Path, name: &str) -> PathBuf {
     dev.join(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use recognition::pixels::WhiteBalance;
+
+    use super::*;
+
+    #[test]
+    fn what_lies_in_several_pieces_is_refused_in_words() {
+        let pixels = |format: &[u8; 4], planes| Pixels {
+            format: *format,
+            size: (640, 480),
+            stride: 640,
+            colorspace: 0,
+            encoding: 0,
+            quantization: 0,
+            planes,
+        };
+        assert_eq!(not_read(&pixels(b"NV12", 1)), None);
+        let said = not_read(&pixels(b"NV12", 2)).unwrap();
+        assert!(
+            said.contains("in 2 pieces of memory") && said.contains("ask for"),
+            "{said}"
+        );
+        let said = not_read(&pixels(b"NM12", 2)).unwrap();
+        assert_eq!(said, "gives NM12, which is not read");
+    }
+
+    #[test]
+    fn samples_are_developed_where_a_sensor_gave_them() {
+        let format = |name: &[u8; 4]| PixelFormat::from_four_characters(*name);
+        let own = Samples {
+            black_level: 64,
+            white_balance: WhiteBalance::Gains([2.0, 1.0, 1.5]),
+            ..Samples::default()
+        };
+        let linear = Development::Linear {
+            black_level: own.black_level,
+            white_balance: own.white_balance,
+        };
+        for name in [b"RG10", b"BA81", b"pRAA", b"Y10 ", b"Y12 ", b"Y10B"] {
+            assert_eq!(own.development(format(name)), Ok(linear));
+            let srgb = Samples {
+                linear: Some(false),
+                ..own
+            };
+            assert_eq!(srgb.development(format(name)), Ok(Development::AsIs));
+        }
+        let forced = Samples {
+            linear: Some(true),
+            ..own
+        };
+        assert_eq!(own.development(format(b"GREY")), Ok(Development::AsIs));
+        assert_eq!(forced.development(format(b"GREY")), Ok(linear));
+        for name in [b"YUYV", b"RGB3", b"MJPG"] {
+            assert_eq!(own.development(format(name)), Ok(Development::AsIs));
+            let said = forced.development(format(name)).unwrap_err();
+            assert!(said.contains("samples = \"linear\""), "{said}");
+        }
+        let black = Samples {
+            black_level: 1023,
+            ..own
+        };
+        let said = black.development(format(b"RG10")).unwrap_err();
+        assert!(
+            said.contains("0 to 1023") && said.contains("lower"),
+            "{said}"
+        );
+    }
 }

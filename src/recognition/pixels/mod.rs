@@ -8,12 +8,14 @@
 
 mod camera_conditions;
 mod decode;
+mod development;
 mod faults;
 mod folder;
 mod jpeg;
 mod jpeg_eighth;
 mod raw;
 mod raw_image;
+mod sensor_samples;
 mod source;
 mod taken;
 mod tensor;
@@ -25,9 +27,11 @@ pub use camera_conditions::{CameraCondition, SensorNoise};
 pub use decode::{
     DecodeError, EncodedPhotograph, MAX_DECODED_BYTES, MAX_FILE_BYTES, MAX_PIXELS, Photograph,
 };
+pub use development::{Development, WhiteBalance};
 pub use faults::{Faults, Incomplete};
 pub use folder::{Folder, READ_ENDINGS, is_photograph};
-pub use raw_image::{BayerOrder, Depth, PixelFormat, RawImage, YCbCr, YCbCrMatrix};
+pub use raw_image::{BayerOrder, PixelFormat, RawImage, YCbCr, YCbCrMatrix};
+pub use sensor_samples::Depth;
 pub use source::{Image, ImageRef};
 pub use taken::{Place, Taken};
 pub use tensor::{

@@ -1,10 +1,13 @@
 use std::fmt;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use image::RgbImage;
 use rayon::prelude::*;
 
 use super::decode::{DecodeError, MAX_DECODED_BYTES, MAX_PIXELS, Photograph, factor};
+use super::development::{Cells, Developer, Development};
+use super::sensor_samples::Depth;
 use crate::geometry::Rectangle;
 
 /// Where a Bayer sensor's colours lie: those of the first row's first two pixels, then those of the second row's.
@@ -32,58 +35,20 @@ impl BayerOrder {
     }
 }
 
-/// Bits of a sample. More than eight lie in the low bits of two bytes, the lower byte first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Depth {
-    /// One byte.
-    Eight,
-    /// 0…1023.
-    Ten,
-    /// 0…4095.
-    Twelve,
-}
-
-impl Depth {
-    fn bytes(self) -> usize {
-        if self == Self::Eight { 1 } else { 2 }
-    }
-
-    fn largest(self) -> u32 {
-        match self {
-            Self::Eight => 255,
-            Self::Ten => 1023,
-            Self::Twelve => 4095,
-        }
-    }
-
-    /// The sample at an index of a row; what lies above the largest counts as that.
-    fn sample(self, row: &[u8], index: usize) -> u32 {
-        match self {
-            Self::Eight => u32::from(row[index]),
-            _ => u32::from(u16::from_le_bytes([row[2 * index], row[2 * index + 1]]))
-                .min(self.largest()),
-        }
-    }
-
-    /// The mean of samples, given as their sum and how many there are, as a grey level.
-    fn level(self, sum: u32, samples: u32) -> u8 {
-        let whole = samples * self.largest();
-        ((sum * 255 + whole / 2) / whole) as u8
-    }
-}
-
 /// How the samples of an uncompressed frame lie in memory. Names are those of V4L2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PixelFormat {
     /// Y′CbCr, two pixels in four bytes: Y0 Cb Y1 Cr.
     Yuyv,
+    /// Y′CbCr, two pixels in four bytes: Cb Y0 Cr Y1.
+    Uyvy,
     /// Y′CbCr, all Y, then a row of Cb Cr pairs for each two rows; every row has the same stride.
     Nv12,
     /// Red, green, blue.
     Rgb24,
     /// Blue, green, red.
     Bgr24,
-    /// Monochrome: `GREY`, `Y10` or `Y12`.
+    /// Monochrome: `GREY`, `Y10`, `Y12` and packed.
     Grey(Depth),
     /// Behind a colour filter array.
     Bayer(BayerOrder, Depth),
@@ -91,17 +56,21 @@ pub enum PixelFormat {
 
 impl PixelFormat {
     /// All there are.
-    pub const ALL: [Self; 19] = {
+    pub const ALL: [Self; 31] = {
         use BayerOrder::{Bggr, Gbrg, Grbg, Rggb};
-        use Depth::{Eight, Ten, Twelve};
+        use Depth::{Eight, Ten, TenBits, TenPacked, Twelve, TwelvePacked};
         [
             Self::Yuyv,
+            Self::Uyvy,
             Self::Nv12,
             Self::Rgb24,
             Self::Bgr24,
             Self::Grey(Eight),
             Self::Grey(Ten),
             Self::Grey(Twelve),
+            Self::Grey(TenPacked),
+            Self::Grey(TwelvePacked),
+            Self::Grey(TenBits),
             Self::Bayer(Rggb, Eight),
             Self::Bayer(Grbg, Eight),
             Self::Bayer(Gbrg, Eight),
@@ -114,21 +83,33 @@ impl PixelFormat {
             Self::Bayer(Grbg, Twelve),
             Self::Bayer(Gbrg, Twelve),
             Self::Bayer(Bggr, Twelve),
+            Self::Bayer(Rggb, TenPacked),
+            Self::Bayer(Grbg, TenPacked),
+            Self::Bayer(Gbrg, TenPacked),
+            Self::Bayer(Bggr, TenPacked),
+            Self::Bayer(Rggb, TwelvePacked),
+            Self::Bayer(Grbg, TwelvePacked),
+            Self::Bayer(Gbrg, TwelvePacked),
+            Self::Bayer(Bggr, TwelvePacked),
         ]
     };
 
     /// The four characters by which V4L2 and others know it.
     pub fn four_characters(self) -> [u8; 4] {
         use BayerOrder::{Bggr, Gbrg, Grbg, Rggb};
-        use Depth::{Eight, Ten, Twelve};
+        use Depth::{Eight, Ten, TenBits, TenPacked, Twelve, TwelvePacked};
         *match self {
             Self::Yuyv => b"YUYV",
+            Self::Uyvy => b"UYVY",
             Self::Nv12 => b"NV12",
             Self::Rgb24 => b"RGB3",
             Self::Bgr24 => b"BGR3",
             Self::Grey(Eight) => b"GREY",
             Self::Grey(Ten) => b"Y10 ",
             Self::Grey(Twelve) => b"Y12 ",
+            Self::Grey(TenPacked) => b"Y10P",
+            Self::Grey(TwelvePacked) => b"Y12P",
+            Self::Grey(TenBits) => b"Y10B",
             Self::Bayer(Rggb, Eight) => b"RGGB",
             Self::Bayer(Grbg, Eight) => b"GRBG",
             Self::Bayer(Gbrg, Eight) => b"GBRG",
@@ -141,6 +122,16 @@ impl PixelFormat {
             Self::Bayer(Grbg, Twelve) => b"BA12",
             Self::Bayer(Gbrg, Twelve) => b"GB12",
             Self::Bayer(Bggr, Twelve) => b"BG12",
+            Self::Bayer(Rggb, TenPacked) => b"pRAA",
+            Self::Bayer(Grbg, TenPacked) => b"pgAA",
+            Self::Bayer(Gbrg, TenPacked) => b"pGAA",
+            Self::Bayer(Bggr, TenPacked) => b"pBAA",
+            Self::Bayer(Rggb, TwelvePacked) => b"pRCC",
+            Self::Bayer(Grbg, TwelvePacked) => b"pgCC",
+            Self::Bayer(Gbrg, TwelvePacked) => b"pGCC",
+            Self::Bayer(Bggr, TwelvePacked) => b"pBCC",
+            // V4L2 has none, and ALL has it not.
+            Self::Bayer(_, TenBits) => b"none",
         }
     }
 
@@ -150,13 +141,31 @@ impl PixelFormat {
         all.find(|format| format.four_characters() == characters)
     }
 
+    /// Of samples that a sensor gives, how they lie in memory; `None` of what a camera has made of them.
+    pub fn depth(self) -> Option<Depth> {
+        match self {
+            Self::Grey(depth) | Self::Bayer(_, depth) => Some(depth),
+            Self::Yuyv | Self::Uyvy | Self::Nv12 | Self::Rgb24 | Self::Bgr24 => None,
+        }
+    }
+
+    /// Whether its samples are proportional to light as a rule: what comes through a colour filter array, or has more than
+    /// eight bits, is what a sensor measured.
+    pub fn is_linear(self) -> bool {
+        match self {
+            Self::Bayer(..) => true,
+            Self::Grey(depth) => depth != Depth::Eight,
+            Self::Yuyv | Self::Uyvy | Self::Nv12 | Self::Rgb24 | Self::Bgr24 => false,
+        }
+    }
+
     /// Bytes of the pixels in a row, without what fills it up.
     fn row_bytes(self, width: usize) -> usize {
         match self {
-            Self::Yuyv => 4 * width.div_ceil(2),
+            Self::Yuyv | Self::Uyvy => 4 * width.div_ceil(2),
             Self::Nv12 => 2 * width.div_ceil(2),
             Self::Rgb24 | Self::Bgr24 => 3 * width,
-            Self::Grey(depth) | Self::Bayer(_, depth) => depth.bytes() * width,
+            Self::Grey(depth) | Self::Bayer(_, depth) => depth.row_bytes(width),
         }
     }
 
@@ -176,6 +185,11 @@ impl fmt::Display for PixelFormat {
         f.write_str(String::from_utf8_lossy(&characters).trim_end())
     }
 }
+
+/// Squares along the longer side of a frame, by which its colours are balanced.
+const CELLS: usize = 256;
+/// A sample that is by no more than this part of the largest below it is taken as clipped.
+const CLIPPED: u32 = 50;
 
 /// How Y′CbCr becomes R′G′B′.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -250,8 +264,8 @@ impl ToRgb {
 
 /// An uncompressed frame as a camera gave it. Only what is asked for is converted.
 ///
-/// Colours behind a Bayer filter are interpolated bilinearly; at the frame's edge, only from what lies within it. No
-/// white balance and no tone curve are applied: what a camera gives is taken as sRGB.
+/// Colours behind a Bayer filter are interpolated bilinearly; at the frame's edge, only from what lies within it. What a
+/// camera gives is taken as sRGB, unless it is to be [developed](Self::developed).
 pub struct RawImage {
     format: PixelFormat,
     width: u32,
@@ -259,6 +273,9 @@ pub struct RawImage {
     stride: usize,
     bytes: Vec<u8>,
     to_rgb: ToRgb,
+    development: Development,
+    /// Worked out with the first pixels that are asked for.
+    developer: OnceLock<Developer>,
 }
 
 impl fmt::Debug for RawImage {
@@ -313,7 +330,76 @@ impl RawImage {
             stride,
             bytes,
             to_rgb: ToRgb::new(colour),
+            development: Development::AsIs,
+            developer: OnceLock::new(),
         })
+    }
+
+    /// Has samples that a sensor gives ([`PixelFormat::depth`]) developed; others stay as they are.
+    pub fn developed(mut self, development: Development) -> Self {
+        self.development = development;
+        self.developer = OnceLock::new();
+        self
+    }
+
+    /// `None` where samples are taken as they are.
+    fn developer(&self) -> Option<&Developer> {
+        let depth = self.format.depth()?;
+        let Development::Linear {
+            black_level,
+            white_balance,
+        } = self.development
+        else {
+            return None;
+        };
+        let develop = || {
+            let gains = match self.format {
+                PixelFormat::Bayer(order, _) => {
+                    white_balance.gains(|| self.cells(order, depth, black_level))
+                }
+                _ => [1.0; 3],
+            };
+            Developer::new(black_level, depth.largest(), gains)
+        };
+        // On one thread: one that waits for others would begin something else that needs this.
+        Some(self.developer.get_or_init(develop))
+    }
+
+    /// The frame in at most [`CELLS`] squares along its longer side. Of large squares every other block of two by two is
+    /// looked at, and of green in each block the one beside red: with as few samples as the other colours it is as rough.
+    fn cells(&self, order: BayerOrder, depth: Depth, black_level: u32) -> Cells {
+        let (width, height) = (self.width as usize, self.height as usize);
+        let side = width.max(height).div_ceil(CELLS).next_multiple_of(2).max(8);
+        let step = if side >= 16 { 4 } else { 2 };
+        let (red_x, red_y) = order.red();
+        let clipped = depth.largest() - depth.largest() / CLIPPED;
+        let black = black_level.min(depth.largest() - 1);
+        let whole = (depth.largest() - black) as f32;
+        let cell = |left: usize, top: usize| {
+            let mut sums = [0_u32; 3];
+            for y in (top..top + side).step_by(step) {
+                for (dy, row) in [self.bytes_of(y), self.bytes_of(y + 1)].iter().enumerate() {
+                    for x in (left..left + side).step_by(step).flat_map(|x| [x, x + 1]) {
+                        let colour = usize::from(x % 2 != red_x) + usize::from(dy != red_y);
+                        let sample = depth.sample(row, x);
+                        if sample >= clipped {
+                            return None;
+                        }
+                        if colour != 1 || dy == red_y {
+                            sums[colour] += sample.saturating_sub(black);
+                        }
+                    }
+                }
+            }
+            let blocks = side.div_ceil(step).pow(2) as f32;
+            Some(sums.map(|sum| sum as f32 / (blocks * whole)))
+        };
+        let (across, down) = (width / side, height / side);
+        let means = (0..down)
+            .flat_map(|y| (0..across).map(move |x| (x, y)))
+            .map(|(x, y)| cell(x * side, y * side))
+            .collect();
+        Cells { across, means }
     }
 
     /// How its samples lie in memory.
@@ -353,6 +439,8 @@ impl RawImage {
                 bytes,
             });
         }
+        // Here, before threads share the work.
+        self.developer();
         let mut pixels = vec![0; 3 * width * height];
         pixels
             .par_chunks_exact_mut((3 * width).max(1))
@@ -422,6 +510,12 @@ impl RawImage {
                     *out = self.to_rgb.rgb(row[2 * x], row[pair + 1], row[pair + 3]);
                 }
             }
+            PixelFormat::Uyvy => {
+                for (out, x) in out.iter_mut().zip(columns) {
+                    let pair = 4 * (x / 2);
+                    *out = self.to_rgb.rgb(row[2 * x + 1], row[pair], row[pair + 2]);
+                }
+            }
             PixelFormat::Nv12 => {
                 let colours = self.bytes_of(self.height as usize + y / 2);
                 for (out, x) in out.iter_mut().zip(columns) {
@@ -437,8 +531,14 @@ impl RawImage {
                 }
             }
             PixelFormat::Grey(depth) => {
+                let developer = self.developer();
                 for (out, x) in out.iter_mut().zip(columns) {
-                    *out = [depth.level(depth.sample(row, x), 1); 3];
+                    let sample = depth.sample(row, x);
+                    let level = developer.map_or_else(
+                        || depth.level(sample, 1),
+                        |developer| developer.level(1, sample, 1),
+                    );
+                    *out = [level; 3];
                 }
             }
             PixelFormat::Bayer(order, depth) => self.demosaic(order, depth, y, first, out),
@@ -460,18 +560,23 @@ impl RawImage {
         // Above, here, below; beyond the edge there is none.
         let rows = [y.checked_sub(1).and_then(row), row(y), row(y + 1)];
         let width = self.width as usize;
-        let mean = |places: &[(usize, usize)], x: usize| {
+        let developer = self.developer();
+        // Of red (0), green (1) or blue (2).
+        let mean = |colour: usize, places: &[(usize, usize)], x: usize| {
             let samples = places.iter().filter_map(|&(across, down)| {
                 let x = (x + across).checked_sub(1).filter(|&x| x < width)?;
                 Some(depth.sample(rows[down]?, x))
             });
             let (sum, count) = samples.fold((0, 0), |(sum, n), v| (sum + v, n + 1));
             // A frame one pixel wide or high may lack a colour.
-            if count == 0 {
-                0
-            } else {
-                depth.level(sum, count)
+            match developer {
+                _ if count == 0 => 0,
+                None => depth.level(sum, count),
+                Some(developer) => developer.level(colour, sum, count),
             }
+        };
+        let colours = |[red, green, blue]: [&[(usize, usize)]; 3], x: usize| {
+            [mean(0, red, x), mean(1, green, x), mean(2, blue, x)]
         };
         // As column and row of the three by three around the pixel.
         const HERE: [(usize, usize); 1] = [(1, 1)];
@@ -481,10 +586,10 @@ impl RawImage {
         const CORNERS: [(usize, usize); 4] = [(0, 0), (2, 0), (0, 2), (2, 2)];
         for (out, x) in out.iter_mut().zip(first..) {
             *out = match (x % 2 == red_x, y % 2 == red_y) {
-                (true, true) => [mean(&HERE, x), mean(&CROSS, x), mean(&CORNERS, x)],
-                (false, false) => [mean(&CORNERS, x), mean(&CROSS, x), mean(&HERE, x)],
-                (false, true) => [mean(&BESIDE, x), mean(&HERE, x), mean(&ABOVE_AND_BELOW, x)],
-                (true, false) => [mean(&ABOVE_AND_BELOW, x), mean(&HERE, x), mean(&BESIDE, x)],
+                (true, true) => colours([&HERE, &CROSS, &CORNERS], x),
+                (false, false) => colours([&CORNERS, &CROSS, &HERE], x),
+                (false, true) => colours([&BESIDE, &HERE, &ABOVE_AND_BELOW], x),
+                (true, false) => colours([&ABOVE_AND_BELOW, &HERE, &BESIDE], x),
             };
         }
     }
@@ -509,7 +614,10 @@ fn blocks(from: f64, to: f64, factor: u32, side: u32) -> Range<u32> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::development::WhiteBalance;
+    use super::super::sensor_samples::tests::write_row;
     use super::*;
+    use crate::virtual_survey::{Catalogue, Survey};
 
     /// A raw image of noise.
     fn noise(format: PixelFormat, width: u32, height: u32, gap: usize, seed: u64) -> RawImage {
@@ -529,10 +637,134 @@ mod tests {
         proptest::sample::select(PixelFormat::ALL.to_vec())
     }
 
+    fn any_bayer() -> impl Strategy<Value = PixelFormat> {
+        let bayer = PixelFormat::ALL.into_iter();
+        let bayer = bayer.filter(|format| matches!(format, PixelFormat::Bayer(..)));
+        proptest::sample::select(bayer.collect::<Vec<_>>())
+    }
+
+    fn any_development() -> impl Strategy<Value = Development> {
+        let balance = prop_oneof![
+            Just(WhiteBalance::GreyEdge),
+            prop::array::uniform3(-1.0..5.0_f32).prop_map(WhiteBalance::Gains),
+        ];
+        let linear =
+            (0..5000_u32, balance).prop_map(|(black_level, white_balance)| Development::Linear {
+                black_level,
+                white_balance,
+            });
+        prop_oneof![1 => Just(Development::AsIs), 3 => linear]
+    }
+
+    fn image_developed(
+        image: &RawImage,
+        black_level: u32,
+        white_balance: WhiteBalance,
+    ) -> RawImage {
+        let (size, bytes) = (image.size(), image.bytes.clone());
+        RawImage::new(image.format, size, image.stride, bytes, YCbCr::default())
+            .unwrap()
+            .developed(Development::Linear {
+                black_level,
+                white_balance,
+            })
+    }
+
+    /// What a sensor behind a filter gives of a scene: light of red (0), green (1) and blue (2), 0…1, in each place.
+    fn behind_filter(
+        format: PixelFormat,
+        (width, height): (u32, u32),
+        scene: impl Fn(u32, u32, usize) -> f64,
+    ) -> RawImage {
+        let PixelFormat::Bayer(order, depth) = format else {
+            unreachable!("no filter")
+        };
+        let (red_x, red_y) = order.red();
+        let row = |y: u32| {
+            let sample = |x: u32| {
+                let channel =
+                    usize::from(x as usize % 2 != red_x) + usize::from(y as usize % 2 != red_y);
+                (scene(x, y, channel) * f64::from(depth.largest())).round() as u32
+            };
+            write_row(depth, &(0..width).map(sample).collect::<Vec<_>>())
+        };
+        let bytes = (0..height).flat_map(row).collect();
+        RawImage::new(format, (width, height), 0, bytes, YCbCr::default()).unwrap()
+    }
+
+    /// IEC 61966-2-1: the encoded level of light, both 0…1.
+    fn srgb(light: f64) -> f64 {
+        if light <= 0.003_130_8 {
+            12.92 * light
+        } else {
+            1.055 * light.powf(1.0 / 2.4) - 0.055
+        }
+    }
+
+    fn light_of(level: u8) -> f64 {
+        let encoded = f64::from(level) / 255.0;
+        if encoded <= 0.04045 {
+            encoded / 12.92
+        } else {
+            ((encoded + 0.055) / 1.055).powf(2.4)
+        }
+    }
+
+    /// Degrees between two colours.
+    fn angle(a: [f64; 3], b: [f64; 3]) -> f64 {
+        let dot = |a: [f64; 3], b: [f64; 3]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+        cosine.clamp(-1.0, 1.0).acos().to_degrees()
+    }
+
+    /// A sea of one colour keeps it, under light and behind a sensor that change it: what was drawn comes back. The mean of
+    /// all, as grey-world takes it, would make the sea grey.
+    #[test]
+    fn a_sea_of_one_colour_is_not_made_grey() {
+        let population = Catalogue::new(1, 4, 0);
+        let size = (1536, 1024);
+        let (mut own, mut grey_world) = (0.0, 0.0);
+        let lights = [
+            [0.5, 1.0, 0.65],
+            [0.8, 1.0, 0.4],
+            [1.0, 0.9, 0.7],
+            [0.45, 1.0, 0.9],
+        ];
+        for (plan, light) in Survey::new(&population, 5).zip(lights) {
+            let drawn = plan.render(&population, size.0, size.1).image;
+            let format = PixelFormat::from_four_characters(*b"RG12").unwrap();
+            let lit = behind_filter(format, size, |x, y, channel| {
+                light_of(drawn.get_pixel(x, y)[channel]) * light[channel]
+            });
+            let mean = |image: &RgbImage| {
+                let mut sum = [0.0; 3];
+                for pixel in image.pixels() {
+                    sum.iter_mut()
+                        .zip(pixel.0)
+                        .for_each(|(sum, level)| *sum += light_of(level));
+                }
+                sum
+            };
+            let developed = whole(&image_developed(&lit, 0, WhiteBalance::GreyEdge), 1.0).pixels;
+            let (truth, found) = (mean(&drawn), mean(&developed));
+            println!(
+                "{light:?}: {:.1} degrees, grey-world {:.1}",
+                angle(truth, found),
+                angle(truth, [1.0; 3])
+            );
+            own += angle(truth, found) / 4.0;
+            grey_world += angle(truth, [1.0; 3]) / 4.0;
+        }
+        assert!(
+            own < 6.0 && own < 0.5 * grey_world,
+            "{own}, grey-world {grey_world}"
+        );
+    }
+
     proptest! {
         #[test]
         fn a_part_is_what_the_whole_shows_there(
-            format in any_format(),
+            format in any_format(), development in any_development(),
             (width, height) in (1..70_u32, 1..50_u32),
             gap in 0..9_usize,
             scale in 0.05..1.2_f64,
@@ -540,7 +772,7 @@ mod tests {
             (y0, y1) in (-20.0..70.0_f64, -20.0..70.0_f64),
             seed: u64,
         ) {
-            let image = noise(format, width, height, gap, seed);
+            let image = noise(format, width, height, gap, seed).developed(development);
             let asked = Rectangle {
                 left: x0.min(x1), right: x0.max(x1), top: y0.min(y1), bottom: y0.max(y1),
             };
@@ -563,9 +795,9 @@ mod tests {
         /// Against the definition, in floating point.
         #[test]
         fn reduced_pixels_are_means_of_what_is_there(
-            format in any_format(), (width, height) in (1..40_u32, 1..40_u32), seed: u64,
+            format in any_format(), development in any_development(), (width, height) in (1..40_u32, 1..40_u32), seed: u64,
         ) {
-            let image = noise(format, width, height, 0, seed);
+            let image = noise(format, width, height, 0, seed).developed(development);
             let full = whole(&image, 1.0).pixels;
             prop_assert_eq!(full.dimensions(), (width, height));
             for (scale, factor) in [(0.5, 2), (0.25, 4), (0.1, 8)] {
@@ -587,28 +819,99 @@ mod tests {
         /// A scene of one colour is that colour everywhere, edges included, whatever the order and the depth.
         #[test]
         fn a_plain_scene_behind_a_bayer_filter_is_plain(
-            colour: [u8; 3], (width, height) in (2..20_u32, 2..20_u32), place in 0..12_usize,
+            colour: [u8; 3], (width, height) in (2..20_u32, 2..20_u32), format in any_bayer(),
         ) {
-            let formats = PixelFormat::ALL
-                .into_iter()
-                .filter(|format| matches!(format, PixelFormat::Bayer(..)));
-            let format = formats.collect::<Vec<_>>()[place];
-            let PixelFormat::Bayer(order, depth) = format else { unreachable!() };
-            let (red_x, red_y) = order.red();
-            let mut bytes = Vec::new();
-            for y in 0..height as usize {
-                for x in 0..width as usize {
-                    let channel = usize::from(x % 2 != red_x) + usize::from(y % 2 != red_y);
-                    let level = u32::from(colour[channel]) * depth.largest() / 255;
-                    bytes.extend(&level.to_le_bytes()[..depth.bytes()]);
-                }
-            }
-            let image = RawImage::new(format, (width, height), 0, bytes, YCbCr::default()).unwrap();
+            let image = behind_filter(format, (width, height), |_, _, channel| {
+                f64::from(colour[channel]) / 255.0
+            });
             for pixel in whole(&image, 1.0).pixels.pixels() {
                 for (seen, expected) in pixel.0.iter().zip(colour) {
                     prop_assert!(seen.abs_diff(expected) <= 1, "{pixel:?} for {colour:?}");
                 }
             }
+        }
+
+        /// Against the definition, pixel by pixel and in floating point: the mean of the nearest samples of a colour within the
+        /// three by three around it, light above black, gain, and sRGB's curve.
+        #[test]
+        fn developed_pixels_are_what_the_standard_says(
+            format in any_format(), (width, height) in (1..24_u32, 1..24_u32), seed: u64,
+            black_level in 0..300_u32, gains in prop::array::uniform3(1.0..4.0_f32),
+        ) {
+            prop_assume!(format.depth().is_some());
+            let depth = format.depth().unwrap();
+            let image = noise(format, width, height, 3, seed);
+            let sample = |x: i64, y: i64| {
+                let inside = (0..i64::from(width)).contains(&x) && (0..i64::from(height)).contains(&y);
+                inside.then(|| f64::from(depth.sample(image.bytes_of(y as usize), x as usize)))
+            };
+            let measures = |x: i64, y: i64, channel: usize| match format {
+                PixelFormat::Bayer(order, _) => {
+                    let letters = format!("{order:?}").to_lowercase().into_bytes();
+                    let letter = letters[(2 * y.rem_euclid(2) + x.rem_euclid(2)) as usize];
+                    letter == b"rgb"[channel]
+                }
+                _ => true,
+            };
+            let mean = |x: i64, y: i64, channel: usize| {
+                for distance in 0..3 {
+                    let around = (-1..=1).flat_map(|dy| (-1..=1).map(move |dx| (dx, dy)));
+                    let found: Vec<f64> = around
+                        .filter(|(dx, dy)| dx * dx + dy * dy == distance)
+                        .filter(|(dx, dy)| measures(x + dx, y + dy, channel))
+                        .filter_map(|(dx, dy)| sample(x + dx, y + dy))
+                        .collect();
+                    if !found.is_empty() {
+                        return found.iter().sum::<f64>() / found.len() as f64;
+                    }
+                }
+                0.0
+            };
+            let black = f64::from(black_level.min(depth.largest() - 1));
+            let least = gains.iter().copied().fold(f32::INFINITY, f32::min);
+            let image = image_developed(&image, black_level, WhiteBalance::Gains(gains));
+            for (x, y, pixel) in whole(&image, 1.0).pixels.enumerate_pixels() {
+                for channel in 0..3 {
+                    let light = (mean(x.into(), y.into(), channel) - black).max(0.0)
+                        / (f64::from(depth.largest()) - black);
+                    let gain = match format {
+                        PixelFormat::Bayer(..) => f64::from(gains[channel] / least),
+                        _ => 1.0,
+                    };
+                    let expected = 255.0 * srgb((light * gain).min(1.0));
+                    prop_assert!((f64::from(pixel[channel]) - expected).abs() <= 0.6,
+                        "{format} at {x}, {y}: {pixel:?}, expected {expected} of {channel}");
+                }
+            }
+        }
+
+        /// Whatever colour the light has, the frame looks the same, up to what is clipped and rounded.
+        #[test]
+        fn the_colour_of_the_light_is_taken_away(
+            format in any_bayer(), seed: u64, light in prop::array::uniform3(0.4..1.0_f64),
+        ) {
+            prop_assume!(format.depth() != Some(Depth::Eight));
+            let patches = noise(PixelFormat::Rgb24, 20, 20, 0, seed);
+            let scene = |x: u32, y: u32, channel: usize| {
+                0.1 + 0.7 * f64::from(patches.bytes_of((y / 8) as usize)[3 * (x / 8) as usize + channel]) / 255.0
+            };
+            let size = (160, 120);
+            let seen = |light: [f64; 3]| {
+                let most = light.iter().copied().fold(0.0, f64::max);
+                let lit = behind_filter(format, size, |x, y, c| scene(x, y, c) * light[c] / most);
+                whole(&image_developed(&lit, 0, WhiteBalance::GreyEdge), 0.125).pixels
+            };
+            let (white, coloured) = (seen([1.0; 3]), seen(light));
+            // What is balanced is a ratio: that of two colours is compared where neither is near white.
+            let mut away = Vec::new();
+            for (a, b) in white.pixels().zip(coloured.pixels()) {
+                if a.0.iter().chain(&b.0).all(|level| (40..250).contains(level)) {
+                    let ratio = |p: &image::Rgb<u8>, c: usize| light_of(p[c]) / light_of(p[1]);
+                    away.extend([0, 2].map(|c| (ratio(a, c) / ratio(b, c)).ln().abs()));
+                }
+            }
+            let mean = away.iter().sum::<f64>() / away.len().max(1) as f64;
+            prop_assert!(away.len() > 20 && mean < 0.05, "{mean} of {}", away.len());
         }
 
         #[test]
