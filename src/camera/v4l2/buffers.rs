@@ -68,13 +68,13 @@ struct Extent {
 impl Extent {
     fn of(interface: Interface, buffer: &sys::v4l2_buffer, planes: &Planes) -> Self {
         match interface {
-            // SAFETY: of mapped buffers the driver has filled in the offset; both members are numbers.
             Interface::SinglePlanar => Self {
+                // SAFETY: of mapped buffers the driver has filled in the offset, a number.
                 offset: unsafe { buffer.m.offset },
                 length: buffer.length as usize,
             },
-            // SAFETY: as above.
             Interface::MultiPlanar => Self {
+                // SAFETY: as above.
                 offset: unsafe { planes[0].m.mem_offset },
                 length: planes[0].length as usize,
             },
