@@ -65,14 +65,14 @@ impl Recogniser for ByWidth {
     }
 }
 
-/// A clock on the wall that is right, or that nobody set.
+/// A clock on the wall that somebody sets at a moment.
 struct Wall {
-    is_right: bool,
+    right_from: Duration,
 }
 
 impl TimeSource for Wall {
     fn wall(&self) -> Timestamp {
-        if self.is_right {
+        if self.is_synchronised() {
             SystemClock.wall()
         } else {
             Timestamp::UNIX_EPOCH
@@ -84,7 +84,7 @@ impl TimeSource for Wall {
     }
 
     fn is_synchronised(&self) -> bool {
-        self.is_right
+        self.monotonic() >= self.right_from
     }
 
     fn boot(&self) -> Option<String> {
@@ -92,11 +92,20 @@ impl TimeSource for Wall {
     }
 }
 
-fn survey(is_right: bool) -> Survey {
+fn survey_with(right_from: Duration) -> Survey {
     Survey {
-        time: Arc::new(Wall { is_right }),
+        time: Arc::new(Wall { right_from }),
         ..Survey::default()
     }
+}
+
+/// With a clock that is right, or that nobody sets.
+fn survey(is_right: bool) -> Survey {
+    survey_with(if is_right {
+        Duration::ZERO
+    } else {
+        Duration::MAX
+    })
 }
 
 /// A picture with so much detail that it does not compress well.
@@ -507,33 +516,6 @@ fn nothing_is_named_by_a_date_that_is_not_trusted() {
     assert!(names.is_sorted_by_key(|(_, number)| *number), "{names:?}");
 }
 
-/// A clock that is set while the flight goes on.
-struct SetInFlight {
-    from: Duration,
-}
-
-impl TimeSource for SetInFlight {
-    fn wall(&self) -> Timestamp {
-        if self.is_synchronised() {
-            SystemClock.wall()
-        } else {
-            Timestamp::UNIX_EPOCH
-        }
-    }
-
-    fn monotonic(&self) -> Duration {
-        SystemClock.monotonic()
-    }
-
-    fn is_synchronised(&self) -> bool {
-        self.monotonic() >= self.from
-    }
-
-    fn boot(&self) -> Option<String> {
-        SystemClock.boot()
-    }
-}
-
 #[test]
 fn records_get_their_date_when_the_time_becomes_known() {
     let folder = tempfile::tempdir().unwrap();
@@ -546,10 +528,7 @@ fn records_get_their_date_when_the_time_becomes_known() {
         |options| {
             let flight = flight_with(ByWidth::default(), folder.path(), 1.0, options);
             Flight {
-                survey: Survey {
-                    time: Arc::new(SetInFlight { from }),
-                    ..Survey::default()
-                },
+                survey: survey_with(from),
                 ..archived(flight, settings)
             }
         },

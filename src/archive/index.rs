@@ -83,6 +83,9 @@ pub struct Total {
     pub bytes: u64,
 }
 
+/// What [`entry`] reads.
+const ENTRIES: &str = "SELECT key, picture, record, picture_bytes, record_bytes FROM picture";
+
 // Totals are kept by the database itself, so that they hold whenever a program ends.
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS picture (
@@ -265,19 +268,19 @@ impl Index {
 
     /// Entries whose records were about to be written anew.
     pub fn being_dated(&self) -> rusqlite::Result<Vec<Entry>> {
-        self.entries("complete = 2", [])
+        self.entries("WHERE complete = 2 ORDER BY key", [])
     }
 
     /// Entries of a flight that have no date in their name.
     pub fn undated(&self, flight: Uuid) -> rusqlite::Result<Vec<Entry>> {
-        let undated = "flight = ?1 AND complete = 1 AND record GLOB 'undated_*'";
+        let undated = "WHERE flight = ?1 AND complete = 1 AND record GLOB 'undated_*' ORDER BY key";
         self.entries(undated, [flight.to_string()])
     }
 
     fn entries(&self, which: &str, values: impl Params) -> rusqlite::Result<Vec<Entry>> {
-        let mut statement = self.database.prepare(&format!(
-            "SELECT key, picture, record, picture_bytes, record_bytes FROM picture WHERE {which} ORDER BY key"
-        ))?;
+        let mut statement = self
+            .database
+            .prepare_cached(&format!("{ENTRIES} {which}"))?;
         statement.query_map(values, entry)?.collect()
     }
 
@@ -291,18 +294,13 @@ impl Index {
 
     /// The oldest entry of a worth that is not pinned.
     pub fn oldest(&self, worth: Worth) -> rusqlite::Result<Option<Entry>> {
-        self.database
-            .prepare_cached(
-                "SELECT key, picture, record, picture_bytes, record_bytes FROM picture
-                 WHERE worth = ?1 AND pinned = 0 AND complete = 1 ORDER BY key LIMIT 1",
-            )?
-            .query_row([worth.code()], entry)
-            .optional()
+        let oldest = "WHERE worth = ?1 AND pinned = 0 AND complete = 1 ORDER BY key LIMIT 1";
+        Ok(self.entries(oldest, [worth.code()])?.pop())
     }
 
     /// Entries whose files may not be whole.
     pub fn unfinished(&self) -> rusqlite::Result<Vec<Entry>> {
-        self.entries("complete = 0", [])
+        self.entries("WHERE complete = 0 ORDER BY key", [])
     }
 
     /// Keeps messages of a run of the program; one of a number that is there takes its place.
@@ -366,20 +364,13 @@ impl Index {
         key: i64,
         most: u32,
     ) -> rusqlite::Result<Vec<Entry>> {
-        let mut statement = self.database.prepare_cached(
-            "SELECT key, picture, record, picture_bytes, record_bytes FROM picture
-             WHERE worth = ?1 AND key > ?2 AND complete = 1 ORDER BY key LIMIT ?3",
-        )?;
-        statement
-            .query_map([worth.code(), key, most.into()], entry)?
-            .collect()
+        let behind = "WHERE worth = ?1 AND key > ?2 AND complete = 1 ORDER BY key LIMIT ?3";
+        self.entries(behind, [worth.code(), key, most.into()])
     }
 
     /// Has each entry looked at, oldest first.
     pub fn for_each(&self, mut look_at: impl FnMut(Entry)) -> rusqlite::Result<()> {
-        let mut statement = self.database.prepare(
-            "SELECT key, picture, record, picture_bytes, record_bytes FROM picture ORDER BY key",
-        )?;
+        let mut statement = self.database.prepare(&format!("{ENTRIES} ORDER BY key"))?;
         for found in statement.query_map([], entry)? {
             look_at(found?);
         }

@@ -68,23 +68,14 @@ pub(super) fn with_metadata(picture: &[u8], record: &ArchiveRecord) -> Vec<u8> {
 /// A JPEG without the EXIF and XMP in it: of a picture that had none before it was archived, byte for byte as it was then.
 pub fn without_metadata(picture: &[u8]) -> Vec<u8> {
     let mut stripped = picture.get(..2).unwrap_or_default().to_vec();
-    let mut at = 2;
-    while let Some(&[0xff, marker, high, low]) = picture.get(at..at + 4) {
-        let end = at + 2 + usize::from(u16::from_be_bytes([high, low]));
-        let Some(content) = picture.get(at + 4..end) else {
-            break;
-        };
-        if marker == markers::SOS {
-            break;
+    let mut end = stripped.len();
+    for segment in header_segments(picture) {
+        if !segment.is_exif() && !segment.is_xmp() {
+            stripped.extend(&picture[end..segment.end]);
         }
-        let is_ours = marker == markers::APP1
-            && (content.starts_with(EXIF_PREFIX) || content.starts_with(XMP_PREFIX));
-        if !is_ours {
-            stripped.extend(&picture[at..end]);
-        }
-        at = end;
+        end = segment.end;
     }
-    stripped.extend(picture.get(at..).unwrap_or_default());
+    stripped.extend(&picture[end..]);
     stripped
 }
 
@@ -106,6 +97,42 @@ fn has_bytes(bytes: &[u8], sought: &[u8]) -> bool {
     bytes.windows(sought.len()).any(|window| window == sought)
 }
 
+/// A segment of a JPEG.
+struct HeaderSegment<'a> {
+    marker: u8,
+    content: &'a [u8],
+    /// Where the next one begins.
+    end: usize,
+}
+
+impl HeaderSegment<'_> {
+    fn is_exif(&self) -> bool {
+        self.marker == markers::APP1 && self.content.starts_with(EXIF_PREFIX)
+    }
+
+    fn is_xmp(&self) -> bool {
+        self.marker == markers::APP1 && self.content.starts_with(XMP_PREFIX)
+    }
+}
+
+/// The segments before the pixels of a JPEG, up to the first that is not whole.
+fn header_segments(bytes: &[u8]) -> impl Iterator<Item = HeaderSegment<'_>> {
+    let mut at = 2;
+    std::iter::from_fn(move || {
+        let &[0xff, marker, high, low] = bytes.get(at..at + 4)? else {
+            return None;
+        };
+        let end = at + 2 + usize::from(u16::from_be_bytes([high, low]));
+        let content = bytes.get(at + 4..end)?;
+        at = end;
+        (marker != markers::SOS).then_some(HeaderSegment {
+            marker,
+            content,
+            end,
+        })
+    })
+}
+
 /// What stands before the pixels of a JPEG.
 struct JpegHeader {
     has_exif: bool,
@@ -121,25 +148,14 @@ impl JpegHeader {
             has_xmp: false,
             metadata_end: 2,
         };
-        let (mut at, mut is_leading) = (2, true);
-        while let Some(&[0xff, marker, high, low]) = bytes.get(at..at + 4) {
-            let end = at + 2 + usize::from(u16::from_be_bytes([high, low]));
-            let Some(content) = bytes.get(at + 4..end) else {
-                break;
-            };
-            // Pixels begin.
-            if marker == markers::SOS {
-                break;
-            }
-            let is_app1 = marker == markers::APP1;
-            let is_exif = is_app1 && content.starts_with(EXIF_PREFIX);
-            header.has_exif |= is_exif;
-            header.has_xmp |= is_app1 && content.starts_with(XMP_PREFIX);
-            is_leading &= is_exif || marker == markers::APP0;
+        let mut is_leading = true;
+        for segment in header_segments(bytes) {
+            header.has_exif |= segment.is_exif();
+            header.has_xmp |= segment.is_xmp();
+            is_leading &= segment.is_exif() || segment.marker == markers::APP0;
             if is_leading {
-                header.metadata_end = end;
+                header.metadata_end = segment.end;
             }
-            at = end;
         }
         header
     }

@@ -3,8 +3,9 @@
 //! Every frame with a whale, every so many of a camera without one, every frame that could not be looked at, and the
 //! crops that are sent to the ground; beside each a file of JSON ([`ArchiveRecord`]) that says why it is kept, and in it
 //! EXIF and XMP; and in the index each message on sightings, effort and the aircraft's place, word for word, so that what the
-//! link lost can be read from the disk. A picture that came encoded is not encoded again. A raw frame becomes a JPEG of quality 95: recognition
-//! sees eight bits of red, green and blue too, and the sensor's bytes of two cameras would fill a disk within hours.
+//! link lost can be read from the disk. A picture that came encoded is not encoded again. A raw frame becomes a JPEG of
+//! quality 95: recognition sees eight bits of red, green and blue too, and the sensor's bytes of two cameras would fill a
+//! disk within hours.
 //!
 //! - [`Archive`]: what the service gives pictures to, which never waits, and the stage that writes them.
 //! - [`Store`]: the files and their index; says what always holds.

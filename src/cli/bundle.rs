@@ -8,7 +8,7 @@ use std::thread;
 use anyhow::{Context, bail, ensure};
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
-use recognition::bundle::{Bundle, EnrolledPhotograph, Enrollment, Role};
+use recognition::bundle::{Bundle, EnrolledPhotograph, Enrollment, Manifest, Role};
 use recognition::identify::{Decision, Detection, HeadIdentification, Identifier, Neighbours};
 use recognition::inference::{self, Engine};
 use recognition::pixels::EncodedPhotograph;
@@ -223,6 +223,15 @@ impl Shown<'_> {
     }
 }
 
+/// SHA-256 of the photographs that were enrolled into a bundle.
+pub(super) fn enrolled_digests(manifest: &Manifest) -> HashSet<String> {
+    let enrollments = manifest.provenance.enrollments.iter();
+    let photographs = enrollments.flat_map(|enrollment| &enrollment.photographs);
+    photographs
+        .map(|photograph| photograph.sha256.clone())
+        .collect()
+}
+
 pub(super) fn enroll(args: &EnrollArgs) -> anyhow::Result<ExitCode> {
     let name = args.individual.as_str();
     let bundle = Bundle::open(&args.bundle)?;
@@ -255,12 +264,7 @@ pub(super) fn enroll(args: &EnrollArgs) -> anyhow::Result<ExitCode> {
         );
     };
 
-    let mut digests: HashSet<String> = manifest
-        .provenance
-        .enrollments
-        .iter()
-        .flat_map(|enrollment| enrollment.photographs.iter().map(|p| p.sha256.clone()))
-        .collect();
+    let mut digests = enrolled_digests(manifest);
     let bar = ProgressBar::new(args.photographs.len() as u64).with_style(
         ProgressStyle::with_template("{bar:32} {pos}/{len}  {eta} left")
             .unwrap_or_else(|_| ProgressStyle::default_bar()),

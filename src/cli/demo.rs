@@ -42,7 +42,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::camera::Camera;
-use super::ground::{self, Ground, Heard};
+use super::ground::{self, Ground, Heard, Kept};
 use super::{INTERRUPTED, engine, interrupt};
 
 const VIRTUAL_BUNDLE: &str = "models/virtual-survey";
@@ -305,8 +305,7 @@ fn open_page(args: &Args, catalogue: &[String]) -> anyhow::Result<(Page, Virtual
     let heard = VirtualGround::beside(&mut aircraft);
     let station = Ground {
         heard: Heard::Aircraft(aircraft),
-        data,
-        database: None,
+        kept: Kept::in_folder(data),
         catalogue: photographs,
         access: Access::ThisMachine,
     };

@@ -66,13 +66,17 @@ pub struct Kept {
 }
 
 impl Kept {
-    fn data(&self) -> anyhow::Result<PathBuf> {
-        self.data.clone().map_or_else(data_folder, Ok)
+    /// In a folder, without another database.
+    pub fn in_folder(data: PathBuf) -> Self {
+        Self {
+            data: Some(data),
+            database: None,
+        }
     }
 
     /// Opens it.
     pub async fn open(&self) -> anyhow::Result<Store> {
-        let data = self.data()?;
+        let data = self.data.clone().map_or_else(data_folder, Ok)?;
         refuse_network_share(&data)?;
         Ok(Store::open(&data, self.database.as_deref()).await?)
     }
@@ -163,11 +167,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         None => Heard::Aircraft(runtime.block_on(listen(args.mqtt_listen))?),
     };
-    let data = args.kept.data()?;
     let ground = Ground {
         heard,
-        data,
-        database: args.kept.database,
+        kept: args.kept,
         catalogue: args.catalogue,
         access: Access::Accounts { https: args.https },
     };
@@ -253,19 +255,17 @@ impl Heard {
 
 /// Hears aircraft at an address.
 async fn listen(address: SocketAddr) -> anyhow::Result<Listener> {
-    let listener = Listener::start(address).await.with_context(|| {
+    Listener::start(address).await.with_context(|| {
         format!(
             "aircraft cannot send to {address}: name another address with --mqtt-listen, or a broker with --broker"
         )
-    })?;
-    Ok(listener)
+    })
 }
 
 /// A ground station that is to be opened.
 pub struct Ground {
     pub heard: Heard,
-    pub data: PathBuf,
-    pub database: Option<String>,
+    pub kept: Kept,
     pub catalogue: Option<PathBuf>,
     pub access: Access,
 }
@@ -273,8 +273,7 @@ pub struct Ground {
 impl Ground {
     /// Opens what it keeps.
     pub async fn open(&self) -> anyhow::Result<Arc<Station>> {
-        refuse_network_share(&self.data)?;
-        let store = Store::open(&self.data, self.database.as_deref()).await?;
+        let store = self.kept.open().await?;
         let catalogue = match &self.catalogue {
             Some(folder) => Catalogue::open(folder)?,
             None => Catalogue::default(),

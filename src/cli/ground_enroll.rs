@@ -1,22 +1,22 @@
 //! What reviewers decided comes back to the aircraft: a new animal in a bundle, and what a bundle would say of what is
 //! stored.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
 use callosity::bundles;
 use ground::store::{Confirmed, Search, Store, Summary, Verdict, checked_name, folded};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use recognition::bundle::Bundle;
-use recognition::identify::{Decision, HeadIdentification, Identifier};
+use recognition::identify::{HeadIdentification, Identifier};
 use recognition::pixels::EncodedPhotograph;
 use sha2::{Digest, Sha256};
 
-use super::bundle::{EnrollArgs, enroll};
+use super::bundle::{EnrollArgs, enroll, enrolled_digests};
 use super::ground::{Kept, runtime};
-use super::{INTERRUPTED, PARTLY_FAILED, engine, interrupt};
+use super::{INTERRUPTED, PARTLY_FAILED, engine, interrupt, progress_bar};
 
 /// Pictures of heads are taken from sightings on which somebody decided, for certain, that they are this animal; those that
 /// the bundle has already are passed over. Sign what comes out with minisign and install it on the boxes with
@@ -107,10 +107,7 @@ async fn write_pictures(
         !by_flight.is_empty(),
         "nobody decided of any sighting, for certain, that it is {animal}: confirm some on the page first"
     );
-    let mut known: BTreeSet<String> = BTreeSet::new();
-    for enrollment in &bundle.manifest().provenance.enrollments {
-        known.extend(enrollment.photographs.iter().map(|p| p.sha256.clone()));
-    }
+    let mut known = enrolled_digests(bundle.manifest());
     let (mut name, mut files) = (animal.to_owned(), Vec::new());
     for sightings in by_flight.values_mut() {
         let size = |confirmed: &Confirmed| confirmed.message.head.head_length_pixels;
@@ -186,10 +183,7 @@ struct Agreement {
 
 async fn compare_all(store: &Store, identifier: &Identifier) -> anyhow::Result<ExitCode> {
     let (_, all) = store.counts().await?;
-    let bar = ProgressBar::new(all).with_style(
-        ProgressStyle::with_template("{bar:32} {pos}/{len}  {per_sec}  {eta} left")
-            .unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
+    let bar = progress_bar(all);
     let mut agreement = Agreement::default();
     let mut search = Search {
         limit: Some(200),
@@ -274,13 +268,8 @@ fn tell(
         ("unknown", _) | (_, None) => "unknown".to_owned(),
         (decision, Some(leading)) => format!("{decision} {leading}"),
     };
-    let decision = match now.decision {
-        Decision::Identified => "identified",
-        Decision::Uncertain => "uncertain",
-        Decision::Unknown => "unknown",
-    };
     let before = said(&sighting.proposal, sighting.leading.as_deref());
-    let after = said(decision, leading.as_deref());
+    let after = said(now.decision.name(), leading.as_deref());
     agreement.looked_at += 1;
     let standing = sighting.standing.as_ref();
     let animal = standing.and_then(|standing| standing.animal.as_deref());

@@ -10,7 +10,7 @@ use callosity::archive::{self, Listed, Worth, without_metadata};
 use callosity::clock::is_trusted;
 use ground::store::{Pending, Store};
 use ground::{Delivery, Received};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use jiff::{SignedDuration, Timestamp};
 use link::archive::ArchiveRecord;
 use link::message::JPEG;
@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::ground::{Kept, runtime};
-use super::{INTERRUPTED, PARTLY_FAILED, interrupt};
+use super::{INTERRUPTED, PARTLY_FAILED, interrupt, progress_bar};
 
 /// So many are read and stored in one go.
 const TOGETHER: u32 = 128;
@@ -123,10 +123,7 @@ struct Import<'a> {
 impl<'a> Import<'a> {
     fn new(archive: &'a archive::Store, store: &'a Store, frames: bool) -> anyhow::Result<Self> {
         let pictures = archive.total(Worth::Crop)?.pictures + archive.total(Worth::Whale)?.pictures;
-        let bar = ProgressBar::new(archive.messages()? + pictures).with_style(
-            ProgressStyle::with_template("{bar:32} {pos}/{len}  {per_sec}  {eta} left  {msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar()),
-        );
+        let bar = progress_bar(archive.messages()? + pictures);
         Ok(Self {
             archive,
             store,

@@ -9,7 +9,6 @@ use std::thread;
 
 use anyhow::Context;
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressStyle};
 use recognition::annotate::{self, Annotation};
 use recognition::bundle::Bundle;
 use recognition::geometry::HeadCrop;
@@ -19,7 +18,7 @@ use recognition::identify::{
 use recognition::inference::EngineConfig;
 use recognition::pixels::{EncodedPhotograph, Folder, READ_ENDINGS, encode_jpeg};
 
-use super::{FAILED, INTERRUPTED, PARTLY_FAILED, USAGE, engine, interrupt};
+use super::{FAILED, INTERRUPTED, PARTLY_FAILED, USAGE, engine, interrupt, progress_bar};
 
 /// Pixels across a head picture that `--annotate` writes.
 const HEAD_PICTURE_WIDTH: u32 = 512;
@@ -143,10 +142,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let mut writer = Writer::new(format, args.distribution, args.top.into(), &identifier)?;
 
-    let bar = ProgressBar::new(photographs.len() as u64).with_style(
-        ProgressStyle::with_template("{bar:32} {pos}/{len}  {per_sec}  {eta} left  {msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
+    let bar = progress_bar(photographs.len() as u64);
     let look = |photograph: &Photograph| {
         look(
             photograph,

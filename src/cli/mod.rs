@@ -27,6 +27,7 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -144,14 +145,20 @@ fn log_to_journal_or_standard_error(default: &str) {
     registry.with(lines).init();
 }
 
+/// Progress over so many, with room for a message.
+fn progress_bar(length: u64) -> ProgressBar {
+    ProgressBar::new(length).with_style(
+        ProgressStyle::with_template("{bar:32} {pos}/{len}  {per_sec}  {eta} left  {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
+    )
+}
+
 /// What is logged unless `CALLOSITY_LOG` says otherwise: nobody watches a service but through its log,
 /// while a command that prints results is silent unless something is wrong.
 fn default_log(command: &Command) -> &'static str {
     match command {
         Command::Run(_) => "warn,callosity=info",
         Command::Ground(_) => "warn,callosity=info,callosity_ground=info",
-        // The embedded broker reports each client that leaves as an error.
-        Command::Demo(_) => "error",
         _ => "error",
     }
 }

@@ -110,15 +110,6 @@ impl Listener {
         overheard
     }
 
-    /// The next message. What was asked for before is acknowledged. Cancel-safe.
-    pub async fn next(&mut self) -> Received {
-        loop {
-            if let Some(delivery) = self.next_several(1).await.pop() {
-                return delivery.received;
-            }
-        }
-    }
-
     /// The next messages in their order, at most so many. Those that were asked for before are acknowledged: they are stored.
     /// Cancel-safe.
     pub async fn next_several(&mut self, most: usize) -> Vec<Delivery> {

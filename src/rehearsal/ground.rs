@@ -6,6 +6,9 @@ use std::thread;
 use ::ground::{Commands, Listener, Received};
 use link::BrokerAddress;
 
+/// Most messages that are taken at once.
+const TOGETHER: usize = 64;
+
 /// What a ground station inside this process hears from aircraft, which send to it directly, and what it asks of them.
 pub struct VirtualGround {
     address: BrokerAddress,
@@ -30,7 +33,7 @@ impl VirtualGround {
             .spawn(move || {
                 runtime.block_on(async {
                     loop {
-                        listener.next().await;
+                        listener.next_several(TOGETHER).await;
                     }
                 });
             })?;
